@@ -1,0 +1,142 @@
+//! Every key of the tree in one place, and the typed reading and writing of JSON values.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Db, DbError, Guard, Key};
+use crate::names::{EnvName, KeyName, NodeName, ReleaseNumber, ServerName, StackName, UserName};
+
+fn key(text: String) -> Key {
+    text.parse().expect("keys made of checked names are well formed")
+}
+
+/// Everything of one stack: the prefix `stacks/<stack>`.
+pub fn stack(stack: &StackName) -> String {
+    format!("stacks/{stack}")
+}
+
+/// `stacks/<stack>/status`: JSON, there for every stack that exists.
+pub fn status(stack: &StackName) -> Key {
+    key(format!("stacks/{stack}/status"))
+}
+
+/// `stacks/<stack>/env/<NAME>`: the bare value.
+pub fn env(stack: &StackName, name: &EnvName) -> Key {
+    key(format!("stacks/{stack}/env/{name}"))
+}
+
+/// The prefix of a stack's variables.
+pub fn env_prefix(stack: &StackName) -> String {
+    format!("stacks/{stack}/env")
+}
+
+/// `stacks/<stack>/envs/<version>.json`: the variables as one release saw them.
+pub fn env_version(stack: &StackName, version: u64) -> Key {
+    key(format!("stacks/{stack}/envs/{version}.json"))
+}
+
+/// The prefix of a stack's kept env versions.
+pub fn env_versions_prefix(stack: &StackName) -> String {
+    format!("stacks/{stack}/envs")
+}
+
+/// `stacks/<stack>/releases/<n>.json`.
+pub fn release(stack: &StackName, number: ReleaseNumber) -> Key {
+    key(format!("stacks/{stack}/releases/{number}.json"))
+}
+
+/// The prefix of a stack's releases.
+pub fn releases_prefix(stack: &StackName) -> String {
+    format!("stacks/{stack}/releases")
+}
+
+/// `proc/<stack>/<node>.json`: what should run.
+pub fn proc(stack: &StackName, node: &NodeName) -> Key {
+    key(format!("proc/{stack}/{node}.json"))
+}
+
+/// The prefix of what should run of one stack.
+pub fn proc_prefix(stack: &StackName) -> String {
+    format!("proc/{stack}")
+}
+
+/// `journal/<stack>.json`: the operation under way.
+pub fn journal(stack: &StackName) -> Key {
+    key(format!("journal/{stack}.json"))
+}
+
+/// `routes/<stack>.json`: domains and endpoints of one stack.
+pub fn routes(stack: &StackName) -> Key {
+    key(format!("routes/{stack}.json"))
+}
+
+/// The prefix of all stacks' routes.
+pub const ROUTES: &str = "routes";
+/// The prefix of all stacks.
+pub const STACKS: &str = "stacks";
+/// The prefix of all journals.
+pub const JOURNALS: &str = "journal";
+/// The prefix of all keys.
+pub const KEYS: &str = "keys";
+
+/// `keys/<user>/<name>.pub`: one line of OpenSSH public key.
+pub fn public_key(user: &UserName, name: &KeyName) -> Key {
+    key(format!("keys/{user}/{name}.pub"))
+}
+
+/// `servers/<id>/settings.json`.
+pub fn server_settings(server: &ServerName) -> Key {
+    key(format!("servers/{server}/settings.json"))
+}
+
+/// `grid/grid.json`: the grid's picture.
+pub fn grid() -> Key {
+    key("grid/grid.json".into())
+}
+
+/// How many entries one page of a long list holds.
+const PAGE: usize = 500;
+
+/// Every entry under a prefix, page by page.
+pub async fn all(db: &dyn Db, prefix: &str) -> Result<Vec<super::Entry>, DbError> {
+    let mut entries: Vec<super::Entry> = Vec::new();
+    loop {
+        let after = entries.last().map(|entry| entry.key.clone());
+        let page = db.list(prefix, after.as_ref(), PAGE).await?;
+        let last = page.len() < PAGE;
+        entries.extend(page);
+        if last {
+            return Ok(entries);
+        }
+    }
+}
+
+/// Reads a JSON value; `None` when the key is not there.
+///
+/// # Errors
+/// [`DbError::Damaged`] naming the key when the content is not a `T`.
+pub async fn read_json<T: DeserializeOwned>(db: &dyn Db, key: &Key) -> Result<Option<T>, DbError> {
+    match db.read(key).await? {
+        Some(entry) => parse_json(&entry).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The value of an entry as a `T`.
+///
+/// # Errors
+/// [`DbError::Damaged`] naming the key when the content is not a `T`.
+pub fn parse_json<T: DeserializeOwned>(entry: &super::Entry) -> Result<T, DbError> {
+    serde_json::from_slice(&entry.value).map_err(|error| DbError::Damaged {
+        key: entry.key.clone(),
+        what: error.to_string(),
+        place: format!("the file `{}`", entry.key),
+    })
+}
+
+/// Writes a value as JSON, pretty so that people can read it, with a closing newline.
+pub async fn put_json<T: Serialize>(db: &dyn Db, key: &Key, value: &T, guard: Guard) -> Result<(), DbError> {
+    let mut text = serde_json::to_vec_pretty(value).expect("quarry's records have string keys and serialise");
+    text.push(b'\n');
+    db.put(key, &text, guard, None).await.map(drop)
+}

@@ -1,0 +1,339 @@
+//! The engine seam: what quarry asks of one server's docker, in quarry's own words.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+
+use crate::env::Env;
+use crate::names::{ContainerName, ImageId};
+use crate::units::{Megabytes, MilliCpus, Millis};
+
+pub mod bollard;
+pub mod fake;
+
+/// What went wrong with the engine.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Nothing answers at the engine's address.
+    #[error("docker does not answer at {address}; is dockerd running? (`systemctl start docker`)")]
+    Unreachable {
+        /// Where it was looked for.
+        address: String,
+        /// The connection's error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The thing asked for is not there.
+    #[error("docker knows no {what}")]
+    NotFound {
+        /// Kind and name, such as "image `redis:7`".
+        what: String,
+    },
+    /// The name or address is taken, or the thing is in use.
+    #[error("docker refuses: {message}")]
+    Conflict {
+        /// The engine's own words.
+        message: String,
+    },
+    /// The build ran and failed; its output has been streamed.
+    #[error("the image build failed: {message}")]
+    Build {
+        /// The engine's last words.
+        message: String,
+    },
+    /// Anything else the engine says.
+    #[error("docker could not {doing}: {message}")]
+    Refused {
+        /// What was asked, as an infinitive with its object.
+        doing: String,
+        /// The engine's own words.
+        message: String,
+    },
+}
+
+/// A container to make. Everything is decided; the engine only obeys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerRequest {
+    /// Its name.
+    pub name: ContainerName,
+    /// Image id or reference; never pulled implicitly.
+    pub image: String,
+    /// Replaces the image's entrypoint: `Some(vec![])` clears it.
+    pub entrypoint: Option<Vec<String>>,
+    /// Command words; empty leaves the image's.
+    pub command: Vec<String>,
+    /// Working directory.
+    pub cwd: Option<String>,
+    /// Variables.
+    pub env: Env,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Published ports.
+    pub ports: Vec<Published>,
+    /// Host folder and absolute container path.
+    pub binds: Vec<(PathBuf, String)>,
+    /// The network it joins, and its names and fixed address there.
+    pub network: Option<Attachment>,
+    /// Memory limit.
+    pub memory: Option<Megabytes>,
+    /// Processor share.
+    pub cpus: Option<MilliCpus>,
+    /// Most processes at once.
+    pub pids: Option<i64>,
+    /// Restarted by the engine unless stopped, or never.
+    pub restart: Restart,
+    /// How long the engine waits between SIGTERM and SIGKILL by default.
+    pub stop_timeout: Millis,
+    /// A terminal is attached.
+    pub tty: bool,
+    /// Standard input stays open.
+    pub stdin: bool,
+}
+
+/// A container port made reachable on the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// The server's address it listens on.
+    pub address: IpAddr,
+    /// The server's port.
+    pub port: u16,
+    /// The container's TCP port.
+    pub container: u16,
+}
+
+/// How a container is on a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// The network's name.
+    pub network: String,
+    /// DNS names inside the network.
+    pub aliases: Vec<String>,
+    /// A fixed address, else the engine chooses.
+    pub address: Option<Ipv4Addr>,
+}
+
+/// The engine's restart policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    /// `unless-stopped`, log rotated.
+    UnlessStopped,
+    /// `no`: started by HQ alone.
+    No,
+}
+
+/// A container as the engine sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// The engine's id.
+    pub id: String,
+    /// Its name.
+    pub name: ContainerName,
+    /// Its image's id.
+    pub image: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// What it does.
+    pub state: State,
+    /// Its address on each network it is on, by network name.
+    pub addresses: BTreeMap<String, IpAddr>,
+    /// Seconds since the epoch at which it was made.
+    pub created: i64,
+}
+
+/// What a container does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Made, never started.
+    Created,
+    /// Runs.
+    Running,
+    /// Fell and is about to be started again by the engine.
+    Restarting,
+    /// Stands still by `docker pause`.
+    Paused,
+    /// Ended with this code.
+    Exited(i64),
+    /// Being removed, or beyond repair.
+    Dead,
+}
+
+/// What an image says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Content id.
+    pub id: ImageId,
+    /// TCP ports it exposes, ascending.
+    pub ports: Vec<u16>,
+    /// Its command.
+    pub command: Vec<String>,
+    /// Its entrypoint.
+    pub entrypoint: Vec<String>,
+    /// Paths it declares as volumes.
+    pub volumes: Vec<String>,
+    /// Its environment names and values.
+    pub env: Vec<String>,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+/// Which builder takes a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Builder {
+    /// The old one, in every engine.
+    Classic,
+    /// BuildKit: `RUN --mount`, heredocs, parallel stages.
+    BuildKit,
+}
+
+/// An image to build from a tar stream.
+#[derive(Debug, Clone)]
+pub struct BuildRequest {
+    /// Tag the result gets.
+    pub tag: String,
+    /// Dockerfile's path within the context.
+    pub dockerfile: String,
+    /// Build arguments (`--build-arg`).
+    pub args: BTreeMap<String, String>,
+    /// Labels of the image.
+    pub labels: BTreeMap<String, String>,
+    /// Which builder.
+    pub builder: Builder,
+    /// Build without the cache.
+    pub no_cache: bool,
+    /// Memory for each step.
+    pub memory: Option<Megabytes>,
+}
+
+/// One chunk of a container's output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Standard output (or the terminal).
+    Stdout(Vec<u8>),
+    /// Standard error.
+    Stderr(Vec<u8>),
+}
+
+/// Which part of a container's log to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogRequest {
+    /// Last lines to begin with; all when absent.
+    pub tail: Option<u32>,
+    /// Go on with what comes.
+    pub follow: bool,
+    /// Engine's RFC 3339 time before each line.
+    pub timestamps: bool,
+}
+
+/// A running process's streams.
+pub struct Attached {
+    /// What it prints, until it ends.
+    pub output: BoxStream<'static, Result<Output, EngineError>>,
+    /// What it reads; dropping it (after shutdown) is end of file.
+    pub input: std::pin::Pin<Box<dyn AsyncWrite + Send>>,
+}
+
+/// Something that happened to a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// The container's name.
+    pub container: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The engine's verb: `start die stop kill destroy oom …`.
+    pub action: String,
+}
+
+/// A user-defined bridge network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// Its name.
+    pub name: String,
+    /// Its subnet, such as `10.208.0.0/26`.
+    pub subnet: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A whole archive as a stream, for builds.
+pub type Archive = Box<dyn AsyncRead + Send + Unpin>;
+
+/// One server's docker.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// The engine's version text, such as `20.10.24`; fails when it does not answer within 5 s.
+    async fn version(&self) -> Result<String, EngineError>;
+
+    /// What is known of an image; `None` when it is not here.
+    async fn image(&self, reference: &str) -> Result<Option<Image>, EngineError>;
+    /// Fetches an image from its registry, saying what happens.
+    async fn pull(&self, reference: &str, say: &(dyn Fn(&str) + Send + Sync)) -> Result<(), EngineError>;
+    /// Builds; each line of output (ANSI escapes included) goes to `say`. Dropping the future cancels the build.
+    async fn build(
+        &self,
+        request: BuildRequest,
+        context: Archive,
+        say: &(dyn Fn(&str) + Send + Sync),
+    ) -> Result<ImageId, EngineError>;
+    /// Gives an image one more name.
+    async fn tag(&self, reference: &str, tag: &str) -> Result<(), EngineError>;
+    /// Takes away a name or an image; gone is success.
+    async fn remove_image(&self, reference: &str) -> Result<(), EngineError>;
+    /// Images that carry `label` (`key` or `key=value`).
+    async fn images(&self, label: &str) -> Result<Vec<Image>, EngineError>;
+
+    /// Makes a container. [`EngineError::Conflict`] when the name is taken.
+    async fn create(&self, request: ContainerRequest) -> Result<(), EngineError>;
+    /// Starts it; running is success.
+    async fn start(&self, name: &ContainerName) -> Result<(), EngineError>;
+    /// SIGTERM, `grace`, SIGKILL; stopped or gone is success.
+    async fn stop(&self, name: &ContainerName, grace: Millis) -> Result<(), EngineError>;
+    /// Sends a signal by name (`SIGINT`); not running or gone is success.
+    async fn signal(&self, name: &ContainerName, signal: &str) -> Result<(), EngineError>;
+    /// Removes it, running or not, with its anonymous volumes; gone is success.
+    async fn remove(&self, name: &ContainerName) -> Result<(), EngineError>;
+    /// One container; `None` when gone.
+    async fn container(&self, name: &ContainerName) -> Result<Option<Container>, EngineError>;
+    /// All containers, running or not, that carry `label` (`key` or `key=value`), by name.
+    async fn containers(&self, label: &str) -> Result<Vec<Container>, EngineError>;
+    /// Waits until it ends and gives its exit code.
+    async fn wait(&self, name: &ContainerName) -> Result<i64, EngineError>;
+    /// Its log.
+    async fn logs(
+        &self,
+        name: &ContainerName,
+        request: LogRequest,
+    ) -> Result<BoxStream<'static, Result<Output, EngineError>>, EngineError>;
+    /// Attaches to a container made with `stdin`, before it is started.
+    async fn attach(&self, name: &ContainerName) -> Result<Attached, EngineError>;
+    /// Sets its terminal's size.
+    async fn resize(&self, name: &ContainerName, columns: u16, rows: u16) -> Result<(), EngineError>;
+    /// Runs words inside it, output to `say`, and gives the exit code.
+    async fn exec(
+        &self,
+        name: &ContainerName,
+        words: &[String],
+        say: &(dyn Fn(&str) + Send + Sync),
+    ) -> Result<i64, EngineError>;
+
+    /// Networks that carry `label`, by name.
+    async fn networks(&self, label: &str) -> Result<Vec<Network>, EngineError>;
+    /// Makes a network; existing with the same subnet is success.
+    async fn create_network(&self, network: &Network) -> Result<(), EngineError>;
+    /// Removes it; gone is success.
+    async fn remove_network(&self, name: &str) -> Result<(), EngineError>;
+    /// The IPv4 address of the default bridge on the server (docker0), on which ports are published.
+    async fn bridge_address(&self) -> Result<IpAddr, EngineError>;
+
+    /// Container events from now on, until the engine goes away.
+    async fn events(&self) -> Result<BoxStream<'static, Result<Event, EngineError>>, EngineError>;
+}

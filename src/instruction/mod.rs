@@ -1,0 +1,107 @@
+//! The five launch instructions: the only words by which a long-running container or a route changes.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::env::Env;
+use crate::names::{ContainerName, Domain, ImageId, NodeName, ReleaseNumber};
+use crate::stack::{Command, Health, Kind, Overlap};
+use crate::units::{Megabytes, MilliCpus, Millis};
+
+pub mod compile;
+pub mod tarball;
+
+/// One step of a launch as a person or the reconciler says it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "instruction", rename_all = "UPPERCASE")]
+pub enum Instruction {
+    /// A service container is running with these settings.
+    Ensure {
+        /// Which service.
+        node: NodeName,
+        /// How it runs.
+        settings: Box<Settings>,
+    },
+    /// `count` containers of this release run and take over from older ones.
+    Deploy {
+        /// Which node.
+        node: NodeName,
+        /// Which release.
+        release: ReleaseNumber,
+        /// How many.
+        count: u32,
+        /// How they run.
+        settings: Box<Settings>,
+    },
+    /// There are `count` containers of the node's current release.
+    Scale {
+        /// Which node.
+        node: NodeName,
+        /// How many; 0 lets a node rest.
+        count: u32,
+    },
+    /// The router serves these domains from this node.
+    Route {
+        /// Which node.
+        node: NodeName,
+        /// Domains that come.
+        add: Vec<Domain>,
+        /// Domains that go.
+        remove: Vec<Domain>,
+        /// Folder of the repository that is served instead of containers.
+        document_root: Option<String>,
+    },
+    /// The container is stopped and removed.
+    Kill {
+        /// Which.
+        container: ContainerName,
+        /// Between SIGTERM and SIGKILL.
+        grace: Millis,
+    },
+}
+
+/// How the containers of a node run. No values of the stack's env: those are read when a container is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// What kind of node it is: web nodes are routed.
+    pub kind: Kind,
+    /// The image, by content.
+    pub image: ImageId,
+    /// Replaces the image's entrypoint and command.
+    pub command: Option<Command>,
+    /// Words after the command.
+    pub args: Vec<String>,
+    /// Working directory.
+    pub cwd: Option<String>,
+    /// Container ports; the first is routed.
+    pub ports: Vec<u16>,
+    /// Kept paths inside the container.
+    pub volumes: Vec<String>,
+    /// The node's own variables, as the repository has them.
+    pub env: Env,
+    /// Nodes whose addresses it gets, with the ports they answer on.
+    pub links: BTreeMap<NodeName, Vec<u16>>,
+    /// Memory limit.
+    pub size: Megabytes,
+    /// Processor share.
+    pub cpus: Option<MilliCpus>,
+    /// How it shows that it is ready.
+    pub health: Option<Health>,
+    /// Runs once before any traffic.
+    pub release: Option<Command>,
+    /// Old and new at once, or never.
+    pub overlap: Overlap,
+    /// How long an old container may finish.
+    pub grace: Millis,
+    /// Run inside a container that has come up.
+    pub hook: Vec<Command>,
+    /// Run inside a container about to go.
+    pub unhook: Vec<Command>,
+}
+
+/// Memory limit of a node that names none.
+pub const DEFAULT_SIZE: Megabytes = Megabytes(512);
+
+/// The port a web node without `expose` is told to listen on by `$PORT`.
+pub const DEFAULT_PORT: u16 = 5000;

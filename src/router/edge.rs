@@ -1,0 +1,60 @@
+//! The edge seam: the running router as HQ drives it.
+
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+
+use super::StackRoutes;
+use crate::names::StackName;
+
+/// What went wrong with the router.
+#[derive(Debug, thiserror::Error)]
+pub enum EdgeError {
+    /// nginx does not answer on its control socket.
+    #[error("the router does not answer; see {log}")]
+    Down {
+        /// nginx's error log.
+        log: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// nginx refused the table.
+    #[error("the router refused the routes of `{stack}`: {message}")]
+    Refused {
+        /// Whose table.
+        stack: StackName,
+        /// Its words.
+        message: String,
+    },
+    /// A file of the router could not be written.
+    #[error("cannot write {path}")]
+    File {
+        /// Which.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// nginx is not installed or does not start.
+    #[error("nginx does not start: {message}")]
+    Start {
+        /// The last words of nginx, with the install hint where a piece is missing.
+        message: String,
+    },
+}
+
+/// A running router.
+#[async_trait]
+pub trait Edge: Send + Sync {
+    /// Replaces the whole table of one stack in one step, durable for the next start of the router too. When it
+    /// returns, no new request reaches an address that the table does not name.
+    async fn set(&self, routes: &StackRoutes) -> Result<(), EdgeError>;
+
+    /// Takes all routes of a stack away; not there is success.
+    async fn remove(&self, stack: &StackName) -> Result<(), EdgeError>;
+
+    /// The tables the router holds now, by stack name.
+    async fn tables(&self) -> Result<Vec<StackRoutes>, EdgeError>;
+
+    /// How many requests (and upgraded connections) are under way at this address right now.
+    async fn in_flight(&self, peer: SocketAddr) -> Result<u64, EdgeError>;
+}

@@ -1,0 +1,223 @@
+//! A stack as its repository describes it: the checked form of quarry.yml, a Procfile, a Dockerfile or a detection.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::env::Env;
+use crate::names::{Domain, NodeName};
+use crate::units::{Megabytes, MilliCpus, Millis};
+
+/// The nodes of a stack, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Stack {
+    /// At least one when it came from a parser.
+    pub nodes: BTreeMap<NodeName, Node>,
+}
+
+/// What a node is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Answers HTTP, is routed.
+    Web,
+    /// Runs without being routed.
+    Worker,
+    /// Outlives pushes; others link to it.
+    Service,
+    /// Only an image, for other nodes to run.
+    Image,
+    /// Files the router serves itself.
+    Static,
+}
+
+/// Where a node's image comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// A ready image, by its docker reference.
+    Image(String),
+    /// The image of another node of this stack.
+    Node(NodeName),
+    /// Dockerfile text from quarry.yml, built at the repository's root.
+    Inline(String),
+    /// A Dockerfile by its path within the repository, relative, without `..`.
+    Dockerfile(String),
+    /// A buildpack: by name, or by detection.
+    Pack(Option<String>),
+    /// No image: static nodes.
+    Nothing,
+}
+
+/// A command line: words run as they are, or text for `/bin/sh -c`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Command {
+    /// Run by `/bin/sh -c`.
+    Shell(String),
+    /// Run without a shell.
+    Words(Vec<String>),
+}
+
+impl Command {
+    /// The argument vector docker runs. Shell text is `exec`ed where it is one simple command, so that signals arrive.
+    pub fn words(&self) -> Vec<String> {
+        match self {
+            Command::Words(words) => words.clone(),
+            Command::Shell(text) => vec!["/bin/sh".into(), "-c".into(), with_exec(text)],
+        }
+    }
+}
+
+/// Puts `exec` before shell text without shell operators: the shell then hands its place to the program.
+fn with_exec(text: &str) -> String {
+    let simple = !text.contains(['&', ';', '|', '\n', '(', ')', '<', '>', '`', '#']);
+    let first = text.split_whitespace().next().unwrap_or("");
+    let builtin = ["exec", "cd", "if", "for", "while", "case", "{", "!", ".", "source", "set", "export", "exit"];
+    if simple && !first.is_empty() && !first.contains('=') && !builtin.contains(&first) {
+        format!("exec {text}")
+    } else {
+        text.to_owned()
+    }
+}
+
+/// How a container shows that it is ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// What is asked.
+    pub probe: Probe,
+    /// Between two tries.
+    pub interval: Millis,
+    /// For one try.
+    pub timeout: Millis,
+    /// Failed tries after `start` until it counts as sick.
+    pub retries: u32,
+    /// How long it may take to become healthy.
+    pub start: Millis,
+}
+
+/// One question to a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Probe {
+    /// GET this path on the first exposed port; 200 to 399 is healthy.
+    Http(String),
+    /// This port takes a connection.
+    Tcp(u16),
+    /// This command exits 0 inside the container.
+    Command(Command),
+}
+
+/// What happens to the old containers of a node while the new ones come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Overlap {
+    /// New ones run and are healthy before old ones stop.
+    StartFirst,
+    /// Old ones stop before new ones start: never two at once.
+    StopFirst,
+}
+
+/// One entry of quarry.yml.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// What it is for.
+    pub kind: Kind,
+    /// Where its image comes from.
+    pub source: Source,
+    /// Commands that install dependencies in a pack build, in order.
+    pub install: Vec<String>,
+    /// What runs; the image's own command when absent.
+    pub command: Option<Command>,
+    /// Further arguments after the command (or to the image's entrypoint).
+    pub args: Vec<String>,
+    /// Working directory inside the container, absolute.
+    pub cwd: Option<String>,
+    /// Container ports, first one routed. A web node without any gets `$PORT`.
+    pub expose: Vec<u16>,
+    /// Domains routed to it.
+    pub domains: Vec<Domain>,
+    /// Folder within the repository that the router serves, relative, without `..`.
+    pub document_root: Option<String>,
+    /// Absolute paths inside the container that are kept.
+    pub volumes: Vec<String>,
+    /// Its own variables.
+    pub env: Env,
+    /// Nodes of this stack whose addresses it gets.
+    pub link: Vec<NodeName>,
+    /// How many containers; `None` leaves the number as it is (1 at first).
+    pub scale: Option<u32>,
+    /// Memory limit and size of its block.
+    pub size: Option<Megabytes>,
+    /// Processor share.
+    pub cpus: Option<MilliCpus>,
+    /// How it shows that it is ready.
+    pub health: Option<Health>,
+    /// Runs once in the new image before any traffic.
+    pub release: Option<Command>,
+    /// Old and new at once, or never.
+    pub overlap: Overlap,
+    /// How long old containers may finish what they do.
+    pub grace: Millis,
+    /// Run inside a container that has come up.
+    pub hook: Vec<Command>,
+    /// Run inside a container that is about to go.
+    pub unhook: Vec<Command>,
+}
+
+/// Default of [`Node::grace`].
+pub const GRACE: Millis = Millis::seconds(10);
+
+impl Node {
+    /// A node of `kind` from `source` with every default.
+    pub fn new(kind: Kind, source: Source) -> Self {
+        Self {
+            kind,
+            source,
+            install: Vec::new(),
+            command: None,
+            args: Vec::new(),
+            cwd: None,
+            expose: Vec::new(),
+            domains: Vec::new(),
+            document_root: None,
+            volumes: Vec::new(),
+            env: Env::new(),
+            link: Vec::new(),
+            scale: None,
+            size: None,
+            cpus: None,
+            health: None,
+            release: None,
+            overlap: Overlap::StartFirst,
+            grace: GRACE,
+            hook: Vec::new(),
+            unhook: Vec::new(),
+        }
+    }
+
+    /// Whether containers of it run.
+    pub fn runs(&self) -> bool {
+        match self.kind {
+            Kind::Web | Kind::Worker | Kind::Service => true,
+            Kind::Image | Kind::Static => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shell_text_hands_its_place_to_a_single_program() {
+        let check = |text: &str, expected: &str| {
+            assert_eq!(Command::Shell(text.into()).words()[2], expected);
+        };
+        check("gunicorn app:app -b 0.0.0.0:$PORT", "exec gunicorn app:app -b 0.0.0.0:$PORT");
+        check("a && b", "a && b");
+        check("FOO=1 run", "FOO=1 run");
+        check("cd x", "cd x");
+    }
+}

@@ -89,8 +89,9 @@ pub fn compile(stack: &Stack, context: &Context<'_>) -> Result<Vec<Instruction>,
     if !mistakes.is_empty() {
         return Err(mistakes);
     }
-    let routes = routes(stack, context);
-    Ok([ensures, deploys, routes, endings(stack, context.previous)].concat())
+    let mut instructions = [ensures, deploys, routes(stack, context)].concat();
+    instructions.extend(endings(&instructions, context.previous));
+    Ok(instructions)
 }
 
 /// The ports a node answers on, the routed one first.
@@ -227,31 +228,22 @@ fn routed_domains(instructions: &[Instruction]) -> BTreeMap<&NodeName, &Vec<Doma
         .collect()
 }
 
-/// What nodes of the previous release that this stack no longer has come to: no domains, no containers.
-fn endings(stack: &Stack, previous: &[Instruction]) -> Vec<Instruction> {
-    let gone_or_still = |node: &NodeName| stack.nodes.get(node).is_none_or(|node| !node.runs());
-    let domains = routed_domains(previous);
-    let mut endings = Vec::new();
-    for (node, remove) in domains.into_iter().filter(|(node, add)| !stack.nodes.contains_key(*node) && !add.is_empty())
-    {
-        endings.push(Instruction::Route {
-            node: node.clone(),
-            add: Vec::new(),
-            remove: remove.clone(),
-            document_root: None,
-        });
-    }
-    let ran: BTreeSet<&NodeName> = previous
-        .iter()
-        .filter_map(|instruction| match instruction {
-            Instruction::Ensure { node, .. } | Instruction::Deploy { node, .. } => Some(node),
-            Instruction::Scale { .. } | Instruction::Route { .. } | Instruction::Kill { .. } => None,
-        })
-        .collect();
-    endings.extend(
-        ran.into_iter()
-            .filter(|node| gone_or_still(node))
-            .map(|node| Instruction::Scale { node: node.clone(), count: 0 }),
-    );
-    endings
+/// What nodes of an earlier release that `new` no longer launches or routes come to: no domains, no containers.
+pub fn endings(new: &[Instruction], previous: &[Instruction]) -> Vec<Instruction> {
+    let routed = routed_domains(new);
+    let still = launched(new);
+    let gone = routed_domains(previous).into_iter().filter(|(node, add)| !routed.contains_key(node) && !add.is_empty());
+    let unroute = gone.map(|(node, remove)| Instruction::Route {
+        node: node.clone(),
+        add: Vec::new(),
+        remove: remove.clone(),
+        document_root: None,
+    });
+    let ended = launched(previous);
+    let rest = ended.difference(&still).map(|node| Instruction::Scale { node: (*node).clone(), count: 0 });
+    unroute.chain(rest).collect()
+}
+
+fn launched(instructions: &[Instruction]) -> BTreeSet<&NodeName> {
+    instructions.iter().filter_map(Instruction::launches).collect()
 }

@@ -10,7 +10,11 @@ use crate::names::{ContainerName, Domain, NodeName, ReleaseNumber, StackName};
 
 pub mod edge;
 pub mod fake;
+mod files;
+mod http;
 pub mod nginx;
+mod process;
+mod text;
 
 /// Everything the router knows of one stack. It changes whole: a request sees one of two tables, never a mixture.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

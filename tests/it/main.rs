@@ -5,3 +5,4 @@
 
 mod db_contract;
 mod docker_contract;
+mod router;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::HqError;
+use crate::units::Megabytes;
 
 /// Refuses when less than `needed` megabytes are free on the disk that holds `path`.
 ///
@@ -15,4 +16,11 @@ pub fn check_space(path: &Path, needed: u64) -> Result<(), HqError> {
         return Err(HqError::Full { path: path.display().to_string(), free, needed });
     }
     Ok(())
+}
+
+/// The server's memory.
+pub fn memory() -> Megabytes {
+    let info = rustix::system::sysinfo();
+    let bytes = (info.totalram as u64).saturating_mul(info.mem_unit.into());
+    Megabytes((bytes / (1024 * 1024)).max(1))
 }

@@ -33,6 +33,7 @@ pub mod env;
 pub mod exec;
 pub mod frames;
 pub mod git;
+pub mod grid;
 pub mod guard;
 pub mod hooks;
 pub mod keys;
@@ -227,6 +228,14 @@ pub enum HqError {
         free: u64,
         /// What is needed.
         needed: u64,
+    },
+    /// The branch that deploys cannot be taken away.
+    #[error("`{branch}` is the branch that deploys `{stack}`; it cannot be deleted (`destroy {stack}` removes the stack)")]
+    DeployBranch {
+        /// Whose.
+        stack: StackName,
+        /// Which.
+        branch: String,
     },
     /// The pusher went away while images were built.
     #[error("cancelled; nothing was changed")]

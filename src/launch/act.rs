@@ -257,7 +257,11 @@ impl Launcher {
         }
     }
 
-    async fn request(&self, plan: &ContainerPlan) -> Result<ContainerRequest, LaunchError> {
+    /// A container's request with its environment composed.
+    ///
+    /// # Errors
+    /// When the stack's variables or volume folders cannot be had.
+    pub async fn request(&self, plan: &ContainerPlan) -> Result<ContainerRequest, LaunchError> {
         let settings = &plan.settings;
         let stack_env: Env = layout::read_json(&*self.db, &layout::env_version(&plan.stack, plan.env_version))
             .await
@@ -320,14 +324,6 @@ impl Launcher {
             labels.insert(label::ADDRESS.to_owned(), address.to_string());
         }
         labels
-    }
-
-    /// A container's request with its environment composed, for one-off commands of `run`.
-    ///
-    /// # Errors
-    /// When the stack's variables or volume folders cannot be had.
-    pub async fn one_off(&self, plan: &ContainerPlan) -> Result<ContainerRequest, LaunchError> {
-        self.request(plan).await
     }
 
     /// Where a volume lies on the server.

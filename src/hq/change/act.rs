@@ -13,8 +13,9 @@ use crate::instruction::{Instruction, Settings};
 use crate::launch::act::Say;
 use crate::launch::journal::{Operation, Phase};
 use crate::launch::record::{Cause, Release};
-use crate::launch::{Plan, Step};
-use crate::names::{NodeName, ReleaseNumber, StackName, UserName};
+use crate::launch::{ContainerPlan, Plan, Proc, Role, Step};
+use crate::names::{ContainerName, NodeName, ReleaseNumber, StackName, UserName};
+use crate::stack::Command;
 use crate::router::check_domains;
 use crate::units::Millis;
 
@@ -252,6 +253,38 @@ impl Hq {
         })
     }
 
+    /// Makes the container of a one-off command, not yet started, and gives its name.
+    ///
+    /// # Errors
+    /// When the stack or node does not exist, or docker fails.
+    pub async fn prepare_one_off(&self, wanted: OneOff) -> Result<ContainerName, HqError> {
+        let current = self.current(&wanted.stack).await?;
+        let procs = self.procs(&wanted.stack).await?;
+        let found = match &wanted.node {
+            Some(node) => procs.iter().find(|proc| proc.node == *node),
+            None => procs.iter().find(|proc| proc.node.as_str() == "web").or_else(|| {
+                procs.iter().find(|proc| proc.address.is_none()).or_else(|| procs.first())
+            }),
+        };
+        let missing = || wanted.node.clone().unwrap_or_else(|| "web".parse().expect("`web` is a node name"));
+        let proc = found.ok_or_else(|| self.no_node(&wanted.stack, &missing(), &current))?;
+        let world = self.world(&wanted.stack, current.number, current.env_version).await?;
+        let node: NodeName = "run".parse().expect("`run` is a node name");
+        let mut free = 1..;
+        let name = free
+            .find_map(|index| {
+                let name = self.launcher.identity.container(&wanted.stack, &node, current.number, index);
+                (!world.names.contains(&name)).then_some(name)
+            })
+            .expect("one of infinitely many names is free");
+        let plan = one_off_plan(name.clone(), proc, &procs, &wanted, self.launcher.identity.network(&wanted.stack));
+        let mut request = self.launcher.request(&plan).await?;
+        request.tty = wanted.tty;
+        request.stdin = true;
+        self.engine().create(request).await?;
+        Ok(name)
+    }
+
     /// Takes a stack and everything it has away.
     ///
     /// # Errors
@@ -259,7 +292,7 @@ impl Hq {
     pub async fn destroy(self: &Arc<Self>, stack: &StackName, say: Say<'_>) -> Result<(), HqError> {
         self.status(stack).await?;
         let world = self.world(stack, ReleaseNumber(0), 0).await?;
-        let kill = |name: &crate::names::ContainerName| Step::Remove {
+        let kill = |name: &ContainerName| Step::Remove {
             container: name.clone(),
             grace: Millis::seconds(10),
         };
@@ -309,6 +342,18 @@ impl Hq {
     }
 }
 
+/// A command to run once in a container of its own.
+pub struct OneOff {
+    /// In whose name.
+    pub stack: StackName,
+    /// With which node's image and settings; the web node's (or the first one's) when absent.
+    pub node: Option<NodeName>,
+    /// The command.
+    pub words: Vec<String>,
+    /// Whether it gets a terminal.
+    pub tty: bool,
+}
+
 fn has_sites(instructions: &[Instruction]) -> bool {
     instructions.iter().any(|one| matches!(one, Instruction::Route { document_root: Some(_), .. }))
 }
@@ -326,4 +371,34 @@ fn renumbered(instruction: &Instruction, number: ReleaseNumber) -> Instruction {
 /// A release command belongs to new code; it does not run again for code that has served already.
 fn without_release_command(settings: &Settings) -> Box<Settings> {
     Box::new(Settings { release: None, ..settings.clone() })
+}
+
+fn one_off_plan(
+    name: ContainerName,
+    proc: &Proc,
+    procs: &[Proc],
+    wanted: &OneOff,
+    network: String,
+) -> ContainerPlan {
+    let services = procs.iter().filter_map(|proc| {
+        Some((proc.node.clone(), (proc.address?.to_string(), proc.settings.ports.clone())))
+    });
+    ContainerPlan {
+        name,
+        stack: wanted.stack.clone(),
+        node: proc.node.clone(),
+        release: proc.release,
+        index: 0,
+        role: Role::Once,
+        settings: Settings {
+            command: Some(Command::Words(wanted.words.clone())),
+            args: Vec::new(),
+            ..proc.settings.clone()
+        },
+        env_version: proc.env_version,
+        services: services.collect(),
+        published: None,
+        network,
+        address: None,
+    }
 }

@@ -180,7 +180,7 @@ impl Hq {
     async fn say_urls(&self, stack: &StackName, release: &Release, began: Instant, say: Say<'_>) {
         say(&phase(&format!("Release {} of {stack} is live, {} after the push", release.number, took(began.elapsed()))));
         if let Ok(Some(table)) = layout::read_json::<StackRoutes>(&*self.db, &layout::routes(stack)).await {
-            for url in urls(&table, &self.settings.url_port) {
+            for url in urls(&table, &self.url_port) {
                 say(&detail(&url));
             }
         }
@@ -222,7 +222,7 @@ pub struct Building<'a> {
     /// The tag of its images.
     pub tag: String,
     /// Seconds since the epoch that every file gets.
-    pub mtime: u64,
+    pub mtime: i64,
 }
 
 /// Builds every image a checkout needs.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::db::{DbError, Guard, layout};
-use crate::hq::git::{CommitInfo, GitError, Repository};
+use crate::hq::git::{self, Commit, GitError, Repository};
 use crate::hq::lock::Turn;
 use crate::hq::status::Status;
 use crate::hq::{Hq, HqError};
@@ -82,9 +82,9 @@ impl Hq {
         work: impl FnOnce(&Repository) -> Result<T, GitError> + Send + 'static,
     ) -> Result<T, HqError> {
         let path = self.repository_path(stack);
-        let (hooks, limit) = (self.root.join("hooks"), self.settings.push_limit);
+        let settings = git::Settings { hooks: self.root.join("hooks"), push_limit: self.settings.push_limit.bytes() };
         let done = tokio::task::spawn_blocking(move || {
-            let repository = Repository::open_or_create(&path, &hooks, limit)?;
+            let repository = Repository::open_or_create(&path, &settings)?;
             work(&repository)
         });
         let done = done.await.expect("git work does not panic");
@@ -105,7 +105,7 @@ impl Hq {
     /// # Errors
     /// What git says.
     pub async fn pins(&self, stack: &StackName) -> Result<Vec<ReleaseNumber>, HqError> {
-        self.with_repository(stack, |repository| repository.pins()).await
+        self.with_repository(stack, |repository| Ok(repository.pins()?.into_keys().collect())).await
     }
 
     /// Lets a release's commit go.
@@ -129,10 +129,7 @@ impl Hq {
     pub async fn move_branch(&self, stack: &StackName, branch: &BranchMove) -> Result<(), HqError> {
         let branch = branch.clone();
         self.with_repository(stack, move |repository| {
-            if repository.tip(&branch.reference)?.as_ref() == Some(&branch.new) {
-                return Ok(());
-            }
-            repository.move_branch(&branch.reference, branch.old.as_ref(), &branch.new)
+            repository.move_branch(&branch.branch, branch.old.as_ref(), &branch.new)
         })
         .await
     }
@@ -146,8 +143,18 @@ impl Hq {
         stack: &StackName,
         commit: &CommitId,
         folder: &Path,
-    ) -> Result<CommitInfo, HqError> {
-        let (commit, folder) = (commit.clone(), folder.to_owned());
-        self.with_repository(stack, move |repository| repository.checkout(&commit, &folder)).await
+    ) -> Result<Commit, HqError> {
+        let (commit, into) = (commit.clone(), folder.to_owned());
+        let gone = tokio::task::spawn_blocking({
+            let into = into.clone();
+            move || crate::launch::files::remove_folder(&into)
+        });
+        let gone = gone.await.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
+        gone.map_err(|source| HqError::File { path: folder.display().to_string(), source })?;
+        self.with_repository(stack, move |repository| {
+            repository.checkout(&commit, &into)?;
+            repository.commit(&commit)
+        })
+        .await
     }
 }

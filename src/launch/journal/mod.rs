@@ -46,8 +46,8 @@ pub struct Operation {
 /// A branch and its old and new commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BranchMove {
-    /// Full reference name, `refs/heads/master`.
-    pub reference: String,
+    /// Its name, such as `master`.
+    pub branch: String,
     /// What it must point at before; `None`: it must not exist.
     pub old: Option<CommitId>,
     /// What it points at after.

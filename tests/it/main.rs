@@ -4,3 +4,4 @@
 #![allow(clippy::unwrap_used)]
 
 mod db_contract;
+mod db_files;

@@ -10,25 +10,25 @@ use quarry::db::files::Files;
 use quarry::db::{Change, Db, DbError, Guard, Key, Lease, VALUE_LIMIT, Version, layout};
 
 /// Longer than anything here takes on a busy machine.
-const LONG: Duration = Duration::from_secs(20);
+pub const LONG: Duration = Duration::from_secs(20);
 
-fn key(text: &str) -> Key {
+pub fn key(text: &str) -> Key {
     text.parse().unwrap()
 }
 
-async fn put(db: &dyn Db, at: &str, value: &str) -> Version {
+pub async fn put(db: &dyn Db, at: &str, value: &str) -> Version {
     db.put(&key(at), value.as_bytes(), Guard::Any, None).await.unwrap()
 }
 
-async fn value(db: &dyn Db, at: &str) -> Option<String> {
+pub async fn value(db: &dyn Db, at: &str) -> Option<String> {
     db.read(&key(at)).await.unwrap().map(|entry| String::from_utf8(entry.value).unwrap())
 }
 
-async fn listed(db: &dyn Db, prefix: &str) -> Vec<String> {
+pub async fn listed(db: &dyn Db, prefix: &str) -> Vec<String> {
     layout::all(db, prefix).await.unwrap().iter().map(|entry| entry.key.to_string()).collect()
 }
 
-async fn until_gone(db: &dyn Db, at: &str) {
+pub async fn until_gone(db: &dyn Db, at: &str) {
     let gone = async {
         while value(db, at).await.is_some() {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -38,7 +38,7 @@ async fn until_gone(db: &dyn Db, at: &str) {
 }
 
 /// Waits until the stream says that `at` has `expected` (or is gone).
-async fn until_told(changes: &mut BoxStream<'static, Change>, at: &str, expected: Option<&str>) {
+pub async fn until_told(changes: &mut BoxStream<'static, Change>, at: &str, expected: Option<&str>) {
     let told = async {
         loop {
             let (key, value) = match changes.next().await.expect("the watch goes on") {

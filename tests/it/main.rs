@@ -6,3 +6,4 @@
 mod db_contract;
 mod docker_contract;
 mod router;
+mod db_files;

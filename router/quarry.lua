@@ -11,7 +11,10 @@ local json = require "json"
 local balancer = require "ngx.balancer"
 local ffi = require "ffi"
 
-ffi.cdef "int kill(int pid, int sig);"
+ffi.cdef [[
+int kill(int pid, int sig);
+char *realpath(const char *path, char *resolved);
+]]
 
 local routes = ngx.shared.quarry_routes
 local flights = ngx.shared.quarry_flights
@@ -182,6 +185,11 @@ local function board(node, tried)
     end
 end
 
+-- Files such as .git and .env lie in many repositories, and none of them is meant for visitors.
+local function is_private(path)
+    return path:gsub("^/%.well%-known/", "/", 1):find("/.", 1, true) ~= nil
+end
+
 local function route(bodied)
     local host = var.host
     local node = find(host)
@@ -191,11 +199,10 @@ local function route(bodied)
     var.quarry_stack = node.stack
     var.quarry_node = node.name
     if node.site then
-        -- Files such as .git and .env lie in many repositories, and none of them is meant for visitors.
-        if var.uri:gsub("^/%.well%-known/", "/", 1):find("/.", 1, true) then
-            return page(404)
-        end
         var.quarry_root = node.site
+        if is_private(var.uri) then
+            return ngx.exit(404)
+        end
         return ngx.exec("@site")
     end
     if not bodied then
@@ -255,6 +262,38 @@ function M.balance()
         ngx.log(ngx.ERR, "no peer: ", problem)
         return ngx.exit(ngx.ERROR)
     end
+end
+
+local resolved = ffi.new("char[4096]")
+
+-- The path without links, nil when there is nothing.
+local function real(path)
+    -- Behind a NUL the kernel would not see the rest of what was checked.
+    if path:find("\0", 1, true) or ffi.C.realpath(path, resolved) == nil then
+        return nil
+    end
+    return ffi.string(resolved)
+end
+
+-- nginx follows no link of a site, as it may lead to another stack's files. One that stays inside is followed here, and
+-- nginx gets the real name, so that it looks again itself.
+function M.elsewhere()
+    local root = var.quarry_root
+    local base, uri = real(root), var.uri
+    for _, ending in ipairs { "", "/index.html", ".html" } do
+        local found = base and real(root .. uri .. ending)
+        if found and found:sub(1, #base + 1) == base .. "/" then
+            local path = found:sub(#base + 1)
+            if is_private(path) then
+                return ngx.exit(404)
+            elseif not real(found .. "/.") then
+                return ngx.req.set_uri(path, false)
+            elseif uri:sub(-1) ~= "/" then
+                return ngx.redirect(ngx.escape_uri(uri, 0):gsub("%%2F", "/") .. "/", 301)
+            end
+        end
+    end
+    return ngx.exit(404)
 end
 
 -- The last thing of every request, also of one whose client went away.

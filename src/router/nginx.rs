@@ -15,7 +15,7 @@ use super::StackRoutes;
 use super::edge::{Edge, EdgeError};
 use super::files;
 use super::http::{self, Answer};
-use super::process::{self, Process, Role};
+use super::process::{self, Holder, Process, Role};
 use super::text::{self, Text};
 use crate::names::StackName;
 
@@ -90,6 +90,7 @@ impl Nginx {
             if version == text.version {
                 return Ok(Came::Adopted);
             }
+            self.held(&running)?;
             self.choose(&text).await?;
             self.tell(master, Signal::HUP)?;
             self.answers_with(&text).await?;
@@ -97,7 +98,7 @@ impl Nginx {
             return Ok(Came::Reloaded);
         }
         self.clear(&running).await?;
-        self.start(&text).await?;
+        self.start(&text, &running).await?;
         info!(version = %text.version, "the router started");
         Ok(Came::Started)
     }
@@ -179,8 +180,8 @@ impl Nginx {
         Ok(())
     }
 
-    async fn start(&self, text: &Text) -> Result<(), EdgeError> {
-        self.ports_are_free().await?;
+    async fn start(&self, text: &Text, leaving: &[Process]) -> Result<(), EdgeError> {
+        self.ports_are_free(leaving).await?;
         let folder = self.folder.clone();
         self.blocking(move || files::settle(&folder)).await?;
         self.choose(text).await?;
@@ -204,20 +205,35 @@ impl Nginx {
         self.blocking(move || files::choose_text(&folder, &own)).await
     }
 
-    /// Waits for the ports that workers of an earlier nginx are about to let go.
-    async fn ports_are_free(&self) -> Result<(), EdgeError> {
+    /// Waits for the ports that processes of an earlier nginx are about to let go.
+    async fn ports_are_free(&self, leaving: &[Process]) -> Result<(), EdgeError> {
         let deadline = Instant::now() + Duration::from_secs(3);
-        for address in &self.listen {
-            while let Err(problem) = TcpListener::bind(address) {
-                if problem.kind() != io::ErrorKind::AddrInUse || Instant::now() > deadline {
-                    let holder = process::holder(*address).map(|name| format!(", {name} listens there"));
-                    let message = format!("cannot listen at {address}: {problem}{}", holder.unwrap_or_default());
-                    return Err(EdgeError::Start { message });
-                }
-                sleep(Duration::from_millis(20)).await;
+        while let Some(address) = self.held(leaving)? {
+            if Instant::now() > deadline {
+                return Err(EdgeError::Start { message: format!("cannot listen at {address}: it is in use") });
             }
+            sleep(Duration::from_millis(10)).await;
         }
         Ok(())
+    }
+
+    /// The first address that `ours` hold, or somebody who cannot be seen; an error names anybody else.
+    fn held(&self, ours: &[Process]) -> Result<Option<SocketAddr>, EdgeError> {
+        let mut held = None;
+        for address in &self.listen {
+            let Err(problem) = TcpListener::bind(address) else { continue };
+            let start = |why: String| EdgeError::Start { message: format!("cannot listen at {address}: {why}") };
+            if problem.kind() != io::ErrorKind::AddrInUse {
+                return Err(start(problem.to_string()));
+            }
+            match process::holder(*address) {
+                Some(Holder { pid, name }) if ours.iter().all(|process| process.pid != pid) => {
+                    return Err(start(format!("{name} (process {pid}) has the port")));
+                }
+                Some(_) | None => held = held.or(Some(*address)),
+            }
+        }
+        Ok(held)
     }
 
     async fn answers_with(&self, text: &Text) -> Result<(), EdgeError> {

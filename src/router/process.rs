@@ -153,19 +153,28 @@ pub async fn end(processes: &[Process], signal: Signal, patience: Duration) -> i
     tokio::time::timeout(patience, all).await.unwrap_or(Ok(false))
 }
 
-/// The name and id of the process that listens on the port of this address, where it can be seen.
-pub fn holder(address: SocketAddr) -> Option<String> {
+/// Who listens at a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its id.
+    pub pid: Pid,
+    /// What it is called.
+    pub name: String,
+}
+
+/// The process that listens on the port of this address, where it can be seen.
+pub fn holder(address: SocketAddr) -> Option<Holder> {
     let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .filter_map(|path| fs::read_to_string(path).ok())
         .flat_map(|table| listeners(&table, address.port()))
         .map(|inode| format!("socket:[{inode}]"))
         .collect();
-    let (pid, path) = processes()
-        .ok()?
-        .find(|(_, path)| open_files(path).any(|file| inodes.iter().any(|inode| file.as_os_str() == inode.as_str())))?;
+    let holds =
+        |path: &Path| open_files(path).any(|file| inodes.iter().any(|inode| file.as_os_str() == inode.as_str()));
+    let (pid, path) = processes().ok()?.find(|(_, path)| holds(path))?;
     let name = fs::read_to_string(path.join("comm")).ok()?;
-    Some(format!("{} (process {})", name.trim(), pid.as_raw_nonzero()))
+    Some(Holder { pid, name: name.trim().to_owned() })
 }
 
 /// Inodes of the sockets that listen on a port, from the kernel's table: local address in the second column, state
@@ -187,8 +196,8 @@ mod tests {
     #[test]
     fn the_holder_of_a_port_is_named() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let named = holder(listener.local_addr().unwrap()).unwrap();
-        assert!(named.ends_with(&format!("(process {})", std::process::id())), "{named}");
+        let holder = holder(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(holder.pid, rustix::process::getpid());
     }
 
     #[tokio::test]

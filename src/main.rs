@@ -10,7 +10,8 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().collect();
-    if quarry::hq::hooks::is_hook(&arguments) {
+    // Git's hook is on every pusher's time: it starts before anything else is set up.
+    if arguments.get(1).is_some_and(|word| word == "hook") {
         return quarry::hq::relay::run();
     }
     let program = arguments.remove(0);

@@ -31,7 +31,8 @@ impl Build {
     /// When the folder is not a stack, or an image cannot be built.
     pub async fn run(self, places: &Places, stack: Option<StackName>) -> Result<(), Failure> {
         let wrong = |text: String| Failure::new(Exit::Mistake, text);
-        let folder = self.folder.canonicalize().map_err(|error| wrong(format!("{}: {error}", self.folder.display())))?;
+        let folder =
+            self.folder.canonicalize().map_err(|error| wrong(format!("{}: {error}", self.folder.display())))?;
         let stack = match stack {
             Some(stack) => stack,
             None => {
@@ -40,7 +41,7 @@ impl Build {
             }
         };
         let settings = places.settings()?;
-        let engine = Docker::from_environment();
+        let engine = Docker::local();
         engine.version().await?;
         let (described, repository) = read_checkout(&folder).await?;
         let say = |line: &str| eprintln!("{line}");

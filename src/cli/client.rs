@@ -4,12 +4,16 @@
 use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
+use super::door::HqDoor;
 use super::failure::{Exit, Failure};
 use super::parts::Places;
-use super::{Door, run_words};
 use crate::hq::Hq;
-use crate::hq::door::{Caller, Origin};
+use crate::hq::call::{Mode, call};
+use crate::hq::push::Pushes;
 use crate::hq::socket::{self, SocketError};
 use crate::names::UserName;
 
@@ -22,19 +26,26 @@ const SSH_USER: &str = "quarry";
 /// When neither a running HQ nor its files can be reached.
 pub async fn on_this_machine(places: &Places, words: Vec<String>) -> Result<u8, Failure> {
     let interactive = words.iter().find(|word| !word.starts_with('-')).is_some_and(|word| word == "run");
-    match socket::call(&places.socket(), words.clone(), interactive).await {
+    let mode = if interactive && std::io::stdin().is_terminal() { Mode::Raw } else { Mode::Plain };
+    match call(&places.socket(), words.clone(), mode).await {
         Ok(code) => Ok(code),
-        Err(SocketError::Connect { .. }) => in_this_process(places, words).await,
+        Err(SocketError::Connect { .. }) => in_this_process(places, words, mode).await,
         Err(error) => Err(Failure::of(Exit::Refused, &error)),
     }
 }
 
 /// No `serve` runs: the tree is opened here, for as long as the command takes.
-async fn in_this_process(places: &Places, words: Vec<String>) -> Result<u8, Failure> {
+async fn in_this_process(places: &Places, words: Vec<String>, mode: Mode) -> Result<u8, Failure> {
+    let refused = |error: SocketError| Failure::of(Exit::Refused, &error);
     let hq = Hq::new(places.parts().await?);
+    let door = HqDoor::open(hq).await?;
+    let listener = socket::listen(&places.socket()).map_err(refused)?;
     let user: UserName = "root".parse().expect("`root` is a user name");
-    let door = Door { hq, caller: Caller { user, from: Origin::Socket } };
-    Ok(socket::local(move |io| run_words(door, words, io)).await)
+    let stop = CancellationToken::new();
+    tokio::spawn(socket::serve(listener, door, Arc::new(Pushes::default()), user, stop.clone()));
+    let code = call(&places.socket(), words, mode).await;
+    stop.cancel();
+    code.map_err(refused)
 }
 
 /// Speaks to an HQ elsewhere with the machine's own SSH client: its keys, agent and known hosts apply.
@@ -61,6 +72,26 @@ pub fn by_ssh(address: &str, words: &[String]) -> Failure {
     command.args(words.iter().map(|word| quoted(word)));
     let error = command.exec();
     Failure::new(Exit::Refused, format!("cannot run the ssh client: {error}; install it (apt install openssh-client)"))
+}
+
+/// The words without the options that only chose the door.
+pub fn plain(words: Vec<String>) -> Vec<String> {
+    let mut plain = Vec::new();
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--hq" | "--root" | "--etc" => drop(words.next()),
+            // What follows belongs to the command that is run.
+            "--" | "run" => {
+                plain.push(word);
+                plain.extend(words);
+                break;
+            }
+            _ if ["--hq=", "--root=", "--etc="].iter().any(|option| word.starts_with(option)) => {}
+            _ => plain.push(word),
+        }
+    }
+    plain
 }
 
 /// A word as a shell reads it back.

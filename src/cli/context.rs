@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::failure::{Exit, Failure};
 use super::print::Out;
+use crate::hq::Hq;
 use crate::hq::door::{Caller, Say};
 use crate::hq::lock::Turn;
-use crate::hq::Hq;
 use crate::names::{NodeName, StackName};
 
 /// A command's surroundings.

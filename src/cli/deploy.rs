@@ -23,7 +23,9 @@ impl Deploy {
     /// When there is no such commit, or its launch fails; then nothing has changed.
     pub async fn run(self, cx: &Context, hung_up: CancellationToken) -> Result<(), Failure> {
         let (target, rest) = cx.target(&self.words).await?;
-        let [reference] = rest else { return Err(Failure::new(Exit::Usage, "name one branch or commit: deploy STACK REF")) };
+        let [reference] = rest else {
+            return Err(Failure::new(Exit::Usage, "name one branch or commit: deploy STACK REF"));
+        };
         let stack = target.stack;
         let name = reference.clone();
         let found = cx

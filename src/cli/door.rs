@@ -72,13 +72,15 @@ impl HqDoor {
         let Some(new) = &update.new else {
             return self.delete_branch(update, branch, status.branch.as_deref()).await;
         };
-        let moved =
-            BranchMove { branch: branch.to_owned(), old: update.old.clone(), new: new.clone() };
+        let moved = BranchMove { branch: branch.to_owned(), old: update.old.clone(), new: new.clone() };
         match branch_use(status.branch.as_deref(), branch) {
             BranchUse::Store(deploys) => {
                 self.hq.move_branch(&update.stack, &moved).await?;
                 let deploys = deploys.map_or_else(|| "master or main".to_owned(), |branch| format!("`{branch}`"));
-                line(&phase(&format!("Stored {branch}; only {deploys} deploys (or: deploy {} {branch})", update.stack)));
+                line(&phase(&format!(
+                    "Stored {branch}; only {deploys} deploys (or: deploy {} {branch})",
+                    update.stack
+                )));
                 Ok(())
             }
             BranchUse::Deploy => {

@@ -63,6 +63,7 @@ impl From<HqError> for Failure {
             | HqError::NoNode { .. }
             | HqError::Mistakes(_)
             | HqError::Compile(_)
+            | HqError::Images(_)
             | HqError::Tarball(_) => Exit::Mistake,
             HqError::State(_)
             | HqError::Stale

@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::failure::Failure;
-use crate::grid::draw;
+use crate::grid::{Paint, draw};
 
 /// Draw the servers' memory and what takes it
 #[derive(Debug, clap::Args)]
@@ -18,6 +18,6 @@ impl Grid {
         if cx.out.json {
             return cx.out.value(&grid).await;
         }
-        cx.out.line(&draw(&grid, cx.out.width(), cx.out.coloured())).await
+        cx.out.line(&draw(&grid, cx.out.width(), if cx.out.coloured() { Paint::Colour } else { Paint::Plain })).await
     }
 }

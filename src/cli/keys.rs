@@ -81,8 +81,7 @@ async fn list(cx: &Context) -> Result<(), Failure> {
     if cx.out.json {
         return cx.out.value(&rows).await;
     }
-    let cells: Vec<Vec<String>> =
-        rows.into_iter().map(|row| vec![row.user, row.name, row.fingerprint]).collect();
+    let cells: Vec<Vec<String>> = rows.into_iter().map(|row| vec![row.user, row.name, row.fingerprint]).collect();
     cx.out.table(&["USER", "KEY", "FINGERPRINT"], &cells).await
 }
 
@@ -99,7 +98,11 @@ async fn add(cx: &Context, user: UserName, name: Option<KeyName>, mut stdin: Std
     let fingerprint = key.fingerprint().to_owned();
     if let Some(row) = rows(cx).await?.into_iter().find(|row| row.fingerprint == fingerprint) {
         let message = format!("this key is known already: {} of {}", row.name, row.user);
-        return if row.user == user.as_str() { cx.out.note(&message).await } else { Err(Failure::new(Exit::Refused, message)) };
+        return if row.user == user.as_str() {
+            cx.out.note(&message).await
+        } else {
+            Err(Failure::new(Exit::Refused, message))
+        };
     }
     let name = match name {
         Some(name) => name,

@@ -64,8 +64,7 @@ pub async fn print_plan(cx: &Context, plan: &Plan) -> Result<(), Failure> {
     if cx.out.json {
         return cx.out.value(plan).await;
     }
-    let phases =
-        [("stage", &plan.stage), ("switch", &plan.switch), ("route", &plan.route), ("retire", &plan.retire)];
+    let phases = [("stage", &plan.stage), ("switch", &plan.switch), ("route", &plan.route), ("retire", &plan.retire)];
     for (name, steps) in phases {
         for step in steps {
             cx.out.line(&format!("{name:<7} {step}")).await?;

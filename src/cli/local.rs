@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::failure::{Exit, Failure};
 use super::parts::Places;
-use crate::hq::deploy::act::{Building, build_images, node_images, read_checkout};
 use crate::hq::act::Job;
+use crate::hq::deploy::act::{Building, build_images, node_images, read_checkout};
 use crate::hq::{Hq, HqError};
 use crate::instruction::compile::{Context, compile};
 use crate::launch::label;

@@ -53,8 +53,7 @@ impl Logs {
         let width = titles.iter().map(|title| title.chars().count()).max().unwrap_or(0);
         let mut streams = Vec::new();
         for (place, container) in containers.iter().enumerate() {
-            let request =
-                LogRequest { tail: Some(self.lines), follow: self.follow, timestamps: self.timestamps };
+            let request = LogRequest { tail: Some(self.lines), follow: self.follow, timestamps: self.timestamps };
             let stream = cx.hq.engine().logs(&container.name, request).await?;
             streams.push(stream.map(move |chunk| (place, chunk)).boxed());
         }

@@ -25,6 +25,7 @@ pub mod keys;
 pub mod launch;
 pub mod local;
 pub mod logs;
+pub mod parts;
 pub mod print;
 pub mod ps;
 pub mod releases;
@@ -48,6 +49,9 @@ pub struct Cli {
     /// Speak to the HQ at this address by SSH: [USER@]HOST[:PORT]
     #[arg(long, global = true, value_name = "ADDRESS", env = "QUARRY_HQ")]
     pub hq: Option<String>,
+    #[allow(missing_docs)]
+    #[command(flatten)]
+    pub places: parts::Places,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -68,6 +72,7 @@ pub enum Command {
     #[command(hide = true)]
     Hook(serve::Hook),
     #[command(flatten)]
+    #[allow(missing_docs)]
     Hq(HqCommand),
 }
 

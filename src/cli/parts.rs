@@ -33,6 +33,11 @@ impl Places {
         self.root.join("hq.sock")
     }
 
+    /// Whether an HQ lives on this machine.
+    pub fn is_here(&self) -> bool {
+        self.root.is_dir()
+    }
+
     /// The settings.
     ///
     /// # Errors
@@ -48,10 +53,10 @@ impl Places {
     pub async fn parts(&self) -> Result<Parts, Failure> {
         let settings = self.settings()?;
         let db = Files::open(&self.root)?;
-        let engine: Arc<dyn Engine> = Arc::new(Docker::from_environment());
+        let engine: Arc<dyn Engine> = Arc::new(Docker::local());
         engine.version().await?;
         let bridge = engine.bridge_address().await?;
-        let ports = settings.ports;
+        let ports = settings.ports.clone();
         Ok(Parts {
             root: self.root.clone(),
             identity: identity(&self.root, &digest(&self.root)),

@@ -70,6 +70,7 @@ async fn attached(cx: &Context, name: &ContainerName, streams: Streams) -> Resul
     let Streams { stdin, terminal, mut events, hung_up } = streams;
     let Attached { mut output, input } = engine.attach(name).await?;
     engine.start(name).await?;
+    let tty = terminal.is_some();
     if let Some(terminal) = terminal.filter(|terminal| terminal.columns > 0) {
         // A terminal of unknown size is better than no command.
         let _ = engine.resize(name, terminal.columns, terminal.rows).await;
@@ -86,6 +87,9 @@ async fn attached(cx: &Context, name: &ContainerName, streams: Streams) -> Resul
             },
             event = events.recv(), if listening => match event {
                 Some(IoEvent::Resize { columns, rows }) => drop(engine.resize(name, columns, rows).await),
+                // The terminal inside the container sees the key itself.
+                Some(IoEvent::Interrupt) if tty => {}
+                Some(IoEvent::Interrupt) => engine.signal(name, "SIGINT").await?,
                 Some(IoEvent::Signal(signal)) => engine.signal(name, &format!("SIG{signal}")).await?,
                 None => listening = false,
             },

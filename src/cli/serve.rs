@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 use super::door::HqDoor;
 use super::failure::{Exit, Failure};
 use super::parts::{Places, with_edge};
+use crate::hq::host_key::HostKey;
 use crate::hq::push::{Paths, Pushes};
-use crate::hq::{Hq, hooks, socket, ssh};
+use crate::hq::{Hq, git, socket, ssh};
 use crate::names::UserName;
 use crate::router::edge::Edge;
 use crate::router::nginx::Nginx;
@@ -76,13 +77,16 @@ impl Serve {
             Failure::new(Exit::Refused, format!("cannot use {}: {source}", path.display()))
         };
         let program = std::env::current_exe().map_err(|source| file(Path::new("quarry"), source))?;
-        hooks::files::install(&root.join("hooks"), &program).map_err(|source| file(&root.join("hooks"), source))?;
+        git::install_hooks(&root.join("hooks")).map_err(|error| refused(&error))?;
         let door = HqDoor::open(hq.clone()).await?;
         let pushes = Arc::new(Pushes::default());
         let paths = Paths { socket: root.join("hq.sock"), program };
-        let key = ssh::host_key(&places.etc.join("host_key")).map_err(|error| refused(&error))?;
+        let key = HostKey::open_or_create(&places.etc.join("host_key")).map_err(|error| refused(&error))?;
         let listener = TcpListener::bind(self.ssh).await.map_err(|source| {
-            Failure::new(Exit::Refused, format!("cannot listen on {} for SSH: {source}; choose another with --ssh", self.ssh))
+            Failure::new(
+                Exit::Refused,
+                format!("cannot listen on {} for SSH: {source}; choose another with --ssh", self.ssh),
+            )
         })?;
         let address = listener.local_addr().unwrap_or(self.ssh);
         let server = ssh::Server::new(key, ssh::Limits::default(), paths.clone(), door.clone(), pushes.clone());

@@ -24,6 +24,11 @@ use crate::units::{Megabytes, Millis};
 
 pub mod files;
 
+/// Quarry's folder unless told otherwise.
+pub const ROOT: &str = "/home/quarry";
+/// The folder of quarry's settings unless told otherwise.
+pub const ETC: &str = "/etc/quarry";
+
 /// Everything that can be set, with its default where nothing is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {

@@ -76,7 +76,7 @@ impl Hq {
         let entries = layout::all(&*self.db, &layout::releases_prefix(stack)).await?;
         let mut releases: Vec<Release> = entries
             .iter()
-            .filter_map(|entry| match layout::parse_json(entry) {
+            .filter_map(|entry| match layout::parse_json(&*self.db, entry) {
                 Ok(release) => Some(release),
                 Err(error) => {
                     tracing::warn!(%stack, %error, "a release record is damaged");
@@ -94,7 +94,7 @@ impl Hq {
     /// When it cannot be read or is damaged.
     pub async fn procs(&self, stack: &StackName) -> Result<Vec<Proc>, DbError> {
         let entries = layout::all(&*self.db, &layout::proc_prefix(stack)).await?;
-        entries.iter().map(layout::parse_json).collect()
+        entries.iter().map(|entry| layout::parse_json(&*self.db, entry)).collect()
     }
 
     /// The tables of all stacks.
@@ -103,7 +103,7 @@ impl Hq {
     /// When one cannot be read or is damaged: a domain's owner must be certain.
     pub async fn tables(&self) -> Result<Vec<StackRoutes>, DbError> {
         let entries = layout::all(&*self.db, layout::ROUTES).await?;
-        entries.iter().map(layout::parse_json).collect()
+        entries.iter().map(|entry| layout::parse_json(&*self.db, entry)).collect()
     }
 
     /// The world of one stack as it is now.
@@ -145,7 +145,8 @@ impl Hq {
             None => {
                 let mut taken = reserved.subnets.clone();
                 taken.extend(networks.iter().map(|network| network.subnet.clone()));
-                address::subnet(&self.settings.subnets, &taken).map_err(crate::launch::plan::PlanError::from)?
+                address::subnet(&self.settings.subnets.to_string(), &taken)
+                    .map_err(crate::launch::plan::PlanError::from)?
             }
         };
         let mut instances: Vec<_> = containers

@@ -21,10 +21,11 @@ use crate::launch::{Ground, Identity};
 use crate::names::{NodeName, ReleaseNumber, StackName};
 use crate::router::DomainTaken;
 use crate::router::edge::Edge;
+use crate::stack::Mistakes;
 use crate::stack::files::RepositoryError;
-use crate::stack::mistakes::Mistakes;
 
 pub mod act;
+pub mod call;
 pub mod change;
 pub mod collect;
 pub mod deploy;
@@ -35,8 +36,11 @@ pub mod frames;
 pub mod git;
 pub mod grid;
 pub mod guard;
+pub mod guest;
 pub mod hooks;
+pub mod host_key;
 pub mod keys;
+pub mod lane;
 pub mod limits;
 pub mod lock;
 pub mod progress;
@@ -199,6 +203,9 @@ pub enum HqError {
     /// An image was not built.
     #[error(transparent)]
     Build(#[from] crate::build::act::BuildError),
+    /// A node's image cannot be planned.
+    #[error(transparent)]
+    Images(#[from] crate::build::plan::PlanError),
     /// There is no plan.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -230,7 +237,9 @@ pub enum HqError {
         needed: u64,
     },
     /// The branch that deploys cannot be taken away.
-    #[error("`{branch}` is the branch that deploys `{stack}`; it cannot be deleted (`destroy {stack}` removes the stack)")]
+    #[error(
+        "`{branch}` is the branch that deploys `{stack}`; it cannot be deleted (`destroy {stack}` removes the stack)"
+    )]
     DeployBranch {
         /// Whose.
         stack: StackName,

@@ -194,7 +194,8 @@ fn routes(stack: &Stack, context: &Context<'_>) -> Vec<Instruction> {
     let routed = stack.nodes.iter().filter(|(_, node)| is_routed(node));
     routed
         .map(|(name, node)| {
-            let mut add = default_domains(context.stack, name, Some(name) == main, context.hostnames);
+            let mut add =
+                default_domains(context.stack, Some(name).filter(|name| Some(*name) != main), context.hostnames);
             add.extend(node.domains.iter().filter(|domain| !add.contains(domain)).cloned().collect::<Vec<_>>());
             let remove = before
                 .get(name)

@@ -24,7 +24,7 @@ pub enum Exhausted {
 /// # Errors
 /// [`Exhausted::Ports`] with the range.
 pub fn port(ground: &Ground, taken: &mut BTreeSet<u16>) -> Result<SocketAddr, Exhausted> {
-    let (first, last) = ground.ports;
+    let (first, last) = (*ground.ports.start(), *ground.ports.end());
     let free = (first..=last).find(|port| !taken.contains(port)).ok_or(Exhausted::Ports(first, last))?;
     taken.insert(free);
     Ok(SocketAddr::new(ground.bridge, free))
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn ports_are_handed_out_lowest_first_until_none_is_left() {
-        let ground = Ground { bridge: Ipv4Addr::LOCALHOST.into(), ports: (20_000, 20_001) };
+        let ground = Ground { bridge: Ipv4Addr::LOCALHOST.into(), ports: 20_000..=20_001 };
         let mut taken = BTreeSet::from([20_000]);
         assert_eq!(port(&ground, &mut taken).unwrap().port(), 20_001);
         assert_eq!(port(&ground, &mut taken), Err(Exhausted::Ports(20_000, 20_001)));

@@ -307,6 +307,6 @@ impl Identity {
 pub struct Ground {
     /// The server's private address on which ports are published.
     pub bridge: IpAddr,
-    /// First and last port handed out.
-    pub ports: (u16, u16),
+    /// Ports handed out.
+    pub ports: std::ops::RangeInclusive<u16>,
 }

@@ -4,6 +4,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod db_contract;
+mod db_files;
 mod docker_contract;
 mod router;
-mod db_files;

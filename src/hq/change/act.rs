@@ -15,8 +15,8 @@ use crate::launch::journal::{Operation, Phase};
 use crate::launch::record::{Cause, Release};
 use crate::launch::{ContainerPlan, Plan, Proc, Role, Step};
 use crate::names::{ContainerName, NodeName, ReleaseNumber, StackName, UserName};
-use crate::stack::Command;
 use crate::router::check_domains;
+use crate::stack::Command;
 use crate::units::Millis;
 
 impl Hq {
@@ -123,10 +123,7 @@ impl Hq {
                 continue;
             };
             if self.engine().image(settings.image.as_str()).await?.is_none() {
-                return Err(HqError::ImageGone {
-                    node: node.clone(),
-                    number: release.number,
-                });
+                return Err(HqError::ImageGone { node: node.clone(), number: release.number });
             }
         }
         Ok(())
@@ -262,9 +259,10 @@ impl Hq {
         let procs = self.procs(&wanted.stack).await?;
         let found = match &wanted.node {
             Some(node) => procs.iter().find(|proc| proc.node == *node),
-            None => procs.iter().find(|proc| proc.node.as_str() == "web").or_else(|| {
-                procs.iter().find(|proc| proc.address.is_none()).or_else(|| procs.first())
-            }),
+            None => procs
+                .iter()
+                .find(|proc| proc.node.as_str() == "web")
+                .or_else(|| procs.iter().find(|proc| proc.address.is_none()).or_else(|| procs.first())),
         };
         let missing = || wanted.node.clone().unwrap_or_else(|| "web".parse().expect("`web` is a node name"));
         let proc = found.ok_or_else(|| self.no_node(&wanted.stack, &missing(), &current))?;
@@ -285,6 +283,23 @@ impl Hq {
         Ok(name)
     }
 
+    /// Stops every container of a stack and keeps its releases and volumes; gives how many there were.
+    ///
+    /// # Errors
+    /// When docker fails.
+    pub async fn stop_all(self: &Arc<Self>, stack: &StackName) -> Result<usize, HqError> {
+        let current = self.current(stack).await?;
+        let world = self.world(stack, current.number, current.env_version).await?;
+        for instance in &world.instances {
+            let grace = world.procs.get(&instance.node).map_or(Millis::seconds(10), |proc| proc.settings.grace);
+            let step = Step::Remove { container: instance.name.clone(), grace };
+            self.launcher.perform(stack, &step, &|_| {}).await?;
+        }
+        let network = Step::RemoveNetwork { name: self.launcher.identity.network(stack) };
+        self.launcher.perform(stack, &network, &|_| {}).await?;
+        Ok(world.instances.len())
+    }
+
     /// Takes a stack and everything it has away.
     ///
     /// # Errors
@@ -292,10 +307,7 @@ impl Hq {
     pub async fn destroy(self: &Arc<Self>, stack: &StackName, say: Say<'_>) -> Result<(), HqError> {
         self.status(stack).await?;
         let world = self.world(stack, ReleaseNumber(0), 0).await?;
-        let kill = |name: &ContainerName| Step::Remove {
-            container: name.clone(),
-            grace: Millis::seconds(10),
-        };
+        let kill = |name: &ContainerName| Step::Remove { container: name.clone(), grace: Millis::seconds(10) };
         let mut plan = Plan { route: vec![Step::Unroute { stack: stack.clone() }], ..Plan::default() };
         plan.retire.extend(world.instances.iter().map(|instance| kill(&instance.name)));
         plan.retire.push(Step::RemoveNetwork { name: self.launcher.identity.network(stack) });
@@ -373,16 +385,10 @@ fn without_release_command(settings: &Settings) -> Box<Settings> {
     Box::new(Settings { release: None, ..settings.clone() })
 }
 
-fn one_off_plan(
-    name: ContainerName,
-    proc: &Proc,
-    procs: &[Proc],
-    wanted: &OneOff,
-    network: String,
-) -> ContainerPlan {
-    let services = procs.iter().filter_map(|proc| {
-        Some((proc.node.clone(), (proc.address?.to_string(), proc.settings.ports.clone())))
-    });
+fn one_off_plan(name: ContainerName, proc: &Proc, procs: &[Proc], wanted: &OneOff, network: String) -> ContainerPlan {
+    let services = procs
+        .iter()
+        .filter_map(|proc| Some((proc.node.clone(), (proc.address?.to_string(), proc.settings.ports.clone()))));
     ContainerPlan {
         name,
         stack: wanted.stack.clone(),

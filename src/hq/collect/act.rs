@@ -23,7 +23,7 @@ impl Hq {
 
     async fn try_collect(&self, stack: &StackName) -> Result<(), HqError> {
         let releases = self.releases(stack).await?;
-        let dropped = surplus(&releases, self.settings.releases_kept);
+        let dropped = surplus(&releases, self.settings.releases_kept as usize);
         for release in &dropped {
             self.drop_release(stack, release, &releases[dropped.len()..]).await?;
         }

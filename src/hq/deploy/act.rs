@@ -8,8 +8,9 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Request;
-use crate::build;
-use crate::build::act::{BuildJob, Built};
+use crate::build::BuildSettings;
+use crate::build::act::{BuildJob, Built, images};
+use crate::build::plan::plan;
 use crate::db::{Guard, layout};
 use crate::hq::act::Job;
 use crate::hq::progress::{detail, phase, took};
@@ -23,7 +24,7 @@ use crate::launch::record::Release;
 use crate::launch::{Identity, Plan};
 use crate::names::{NodeName, ReleaseNumber, StackName};
 use crate::router::{StackRoutes, Target, check_domains};
-use crate::stack::describe::{Described, describe};
+use crate::stack::{Described, describe};
 use crate::stack::{Stack, files};
 
 /// Free space in megabytes below which no launch begins: journals and routes must still fit when images do not.
@@ -108,7 +109,7 @@ impl Hq {
             repository: &repository,
             folder: &folder,
             tag: format!("{number}{}", self.launcher.identity.suffix),
-            mtime: commit.time,
+            mtime: u64::try_from(commit.time).unwrap_or_default(),
         };
         let built = self.build_images(&building, say).await?;
         let instructions = self.compile(stack, &described.stack, number, previous, &built).await?;
@@ -137,11 +138,7 @@ impl Hq {
         Ok(check_domains(stack, instructions.iter().flat_map(Instruction::domains), tables)?)
     }
 
-    async fn build_images(
-        &self,
-        building: &Building<'_>,
-        say: Say<'_>,
-    ) -> Result<BTreeMap<NodeName, Built>, HqError> {
+    async fn build_images(&self, building: &Building<'_>, say: Say<'_>) -> Result<BTreeMap<NodeName, Built>, HqError> {
         build_images(self.engine(), &self.settings, building, say).await
     }
 
@@ -178,7 +175,11 @@ impl Hq {
     }
 
     async fn say_urls(&self, stack: &StackName, release: &Release, began: Instant, say: Say<'_>) {
-        say(&phase(&format!("Release {} of {stack} is live, {} after the push", release.number, took(began.elapsed()))));
+        say(&phase(&format!(
+            "Release {} of {stack} is live, {} after the push",
+            release.number,
+            took(began.elapsed())
+        )));
         if let Ok(Some(table)) = layout::read_json::<StackRoutes>(&*self.db, &layout::routes(stack)).await {
             for url in urls(&table, &self.url_port) {
                 say(&detail(&url));
@@ -222,7 +223,7 @@ pub struct Building<'a> {
     /// The tag of its images.
     pub tag: String,
     /// Seconds since the epoch that every file gets.
-    pub mtime: i64,
+    pub mtime: u64,
 }
 
 /// Builds every image a checkout needs.
@@ -236,8 +237,22 @@ pub async fn build_images(
     say: Say<'_>,
 ) -> Result<BTreeMap<NodeName, Built>, HqError> {
     let began = Instant::now();
-    let job = BuildJob::new(building, settings)?;
-    let built = build::act::images(engine, &job, say).await?;
+    let build_settings = BuildSettings {
+        ca: settings.build.ca_bundle.clone(),
+        env: settings.build.env.clone(),
+        memory: settings.build.memory,
+        timeout: Some(settings.build.timeout),
+    };
+    let plans = plan(building.described, building.repository, &build_settings)?;
+    let job = BuildJob {
+        stack: building.stack,
+        suffix: &building.tag,
+        dir: building.folder,
+        mtime: building.mtime,
+        plans: &plans,
+        settings: &build_settings,
+    };
+    let built = images(engine, &job, say).await?;
     if !built.is_empty() {
         say(&detail(&format!("images ready after {}", took(began.elapsed()))));
     }

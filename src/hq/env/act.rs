@@ -53,7 +53,7 @@ impl Hq {
             let Some(number) = number else { continue };
             last = last.max(number);
             // A damaged old version must not stop a new release: it is only a candidate here.
-            if layout::parse_json::<Env>(&entry).is_ok_and(|kept| kept == *env) {
+            if layout::parse_json::<Env>(&*self.db, &entry).is_ok_and(|kept| kept == *env) {
                 return Ok(number);
             }
         }

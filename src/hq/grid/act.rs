@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::db::{Guard, layout};
 use crate::docker::State;
-use crate::grid::{Block, BlockId, Grid, Slice};
+use crate::grid::{Block, Grid, Slice};
 use crate::hq::{Hq, HqError, limits};
 use crate::instruction::DEFAULT_SIZE;
 use crate::launch::label;
-use crate::names::ServerName;
+use crate::names::{NodeName, ServerName, StackName};
 
 impl Hq {
     /// The grid as it is now; also kept as `grid/grid.json` for people and tools.
@@ -25,16 +25,16 @@ impl Hq {
         }
         let mut blocks = BTreeMap::new();
         for container in self.engine().containers(&own).await? {
-            let label = |name: &str| container.labels.get(name).and_then(|text| text.parse().ok());
-            let stack = container.labels.get(label::STACK).and_then(|text| text.parse().ok());
+            let text = |name: &str| container.labels.get(name);
+            let stack: Option<StackName> = text(label::STACK).and_then(|text| text.parse().ok());
+            let node: Option<NodeName> = text(label::NODE).and_then(|text| text.parse().ok());
             let (Some(stack), Some(node), State::Running | State::Restarting | State::Paused) =
-                (stack, label(label::NODE), container.state)
+                (stack, node, container.state)
             else {
                 continue;
             };
             let size = sizes.get(&(stack.clone(), node.clone())).copied().unwrap_or(DEFAULT_SIZE);
-            let id: BlockId = container.name.clone();
-            blocks.insert(id, Block { size, stack, node, tags: BTreeSet::new() });
+            blocks.insert(container.name.clone(), Block { size, stack, node });
         }
         let slice = Slice { size: limits::memory(), blocks, tags: BTreeSet::new() };
         let server: ServerName = "hq".parse().expect("`hq` is a server name");

@@ -138,12 +138,7 @@ impl Hq {
     ///
     /// # Errors
     /// What git says.
-    pub async fn checkout(
-        &self,
-        stack: &StackName,
-        commit: &CommitId,
-        folder: &Path,
-    ) -> Result<Commit, HqError> {
+    pub async fn checkout(&self, stack: &StackName, commit: &CommitId, folder: &Path) -> Result<Commit, HqError> {
         let (commit, into) = (commit.clone(), folder.to_owned());
         let gone = tokio::task::spawn_blocking({
             let into = into.clone();

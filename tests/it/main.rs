@@ -6,5 +6,7 @@
 mod db_contract;
 mod db_files;
 mod docker_contract;
+mod e2e;
+mod harness;
 mod router;
 mod stack_golden;

@@ -7,6 +7,7 @@
 
 use crate::names::EnvName;
 
+mod dependencies;
 mod dockerfile;
 mod node;
 mod python;
@@ -14,6 +15,7 @@ mod repository;
 mod shell;
 mod static_site;
 mod templates;
+mod versions;
 
 pub use dockerfile::dockerfile_ports;
 pub use repository::{Repository, Unreadable};
@@ -24,6 +26,8 @@ pub use shell::shell_words;
 pub struct Pack {
     /// Its folder in `buildpacks/`, and what `buildpack:` in quarry.yml calls it.
     pub name: &'static str,
+    /// A start command, for a person who has to write one.
+    pub example: &'static str,
     /// The file it goes by, when the repository is of its kind.
     detect: fn(&Repository) -> Option<String>,
     plan: fn(&Repository) -> Result<Plan, PackError>,
@@ -31,9 +35,14 @@ pub struct Pack {
 
 /// Every pack, in the order they are asked: a Flask site with a package.json for its assets is Python's.
 static PACKS: [Pack; 3] = [
-    Pack { name: "python", detect: python::detect, plan: python::plan },
-    Pack { name: "node", detect: node::detect, plan: node::plan },
-    Pack { name: "static", detect: static_site::detect, plan: static_site::plan },
+    Pack {
+        name: "python",
+        example: "gunicorn app:app --bind 0.0.0.0:$PORT",
+        detect: python::detect,
+        plan: python::plan,
+    },
+    Pack { name: "node", example: "node server.js", detect: node::detect, plan: node::plan },
+    Pack { name: "static", example: "static-site /app", detect: static_site::detect, plan: static_site::plan },
 ];
 
 /// What a build wants from a pack beside the repository.
@@ -139,9 +148,29 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// # Errors
 /// A file the pack reads is unfit, or the repository is not of its kind.
 pub fn render(pack: &Pack, repository: &Repository, request: &PackRequest<'_>) -> Result<Rendered, PackError> {
-    let plan = (pack.plan)(repository)?;
+    let mut plan = (pack.plan)(repository)?;
+    if let Some(text) = text(repository, "Aptfile")? {
+        plan.values.push(("packages", debian_packages(text)?));
+    }
     let dockerfile = templates::dockerfile(pack.name, &plan, request)?;
     Ok(Rendered { dockerfile, command: plan.command, port: None, health: plan.health, said: plan.said })
+}
+
+/// The Debian packages an Aptfile names, one a line, as Heroku's apt buildpack reads it.
+fn debian_packages(aptfile: &str) -> Result<String, PackError> {
+    let lines = aptfile.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let packages: Vec<&str> = lines.collect();
+    let is_name = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+.-:=~".contains(c))
+    };
+    match packages.iter().find(|name| !is_name(name)) {
+        None => Ok(packages.join(" ")),
+        Some(wrong) => Err(PackError::Broken {
+            path: "Aptfile".to_owned(),
+            reason: format!("`{}` is not the name of a Debian package", wrong.escape_debug()),
+        }),
+    }
 }
 
 /// The text of a file the pack reads; `None` when it is not there.

@@ -61,6 +61,12 @@ impl Repository {
             ".nvmrc",
             ".node-version",
             "Aptfile",
+            "app.py",
+            "main.py",
+            "wsgi.py",
+            "asgi.py",
+            "server.py",
+            "application.py",
         ];
         let at_root = !path.contains('/');
         (at_root && names.contains(&name))

@@ -70,6 +70,10 @@ pub fn routes(stack: &StackName) -> Key {
     key(format!("routes/{stack}.json"))
 }
 
+/// The first segments a key may have. A folder of the root that is not named here is no part of the tree.
+pub const ROOTS: [&str; 11] =
+    ["config", "embassy", "grid", "journal", "keys", "proc", "ps", "rights", "routes", "servers", "stacks"];
+
 /// The prefix of all stacks' routes.
 pub const ROUTES: &str = "routes";
 /// The prefix of all stacks.
@@ -117,20 +121,20 @@ pub async fn all(db: &dyn Db, prefix: &str) -> Result<Vec<super::Entry>, DbError
 /// [`DbError::Damaged`] naming the key when the content is not a `T`.
 pub async fn read_json<T: DeserializeOwned>(db: &dyn Db, key: &Key) -> Result<Option<T>, DbError> {
     match db.read(key).await? {
-        Some(entry) => parse_json(&entry).map(Some),
+        Some(entry) => parse_json(db, &entry).map(Some),
         None => Ok(None),
     }
 }
 
-/// The value of an entry as a `T`.
+/// The value of an entry of `db` as a `T`.
 ///
 /// # Errors
-/// [`DbError::Damaged`] naming the key when the content is not a `T`.
-pub fn parse_json<T: DeserializeOwned>(entry: &super::Entry) -> Result<T, DbError> {
+/// [`DbError::Damaged`] naming the key and its file when the content is not a `T`.
+pub fn parse_json<T: DeserializeOwned>(db: &dyn Db, entry: &super::Entry) -> Result<T, DbError> {
     serde_json::from_slice(&entry.value).map_err(|error| DbError::Damaged {
         key: entry.key.clone(),
         what: error.to_string(),
-        place: format!("the file `{}`", entry.key),
+        place: db.place(&entry.key),
     })
 }
 

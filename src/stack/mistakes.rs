@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::tree::Spot;
+
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mistake {
@@ -87,8 +89,47 @@ impl fmt::Display for Mistakes {
 
 impl std::error::Error for Mistakes {}
 
+/// The mistakes of one file as they are found.
+pub(super) struct Notes<'f> {
+    file: &'f str,
+    found: Vec<Mistake>,
+}
+
+impl<'f> Notes<'f> {
+    pub(super) fn of(file: &'f str, found: Vec<Mistake>) -> Self {
+        Self { file, found }
+    }
+
+    pub(super) fn add(&mut self, spot: Spot, message: impl Into<String>) {
+        self.suggest(spot, message, None);
+    }
+
+    pub(super) fn suggest(&mut self, spot: Spot, message: impl Into<String>, suggestion: Option<String>) {
+        self.found.push(Mistake { suggestion, ..Mistake::at(self.file, spot.line, spot.column, message) });
+    }
+
+    pub(super) fn of_file(&mut self, message: impl Into<String>) {
+        self.found.push(Mistake::of_file(self.file, message));
+    }
+
+    /// `value`, when nothing was wrong.
+    ///
+    /// # Errors
+    /// Every mistake that was found.
+    pub(super) fn or<T>(self, value: T) -> Result<T, Mistakes> {
+        if self.found.is_empty() { Ok(value) } else { Err(Mistakes::sorted(self.found)) }
+    }
+}
+
+/// Text from outside within a message: quoted, without control characters, shortened.
+pub(super) fn shown(text: &str) -> String {
+    let short: String = text.chars().take(60).flat_map(char::escape_debug).collect();
+    let dots = if text.chars().nth(60).is_some() { "…" } else { "" };
+    format!("`{short}{dots}`")
+}
+
 /// The known word nearest to `given`: at most a third of its letters differ.
-pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub(super) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let given: Vec<char> = given.chars().take(40).flat_map(char::to_lowercase).collect();
     let allowed = given.len().div_ceil(3).min(3);
     known

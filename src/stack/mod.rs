@@ -10,8 +10,15 @@ use crate::names::{Domain, NodeName};
 use crate::units::{Megabytes, MilliCpus, Millis};
 
 mod describe;
+mod entry;
 pub mod files;
+mod keys;
 mod mistakes;
+pub mod procfile;
+mod settings;
+mod tree;
+mod values;
+pub mod yaml;
 
 pub use describe::{Described, describe};
 pub use mistakes::{Mistake, Mistakes};

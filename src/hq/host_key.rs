@@ -1,0 +1,104 @@
+//! HQ's own SSH key, made once and kept: clients refuse an HQ that shows another one.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use russh::keys::PrivateKey;
+use russh::keys::ssh_key::LineEnding;
+use russh::keys::ssh_key::private::{Ed25519Keypair, KeypairData};
+use rustix::rand::{GetRandomFlags, getrandom};
+
+/// What went wrong with the host key.
+#[derive(Debug, thiserror::Error)]
+pub enum HostKeyError {
+    /// The file cannot be read or made.
+    #[error("cannot {doing} the host key {}", path.display())]
+    File {
+        /// What was tried.
+        doing: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// The file holds something else.
+    #[error("the host key {} is no private key in OpenSSH's form; restore it from a backup", path.display())]
+    Broken {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: russh::keys::ssh_key::Error,
+    },
+}
+
+/// HQ's private key.
+pub struct HostKey(pub(crate) PrivateKey);
+
+impl HostKey {
+    /// Reads the key, or makes an Ed25519 key (every client of the last ten years knows them) that only its owner can
+    /// read. An administrator may put any other kind there.
+    ///
+    /// # Errors
+    /// When the file cannot be read, made or understood. A broken key is never replaced.
+    pub fn open_or_create(path: &Path) -> Result<HostKey, HostKeyError> {
+        let file = |doing| move |source| HostKeyError::File { doing, path: path.to_owned(), source };
+        let broken = |source| HostKeyError::Broken { path: path.to_owned(), source };
+        match fs::read_to_string(path) {
+            Ok(text) => PrivateKey::from_openssh(text).map(HostKey).map_err(broken),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut seed = [0; 32];
+                getrandom(&mut seed, GetRandomFlags::empty()).map_err(io::Error::from).map_err(file("make"))?;
+                let pair = KeypairData::Ed25519(Ed25519Keypair::from_seed(&seed));
+                let key = PrivateKey::new(pair, "quarry").map_err(broken)?;
+                let text = key.to_openssh(LineEnding::LF).map_err(broken)?;
+                keep(path, text.as_bytes()).map_err(file("write"))?;
+                Ok(HostKey(key))
+            }
+            Err(error) => Err(file("read")(error)),
+        }
+    }
+
+    /// `SHA256:…`, as clients show it at the first connection.
+    pub fn fingerprint(&self) -> String {
+        self.0.public_key().fingerprint(russh::keys::HashAlg::Sha256).to_string()
+    }
+}
+
+/// Written under another name first: a crash leaves no half key that would be taken for a broken one.
+fn keep(path: &Path, text: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(folder)?;
+    let new = path.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_key_is_made_once_and_only_its_owner_can_read_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("etc/host_key");
+        let made = HostKey::open_or_create(&path).unwrap().fingerprint();
+        assert_eq!(HostKey::open_or_create(&path).unwrap().fingerprint(), made);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_broken_key_is_reported_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("host_key");
+        fs::write(&path, "half a k").unwrap();
+        assert!(matches!(HostKey::open_or_create(&path), Err(HostKeyError::Broken { .. })));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "half a k");
+    }
+}

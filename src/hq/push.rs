@@ -1,0 +1,202 @@
+//! Git's side of a push or a clone: the process, its streams, and which updates belong to which push.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use rustix::rand::{GetRandomFlags, getrandom};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::hq::door::{Caller, Door, Frame, Io, Service, Stdin};
+use crate::hq::git;
+use crate::names::StackName;
+
+/// Exit code for the person's mistake.
+const MISTAKE: u8 = 1;
+
+/// Exit code for a bug, or for something broken on HQ.
+const BROKEN: u8 = 70;
+
+/// Bytes read from git at once: two SSH packets.
+const CHUNK: usize = 1 << 16;
+
+/// The pushes under way. A push is known by a random id that only its own git and hook have in their environment:
+/// no other process of the machine can hand over updates in a pusher's name.
+#[derive(Debug, Default)]
+pub struct Pushes(Mutex<BTreeMap<String, Ticket>>);
+
+/// What is known of a push under way.
+#[derive(Debug, Clone)]
+pub struct Ticket {
+    /// The stack pushed to.
+    pub stack: StackName,
+    /// Who pushes.
+    pub caller: Caller,
+    /// Cancelled when the pusher has gone away.
+    pub hung_up: CancellationToken,
+}
+
+impl Pushes {
+    /// The push with this id.
+    pub fn ticket(&self, id: &str) -> Option<Ticket> {
+        self.lock().get(id).cloned()
+    }
+
+    /// How many are under way.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn admit(self: &Arc<Self>, ticket: Ticket) -> io::Result<Admission> {
+        let mut random = [0; 16];
+        getrandom(&mut random, GetRandomFlags::empty())?;
+        let id = random.iter().fold(String::new(), |mut id, byte| {
+            write!(id, "{byte:02x}").expect("a string takes all text");
+            id
+        });
+        self.lock().insert(id.clone(), ticket);
+        Ok(Admission { pushes: self.clone(), id })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Ticket>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A push is under way as long as this lives.
+struct Admission {
+    pushes: Arc<Pushes>,
+    id: String,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.pushes.lock().remove(&self.id);
+    }
+}
+
+/// Where git's hook finds its way back to HQ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    /// HQ's unix socket.
+    pub socket: PathBuf,
+    /// The quarry program.
+    pub program: PathBuf,
+}
+
+/// Serves one git client to its end and gives the exit code.
+pub async fn serve(
+    door: Arc<dyn Door>,
+    pushes: Arc<Pushes>,
+    paths: &Paths,
+    caller: Caller,
+    (service, stack): (Service, StackName),
+    io: Io,
+) -> u8 {
+    let repository = match door.repository(&caller, &stack, service).await {
+        Ok(repository) => repository,
+        Err(reason) => return refuse(&io.output, &reason, MISTAKE).await,
+    };
+    let mut command = match service {
+        Service::Receive => program("receive-pack", &repository),
+        Service::Upload => program("upload-pack", &repository),
+    };
+    if let Some(protocol) =
+        io.env.get("GIT_PROTOCOL").filter(|value| matches!(value.as_str(), "version=1" | "version=2"))
+    {
+        command.env("GIT_PROTOCOL", protocol);
+    }
+    let ticket = Ticket { stack, caller, hung_up: io.hung_up.clone() };
+    let admission = match pushes.admit(ticket) {
+        Ok(admission) => admission,
+        Err(error) => return refuse(&io.output, &format!("no random number: {error}"), BROKEN).await,
+    };
+    command.env("QUARRY_PUSH", &admission.id);
+    command.env("QUARRY_SOCKET", &paths.socket).env("QUARRY_PROGRAM", &paths.program);
+    match command.spawn() {
+        Ok(child) => attend(child, io).await,
+        Err(error) => refuse(&io.output, &format!("cannot run git: {error}"), BROKEN).await,
+    }
+}
+
+async fn refuse(output: &mpsc::Sender<Frame>, reason: &str, code: u8) -> u8 {
+    let line = format!("quarry: {reason}\n");
+    // A client that is gone needs no reason.
+    let _ = output.send(Frame::Stderr(line.into())).await;
+    code
+}
+
+fn program(service: &str, repository: &Path) -> Command {
+    let mut command = Command::new("git");
+    command.env_clear().envs(git::environment(repository)).arg(service).arg(repository);
+    // A group of its own: Ctrl-C in the terminal that runs `quarry serve` is not for git.
+    command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Connects the streams and waits for git. Git is never killed: when the client hangs up its input ends, and a hook
+/// that waits for HQ's answer still gets it.
+async fn attend(mut child: Child, io: Io) -> u8 {
+    let Io { stdin, output, hung_up, .. } = io;
+    let feeding = child.stdin.take().map(|into| {
+        tokio::spawn(async move {
+            tokio::select! {
+                () = feed(stdin, into) => {}
+                () = hung_up.cancelled() => {}
+            }
+        })
+    });
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let out = async {
+        if let Some(stdout) = stdout {
+            relay(stdout, &output, Frame::Stdout).await;
+        }
+    };
+    let err = async {
+        if let Some(stderr) = stderr {
+            relay(stderr, &output, Frame::Stderr).await;
+        }
+    };
+    tokio::join!(out, err);
+    let status = child.wait().await;
+    if let Some(feeding) = feeding {
+        feeding.abort();
+    }
+    status.map_or(BROKEN, code)
+}
+
+async fn feed(mut stdin: Stdin, mut into: ChildStdin) {
+    while let Some(chunk) = stdin.chunk().await {
+        // Git has closed its input: it has read enough, or has failed and says so itself.
+        if into.write_all(&chunk).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Passes a stream on to its end, also when nobody takes it any more: git must not fail halfway for want of a reader.
+async fn relay(mut from: impl AsyncRead + Unpin, output: &mpsc::Sender<Frame>, frame: fn(Bytes) -> Frame) {
+    let mut buffer = BytesMut::new();
+    loop {
+        buffer.reserve(CHUNK);
+        match from.read_buf(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {
+                let _ = output.send(frame(buffer.split().freeze())).await;
+            }
+        }
+    }
+}
+
+fn code(status: ExitStatus) -> u8 {
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
+    u8::try_from(code).unwrap_or(u8::MAX)
+}

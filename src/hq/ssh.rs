@@ -1,0 +1,245 @@
+//! The SSH server: who may come in, and channels that become commands and git's services.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
+use russh::{MethodKind, MethodSet};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::hq::door::Door;
+use crate::hq::guard::{self, Ending, Guard, Verdict, Visit};
+use crate::hq::guest::Guest;
+use crate::hq::host_key::HostKey;
+use crate::hq::push::{Paths, Pushes};
+use crate::hq::tcp::{Control, Line};
+
+/// Keys a client may offer on one connection. Agents hold many, and offering one reveals nothing.
+const OFFERS: usize = 12;
+
+/// How long clients may do nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Until they have logged in.
+    pub login: Duration,
+    /// Logged in, without a channel.
+    pub idle: Duration,
+    /// Those who are not let in yet.
+    pub guard: guard::Limits,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let (login, idle) = (Duration::from_secs(20), Duration::from_secs(600));
+        Self { login, idle, guard: guard::Limits::default() }
+    }
+}
+
+/// The SSH server. One for all its connections.
+pub struct Server {
+    pub(crate) door: Arc<dyn Door>,
+    pub(crate) pushes: Arc<Pushes>,
+    pub(crate) paths: Paths,
+    limits: Limits,
+    config: Arc<russh::server::Config>,
+    porch: Mutex<Porch>,
+}
+
+/// Those who have not logged in yet, with what is needed to send them away.
+struct Porch {
+    guard: Guard,
+    strangers: BTreeMap<Visit, Arc<Control>>,
+}
+
+impl Server {
+    /// A server with this host key for what is behind `door`.
+    pub fn new(host_key: HostKey, limits: Limits, paths: Paths, door: Arc<dyn Door>, pushes: Arc<Pushes>) -> Self {
+        let porch = Porch { guard: Guard::new(limits.guard), strangers: BTreeMap::new() };
+        Self { door, pushes, paths, limits, config: Arc::new(config(host_key)), porch: Mutex::new(porch) }
+    }
+
+    /// Accepts connections until `stop`; those that are open then go on.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    tokio::spawn(self.clone().visit(stream));
+                }
+                Err(error) => {
+                    // Out of file descriptors: accepting at once again would only burn the processor.
+                    warn!(%error, "cannot accept an SSH connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn visit(self: Arc<Self>, stream: TcpStream) {
+        let Ok((line, address)) = Line::new(stream) else { return };
+        let control = line.control();
+        let Some(visit) = self.admit(address, &control) else {
+            debug!(%address, "too many failed logins, not let in");
+            return;
+        };
+        let (phase, phases) = watch::channel(Phase::Login(Instant::now()));
+        let guest = Guest::new(self.clone(), visit, address, control.clone(), phase);
+        let opening = russh::server::run_stream(self.config.clone(), line, guest);
+        match tokio::time::timeout(self.limits.login, opening).await {
+            Ok(Ok(session)) => self.supervise(session, phases, &control).await,
+            Ok(Err(error)) => debug!(%address, %error, "no SSH client"),
+            Err(_) => debug!(%address, "no SSH greeting in time"),
+        }
+        // Whoever gets here without having been welcomed or refused has only opened the door.
+        self.leave(visit, Ending::Fair);
+    }
+
+    async fn supervise(
+        &self,
+        mut session: russh::server::RunningSession<Guest>,
+        mut phases: watch::Receiver<Phase>,
+        control: &Control,
+    ) {
+        loop {
+            let phase = *phases.borrow_and_update();
+            let deadline = match phase {
+                Phase::Login(since) => Some(since + self.limits.login),
+                Phase::In { channels: 0, since } => Some(since + self.limits.idle),
+                Phase::In { .. } => None,
+            };
+            let limit = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                ended = &mut session => {
+                    if let Err(error) = ended {
+                        debug!(%error, "SSH connection ended");
+                    }
+                    return;
+                }
+                changed = phases.changed() => {
+                    if changed.is_err() {
+                        control.cut();
+                    }
+                }
+                () = limit => {
+                    debug!(?phase, "SSH client did nothing for too long");
+                    control.cut();
+                    return;
+                }
+            }
+        }
+    }
+
+    fn admit(&self, address: IpAddr, control: &Arc<Control>) -> Option<Visit> {
+        let mut porch = self.porch();
+        match porch.guard.arrive(address, Instant::now()) {
+            Verdict::Enter(visit, gone) => {
+                porch.strangers.insert(visit, control.clone());
+                if let Some(gone) = gone
+                    && let Some(control) = porch.strangers.remove(&gone)
+                {
+                    porch.guard.leave(gone, Ending::Fair, Instant::now());
+                    control.cut();
+                }
+                Some(visit)
+            }
+            Verdict::Refuse => None,
+        }
+    }
+
+    pub(crate) fn welcome(&self, visit: Visit) {
+        let mut porch = self.porch();
+        porch.guard.welcome(visit);
+        porch.strangers.remove(&visit);
+    }
+
+    pub(crate) fn leave(&self, visit: Visit, ending: Ending) {
+        let mut porch = self.porch();
+        porch.guard.leave(visit, ending, Instant::now());
+        porch.strangers.remove(&visit);
+    }
+
+    fn porch(&self) -> MutexGuard<'_, Porch> {
+        self.porch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Not logged in, since this instant.
+    Login(Instant),
+    /// Logged in, with so many channels since this instant.
+    In {
+        /// Channels that are open, or whose command still runs.
+        channels: usize,
+        /// When their number last changed.
+        since: Instant,
+    },
+}
+
+/// Key exchange: mlkem768x25519 where the client has it, else curve25519. sntrup761x25519, which OpenSSH 8.5 to 9.8
+/// would prefer, is left out: it costs those clients 70 ms on every connection, and they lose by it the protection of
+/// recorded traffic against a quantum computer of the future, which newer clients keep.
+fn config(HostKey(host_key): HostKey) -> russh::server::Config {
+    let rsa = |hash| Algorithm::Rsa { hash: Some(hash) };
+    let ecdsa = |curve| Algorithm::Ecdsa { curve };
+    let preferred = russh::Preferred {
+        kex: Cow::Borrowed(&[
+            russh::kex::MLKEM768X25519_SHA256,
+            russh::kex::CURVE25519,
+            russh::kex::CURVE25519_PRE_RFC_8731,
+            russh::kex::ECDH_SHA2_NISTP256,
+            russh::kex::EXTENSION_SUPPORT_AS_SERVER,
+            russh::kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
+        ]),
+        key: Cow::Owned(vec![
+            Algorithm::Ed25519,
+            ecdsa(EcdsaCurve::NistP256),
+            ecdsa(EcdsaCurve::NistP384),
+            ecdsa(EcdsaCurve::NistP521),
+            rsa(HashAlg::Sha512),
+            rsa(HashAlg::Sha256),
+        ]),
+        host_key_certificates: Cow::Borrowed(&[]),
+        cipher: Cow::Borrowed(&[
+            russh::cipher::AES_128_GCM,
+            russh::cipher::AES_256_GCM,
+            russh::cipher::CHACHA20_POLY1305,
+            russh::cipher::AES_256_CTR,
+            russh::cipher::AES_192_CTR,
+            russh::cipher::AES_128_CTR,
+        ]),
+        mac: russh::Preferred::DEFAULT.mac,
+        compression: Cow::Borrowed(&[russh::compression::NONE]),
+    };
+    russh::server::Config {
+        server_id: russh::SshId::Standard(concat!("SSH-2.0-quarry_", env!("CARGO_PKG_VERSION")).into()),
+        methods: MethodSet::from(&[MethodKind::PublicKey, MethodKind::KeyboardInteractive][..]),
+        // Public keys cannot be guessed; the guard looks after those who try.
+        auth_rejection_time: Duration::ZERO,
+        auth_rejection_time_initial: Some(Duration::ZERO),
+        max_auth_attempts: OFFERS,
+        keys: vec![host_key],
+        preferred,
+        window_size: 2 << 20,
+        maximum_packet_size: 1 << 15,
+        event_buffer_size: 16,
+        inactivity_timeout: None,
+        keepalive_interval: None,
+        ..russh::server::Config::default()
+    }
+}

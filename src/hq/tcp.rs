@@ -1,0 +1,177 @@
+//! One SSH client's TCP connection: read in large pieces, acknowledged at once, held back and cut on demand.
+
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+use rustix::net::sockopt;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Input in bytes that may wait for its command before reading stops.
+const BACKLOG: usize = 1 << 20;
+
+/// Input in bytes that may wait when reading cannot stop because output waits for the client.
+const BACKLOG_LIMIT: usize = 64 << 20;
+
+/// Sizes in bytes between which the read buffer grows: an idle client costs the first.
+const BUFFER: (usize, usize) = (1 << 12, 1 << 17);
+
+/// What is known of a connection outside of it.
+///
+/// russh grants a client new window as soon as data has arrived, not when it has been used. What holds a client back
+/// is therefore that its connection is not read while input waits. Output needs the opposite: the client's own grants
+/// lie behind its data, so reading goes on while output waits for one.
+#[derive(Debug, Default)]
+pub struct Control {
+    cut: AtomicBool,
+    waiting: AtomicUsize,
+    starving: AtomicUsize,
+    reader: AtomicWaker,
+}
+
+impl Control {
+    /// Ends the connection: everything that reads from it or writes to it fails from now on.
+    pub fn cut(&self) {
+        self.cut.store(true, Ordering::Release);
+        self.reader.wake();
+    }
+
+    /// Input has arrived and waits. `false` when far too much does: the client sends and does not read.
+    pub fn arrived(&self, bytes: usize) -> bool {
+        self.waiting.fetch_add(bytes, Ordering::AcqRel) + bytes <= BACKLOG_LIMIT
+    }
+
+    /// Input has been taken.
+    pub fn taken(&self, bytes: usize) {
+        let before = self.waiting.fetch_sub(bytes, Ordering::AcqRel);
+        if before > BACKLOG && before - bytes <= BACKLOG {
+            self.reader.wake();
+        }
+    }
+
+    /// Output waits for the client until the answer is dropped.
+    pub fn starve(self: &Arc<Self>) -> Starving {
+        self.starving.fetch_add(1, Ordering::AcqRel);
+        self.reader.wake();
+        Starving(self.clone())
+    }
+
+    fn holds_back(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > BACKLOG && self.starving.load(Ordering::Acquire) == 0
+    }
+
+    fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Acquire)
+    }
+}
+
+/// Output waits for the client as long as this lives.
+#[derive(Debug)]
+pub struct Starving(Arc<Control>);
+
+impl Drop for Starving {
+    fn drop(&mut self) {
+        self.0.starving.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The connection itself.
+#[derive(Debug)]
+pub struct Line {
+    stream: TcpStream,
+    control: Arc<Control>,
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Line {
+    /// Takes over an accepted connection and where it came from.
+    ///
+    /// The system looks after dead peers (after 30 s of silence three questions, 30 s apart): its probes are answered
+    /// by the client's system even while the connection is held back, which an SSH keepalive's are not.
+    ///
+    /// # Errors
+    /// When the client is gone already.
+    pub fn new(stream: TcpStream) -> io::Result<(Line, IpAddr)> {
+        let address = stream.peer_addr()?.ip();
+        stream.set_nodelay(true)?;
+        sockopt::set_socket_keepalive(&stream, true)?;
+        sockopt::set_tcp_keepidle(&stream, Duration::from_secs(30))?;
+        sockopt::set_tcp_keepintvl(&stream, Duration::from_secs(30))?;
+        sockopt::set_tcp_keepcnt(&stream, 3)?;
+        let buffer = vec![0; BUFFER.0].into_boxed_slice();
+        Ok((Line { stream, control: Arc::default(), buffer, start: 0, end: 0 }, address))
+    }
+
+    /// The handle on this connection.
+    pub fn control(&self) -> Arc<Control> {
+        self.control.clone()
+    }
+
+    /// Fills the empty buffer; 0 at the end.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.end == self.buffer.len() && self.end < BUFFER.1 {
+            self.buffer = vec![0; (self.end * 8).min(BUFFER.1)].into_boxed_slice();
+        }
+        (self.start, self.end) = (0, 0);
+        let mut into = ReadBuf::new(&mut self.buffer);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut into))?;
+        self.end = into.filled().len();
+        // Small packets belong to a handshake. A client that has not switched off Nagle's algorithm sends its next
+        // one only after our acknowledgement, which the system would delay by 40 ms. The switch flips back by itself.
+        if self.end < BUFFER.0 {
+            sockopt::set_tcp_quickack(&self.stream, true)?;
+        }
+        Poll::Ready(Ok(self.end))
+    }
+}
+
+fn cut() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was ended by the server")
+}
+
+impl AsyncRead for Line {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let line = &mut *self;
+        // Registered before looking, so that no change is missed in between.
+        line.control.reader.register(cx.waker());
+        if line.control.is_cut() {
+            return Poll::Ready(Err(cut()));
+        }
+        if line.start == line.end {
+            if line.control.holds_back() {
+                return Poll::Pending;
+            }
+            ready!(line.poll_fill(cx))?;
+        }
+        let length = into.remaining().min(line.end - line.start);
+        into.put_slice(&line.buffer[line.start..line.start + length]);
+        line.start += length;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Line {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.control.reader.register(cx.waker());
+        if self.control.is_cut() {
+            return Poll::Ready(Err(cut()));
+        }
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -13,6 +13,7 @@ pub mod keys;
 pub(crate) mod lane;
 pub mod push;
 pub mod relay;
+pub mod shallow;
 pub mod socket;
 pub mod ssh;
 pub mod tcp;

@@ -148,16 +148,21 @@ impl<'a> Planner<'a> {
         let kept = current.len().min(proc.count as usize);
         let missing = proc.count - kept as u32;
         let surplus = current[kept..].to_vec();
-        for instance in current[..kept].iter().filter(|instance| !instance.runs) {
-            self.boots.push(Step::Start { container: instance.name.clone() });
-            self.checks.push(awaiting(&instance.name, &proc, instance.published));
-        }
-        self.peers(&proc.node, &current[..kept]);
+        self.keep(&proc, &current[..kept]);
         let going = [olds, surplus].concat();
         if proc.settings.release.is_some() && missing > 0 && current.is_empty() {
             self.release_command(&proc);
         }
         self.replace(&going, proc, missing)
+    }
+
+    /// Containers that stay: those asleep are started, and all are routed.
+    fn keep(&mut self, proc: &Proc, kept: &[Instance]) {
+        for instance in kept.iter().filter(|instance| !instance.runs) {
+            self.boots.push(Step::Start { container: instance.name.clone() });
+            self.checks.push(awaiting(&instance.name, proc, instance.published));
+        }
+        self.peers(&proc.node, kept);
     }
 
     fn scale(&mut self, node: &NodeName, count: u32) -> Result<(), PlanError> {
@@ -170,9 +175,9 @@ impl<'a> Planner<'a> {
         }
         let current: Vec<Instance> = self.world.of(node).cloned().collect();
         let kept = current.len().min(count as usize);
-        self.peers(node, &current[..kept]);
         let missing = count - kept as u32;
         let proc = Proc { count, ..known };
+        self.keep(&proc, &current[..kept]);
         self.replace(&current[kept..], proc, missing)
     }
 

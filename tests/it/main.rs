@@ -5,3 +5,4 @@
 
 mod db_contract;
 mod db_files;
+mod tidy;

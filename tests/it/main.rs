@@ -7,3 +7,4 @@ mod db_contract;
 mod db_files;
 mod docker_contract;
 mod router;
+mod tidy;

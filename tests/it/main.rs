@@ -9,3 +9,4 @@ mod db_files;
 mod docker_contract;
 mod router;
 mod tidy;
+mod stack_golden;

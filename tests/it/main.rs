@@ -10,3 +10,4 @@ mod docker_contract;
 mod router;
 mod tidy;
 mod stack_golden;
+mod receiver;

@@ -202,7 +202,8 @@ impl Place {
 
     fn ssh_words(&self, key: &str) -> Vec<String> {
         let key = self.path(key).display().to_string();
-        let options = ["IdentitiesOnly=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"];
+        let options =
+            ["IdentitiesOnly=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"];
         let mut words: Vec<String> = ["-F", "/dev/null", "-i", &key].map(String::from).to_vec();
         for option in options {
             words.extend(["-o".to_owned(), option.to_owned()]);
@@ -223,7 +224,9 @@ impl Place {
 
     fn git(&self, folder: &str, words: &[&str]) -> Command {
         let mut command = Command::new("git");
-        command.current_dir(self.path(folder)).env("GIT_SSH_COMMAND", format!("ssh {}", self.ssh_words("id").join(" ")));
+        command
+            .current_dir(self.path(folder))
+            .env("GIT_SSH_COMMAND", format!("ssh {}", self.ssh_words("id").join(" ")));
         command.env("HOME", self.folder.path()).env("GIT_CONFIG_NOSYSTEM", "1").env_remove("SSH_AUTH_SOCK");
         for (name, value) in [("NAME", "A B"), ("EMAIL", "a@b.example")] {
             command.env(format!("GIT_AUTHOR_{name}"), value).env(format!("GIT_COMMITTER_{name}"), value);

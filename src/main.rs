@@ -1,14 +1,71 @@
 //! The `quarry` program.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use clap::Parser;
+use quarry::cli::failure::Failure;
+use quarry::cli::{Cli, Command, client, normalised};
+use tracing_subscriber::EnvFilter;
+
 fn main() -> ExitCode {
+    let mut arguments: Vec<String> = std::env::args().collect();
     // Git's hook is on every pusher's time: it starts before anything else is set up.
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|word| word == "hook")
-        && arguments.next().is_some_and(|word| word == "proc-receive")
-    {
+    if arguments.get(1).is_some_and(|word| word == "hook") {
         return quarry::hq::relay::run();
     }
-    ExitCode::SUCCESS
+    let program = arguments.remove(0);
+    let words = normalised(arguments);
+    let cli = Cli::parse_from(std::iter::once(program).chain(words.iter().cloned()));
+    match run(cli, words) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                eprintln!("quarry: {}", failure.message);
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn run(cli: Cli, words: Vec<String>) -> Result<u8, Failure> {
+    let places = cli.places.clone();
+    match cli.command {
+        Command::Serve(serve) => {
+            log();
+            block(async move { serve.run(&places).await })?.map(|()| 0)
+        }
+        Command::Build(build) => block(async move { build.run(&places, cli.stack).await })?.map(|()| 0),
+        Command::Start(start) => block(async move { start.run(&places, cli.stack).await })?.map(|()| 0),
+        Command::Stop(stop) => block(async move { stop.run(&places, cli.stack).await })?.map(|()| 0),
+        Command::Hook(_) => Ok(ExitCode::SUCCESS).map(|_| 0),
+        Command::Hq(_) => {
+            let words = client::plain(words);
+            if let Some(address) = &cli.hq {
+                return Err(client::by_ssh(address, &words));
+            }
+            if !places.is_here()
+                && let Some((address, stack)) = client::remote()
+            {
+                let words = [vec!["--stack".to_owned(), stack], words].concat();
+                return Err(client::by_ssh(&address, &words));
+            }
+            block(async move { client::on_this_machine(&places, words).await })?
+        }
+    }
+}
+
+/// HQ's log: constant sentences with fields, on standard error.
+fn log() {
+    let filter = EnvFilter::try_from_env("QUARRY_LOG").unwrap_or_else(|_| EnvFilter::new("info,russh=warn"));
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr).init();
+}
+
+fn block<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    match runtime {
+        Ok(runtime) => Ok(runtime.block_on(work)),
+        Err(error) => Err(Failure::new(quarry::cli::failure::Exit::Bug, format!("cannot start: {error}"))),
+    }
 }

@@ -1,1 +1,26 @@
-//! (to come)
+//! From a checkout to images: what to build, with which files, by which builder.
+
+use crate::env::Env;
+use crate::units::{Megabytes, Millis};
+
+pub mod act;
+pub mod dockerfile;
+pub mod dockerignore;
+pub mod heredoc;
+pub mod output;
+pub mod plan;
+pub mod tar;
+
+/// What the server's owner has set for all builds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BuildSettings {
+    /// Certificates to be trusted, as one PEM text.
+    pub ca: Option<String>,
+    /// Build arguments: proxies, package indexes. A Dockerfile sees one where it has an `ARG` of its name, docker's
+    /// predefined ones (`HTTP_PROXY` and the like) always.
+    pub env: Env,
+    /// Memory for each step.
+    pub memory: Option<Megabytes>,
+    /// A build that takes longer is ended; no limit when absent.
+    pub timeout: Option<Millis>,
+}

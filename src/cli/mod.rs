@@ -1,1 +1,228 @@
-//! (to come)
+//! The commands: one grammar behind three doors. On HQ as root they go through the unix socket (or open the tree when
+//! no `serve` runs), over SSH they come as an exec string, and from a developer's machine `--hq` speaks SSH.
+
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+
+use self::context::Context;
+use self::failure::{Exit, Failure};
+use self::print::Out;
+use crate::hq::Hq;
+use crate::hq::door::{Caller, Io};
+use crate::names::StackName;
+
+pub mod build;
+pub mod client;
+pub mod context;
+pub mod deploy;
+pub mod destroy;
+pub mod door;
+pub mod env;
+pub mod failure;
+pub mod grid;
+pub mod keys;
+pub mod launch;
+pub mod local;
+pub mod logs;
+pub mod parts;
+pub mod print;
+pub mod ps;
+pub mod releases;
+pub mod restart;
+pub mod rollback;
+pub mod run;
+pub mod scale;
+pub mod serve;
+pub mod stacks;
+
+/// git push, and the stack is live
+#[derive(Debug, Parser)]
+#[command(name = "quarry", version, disable_help_subcommand = false, max_term_width = 100)]
+pub struct Cli {
+    /// Listings as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// The stack that is meant where none is named
+    #[arg(long, global = true, value_name = "STACK")]
+    pub stack: Option<StackName>,
+    /// Speak to the HQ at this address by SSH: [USER@]HOST[:PORT]
+    #[arg(long, global = true, value_name = "ADDRESS", env = "QUARRY_HQ")]
+    pub hq: Option<String>,
+    #[allow(missing_docs)]
+    #[command(flatten)]
+    pub places: parts::Places,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run HQ: the SSH receiver, the router and the reconciler
+    Serve(serve::Serve),
+    /// Make the instruction tarball of a folder
+    Build(build::Build),
+    /// Run the stack of this folder on this machine
+    Start(local::Start),
+    /// Stop the stack of this folder on this machine
+    Stop(local::Stop),
+    /// Called by git inside HQ's repositories
+    #[command(hide = true)]
+    Hook(serve::Hook),
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    Hq(HqCommand),
+}
+
+/// Commands that HQ carries out, whichever door they come through.
+#[derive(Debug, Subcommand)]
+pub enum HqCommand {
+    #[allow(missing_docs)]
+    Stacks(stacks::Stacks),
+    #[allow(missing_docs)]
+    Ps(ps::Ps),
+    #[allow(missing_docs)]
+    Grid(grid::Grid),
+    #[allow(missing_docs)]
+    Scale(scale::Scale),
+    #[allow(missing_docs)]
+    Restart(restart::Restart),
+    #[allow(missing_docs)]
+    Env(env::EnvCommand),
+    #[allow(missing_docs)]
+    Logs(logs::Logs),
+    #[allow(missing_docs)]
+    Run(run::Run),
+    #[allow(missing_docs)]
+    Releases(releases::Releases),
+    #[allow(missing_docs)]
+    Rollback(rollback::Rollback),
+    #[allow(missing_docs)]
+    Deploy(deploy::Deploy),
+    #[allow(missing_docs)]
+    Launch(launch::Launch),
+    #[allow(missing_docs)]
+    Destroy(destroy::Destroy),
+    #[allow(missing_docs)]
+    Keys(keys::Keys),
+}
+
+/// What came in through a door besides words.
+pub struct Door {
+    /// The one that acts.
+    pub hq: Arc<Hq>,
+    /// Who asks.
+    pub caller: Caller,
+}
+
+/// The grammar as HQ hears it over SSH and its socket: commands HQ carries out, nothing local.
+#[derive(Debug, Parser)]
+#[command(name = "quarry", bin_name = "", no_binary_name = true, version, max_term_width = 100)]
+struct Remote {
+    #[arg(long, global = true)]
+    json: bool,
+    #[arg(long, global = true, value_name = "STACK")]
+    stack: Option<StackName>,
+    #[command(subcommand)]
+    command: HqCommand,
+}
+
+/// `verb:noun` spellings: `env:set` means `env set`.
+pub fn normalised(words: Vec<String>) -> Vec<String> {
+    let Some(place) = words.iter().position(|word| !word.starts_with('-')) else { return words };
+    let mut words = words;
+    if let Some((noun, verb)) = words[place].split_once(':').filter(|(noun, verb)| is_word(noun) && is_word(verb)) {
+        let pair = [noun.to_owned(), verb.to_owned()];
+        words.splice(place..=place, pair);
+    }
+    words
+}
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+}
+
+/// Runs a command HQ heard through a door; gives its exit code.
+pub async fn run_words(door: Door, words: Vec<String>, io: Io) -> u8 {
+    let parsed = Remote::try_parse_from(normalised(words));
+    let remote = match parsed {
+        Ok(remote) => remote,
+        Err(error) => return say_usage(error, io).await,
+    };
+    let out = Out::new(io.output.clone(), io.terminal.clone(), remote.json);
+    let context = door::context(door, out, remote.stack);
+    match dispatch(remote.command, &context, io).await {
+        Ok(code) => code,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                // Whoever hung up does not hear it.
+                let _ = context.out.note(&format!("quarry: {}", failure.message)).await;
+            }
+            failure.code
+        }
+    }
+}
+
+/// Help goes to stdout with success, a wrong command line to stderr with [`Exit::Usage`].
+async fn say_usage(error: clap::Error, io: Io) -> u8 {
+    let out = Out::new(io.output, io.terminal, false);
+    let text = error.render().to_string();
+    let text = text.trim_end();
+    // Whoever hung up does not hear it.
+    let _ = match error.use_stderr() {
+        true => out.note(text).await,
+        false => out.line(text).await,
+    };
+    if error.use_stderr() { Exit::Usage as u8 } else { 0 }
+}
+
+async fn dispatch(command: HqCommand, cx: &Context, io: Io) -> Result<u8, Failure> {
+    let Io { stdin, terminal, events, hung_up, .. } = io;
+    match command {
+        HqCommand::Run(run) => {
+            return run.run(cx, run::Streams { stdin, terminal, events, hung_up }).await;
+        }
+        HqCommand::Logs(logs) => tokio::select! {
+            done = logs.run(cx) => done?,
+            () = hung_up.cancelled() => return Err(failure::hung_up()),
+        },
+        HqCommand::Stacks(stacks) => stacks.run(cx).await?,
+        HqCommand::Ps(ps) => ps.run(cx).await?,
+        HqCommand::Grid(grid) => grid.run(cx).await?,
+        HqCommand::Scale(scale) => scale.run(cx).await?,
+        HqCommand::Restart(restart) => restart.run(cx).await?,
+        HqCommand::Env(env) => env.run(cx, stdin).await?,
+        HqCommand::Releases(releases) => releases.run(cx).await?,
+        HqCommand::Rollback(rollback) => rollback.run(cx).await?,
+        HqCommand::Deploy(deploy) => deploy.run(cx, hung_up).await?,
+        HqCommand::Launch(launch) => launch.run(cx, stdin).await?,
+        HqCommand::Destroy(destroy) => destroy.run(cx).await?,
+        HqCommand::Keys(keys) => keys.run(cx, stdin).await?,
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grammars_are_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+        Remote::command().debug_assert();
+    }
+
+    #[test]
+    fn verb_noun_spellings_mean_the_same() {
+        let check = |words: &[&str], expected: &[&str]| {
+            assert_eq!(normalised(words.iter().map(ToString::to_string).collect()), expected);
+        };
+        check(&["env:set", "blog", "A=b:c"], &["env", "set", "blog", "A=b:c"]);
+        check(&["--json", "stacks:list"], &["--json", "stacks", "list"]);
+        check(&["run", "a:b"], &["run", "a:b"]);
+        check(&["http://x"], &["http://x"]);
+    }
+}

@@ -7,14 +7,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
+mod act;
 pub mod fake;
 pub mod files;
 pub mod layout;
+mod leases;
+pub mod paths;
 
 /// The longest value in bytes, the same for every backend.
 pub const VALUE_LIMIT: usize = 1_000_000;
 
-/// A key: segments joined by `/`, none empty, none starting with a dot, no control characters, at most 512 bytes.
+/// A key: segments joined by `/`, none empty, none starting with a dot, no control characters or backslashes, at most
+/// 255 bytes a segment (a file name holds no more) and 512 in all.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(String);
 
@@ -45,7 +49,9 @@ impl FromStr for Key {
     type Err = DbError;
     fn from_str(text: &str) -> Result<Self, DbError> {
         let good = |segment: &str| {
-            !segment.is_empty() && !segment.starts_with('.') && !segment.chars().any(|c| c.is_control() || c == '\\')
+            (1..=255).contains(&segment.len())
+                && !segment.starts_with('.')
+                && !segment.chars().any(|c| c.is_control() || c == '\\')
         };
         if text.len() <= 512 && text.split('/').all(good) {
             Ok(Self(text.to_owned()))
@@ -110,10 +116,27 @@ pub enum Change {
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
     /// Not a key.
-    #[error("`{key}` is not a key: segments joined by `/`, none empty or starting with a dot, at most 512 bytes")]
+    #[error(
+        "`{key}` is not a key: segments joined by `/`, none empty or starting with a dot, \
+         at most 255 bytes each and 512 in all"
+    )]
     BadKey {
         /// What came, shortened and escaped.
         key: String,
+    },
+    /// A place of the root folder that holds other things than keys, see [`paths`].
+    #[error("`{key}` is not a place for values of the state tree")]
+    Foreign {
+        /// Which place.
+        key: Key,
+    },
+    /// One key would lie below another one's value.
+    #[error("cannot write `{key}`: `{taken}` is in its way; a name holds either a value or further keys")]
+    Nested {
+        /// Which key.
+        key: Key,
+        /// The key or folder that is there already.
+        taken: String,
     },
     /// The guard did not hold; nothing was changed.
     #[error("`{key}` was changed by somebody else in the meantime")]
@@ -173,11 +196,19 @@ pub enum DbError {
 /// One home of the tree. Every method is safe to call at the same time from many tasks.
 #[async_trait]
 pub trait Db: Send + Sync {
+    /// Where a person finds the value of `key`, for messages: "the file `/home/quarry/…`".
+    fn place(&self, key: &Key) -> String;
+
     /// The value of a key; `None` when it is not there.
     async fn read(&self, key: &Key) -> Result<Option<Entry>, DbError>;
 
-    /// Entries under `prefix` (whole segments; empty for all) in key order, after `after`, at most `limit`.
+    /// Entries under `prefix` (whole segments; empty for all) in key order, after `after`, at most `limit`. Values come
+    /// as they are: parse each alone, so that a broken one spoils no other. A value that cannot be read at all is an
+    /// error, because leaving it out would say that it is gone.
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Vec<Entry>, DbError>;
+
+    /// The names directly below `prefix` that are keys or hold some, in order: the stacks, the users.
+    async fn names(&self, prefix: &str) -> Result<Vec<String>, DbError>;
 
     /// Writes a value whole or not at all, durable when it returns. A value under a `lease` goes with it.
     async fn put(&self, key: &Key, value: &[u8], guard: Guard, lease: Option<&Lease>) -> Result<Version, DbError>;
@@ -197,6 +228,6 @@ pub trait Db: Send + Sync {
     /// Renews a lease.
     async fn renew(&self, lease: &Lease) -> Result<(), DbError>;
 
-    /// Ends a lease and removes its keys.
+    /// Ends a lease and removes its keys; ended is success.
     async fn revoke(&self, lease: &Lease) -> Result<(), DbError>;
 }

@@ -1,1 +1,445 @@
-//! (to come)
+//! An engine in memory, with the real one's contract and hooks for tests.
+//!
+//! The same calls give the same answers: ids and times count up, nothing is random, time is tokio's and may be paused.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use tokio::io::{AsyncReadExt, DuplexStream};
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    Archive, Attached, BuildRequest, Container, ContainerRequest, Engine, EngineError, Event, Image, LogRequest,
+    Network, Output, Say, State,
+};
+use crate::names::{ContainerName, ImageId};
+use crate::units::Millis;
+
+mod behaviour;
+mod image;
+mod world;
+
+pub use behaviour::Behaviour;
+use world::{World, carries, conflict, missing};
+
+/// How long a fallen container lies until its policy starts it again, as docker does it the first time.
+const RESTART_DELAY: Duration = Duration::from_millis(100);
+
+/// An engine in memory; clones are the same engine.
+#[derive(Clone, Default)]
+pub struct Fake(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    world: Mutex<World>,
+    script: Mutex<Script>,
+    /// Moves whenever the world has changed.
+    changed: watch::Sender<u64>,
+}
+
+/// What a test has asked for.
+#[derive(Default)]
+struct Script {
+    /// By container name, image reference or image id.
+    behaviours: BTreeMap<String, Behaviour>,
+    calls: Vec<String>,
+    /// The number of the changing call that is refused, from 1, counted from the beginning.
+    refused: BTreeMap<usize, String>,
+    away: bool,
+}
+
+impl Fake {
+    /// An engine without images, containers or networks.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts an image there, as if it had been pulled; its id follows from the reference.
+    pub fn add_image(&self, reference: &str) -> ImageId {
+        let image = image::image(reference.as_bytes(), reference);
+        let id = image.id.clone();
+        self.world().images.insert(id.clone(), image);
+        id
+    }
+
+    /// Changes what an image says of itself.
+    pub fn change_image(&self, reference: &str, change: impl FnOnce(&mut Image)) {
+        let mut world = self.world();
+        let id = world.image(reference).map(|image| image.id.clone());
+        if let Some(image) = id.and_then(|id| world.images.get_mut(&id)) {
+            change(image);
+        }
+    }
+
+    /// Says what a container does when it is started next.
+    pub fn behave(&self, name: &ContainerName, behaviour: Behaviour) {
+        self.script().behaviours.insert(name.to_string(), behaviour);
+    }
+
+    /// Says what containers of an image do; `reference` as the containers will name it, or its id.
+    pub fn behave_image(&self, reference: &str, behaviour: Behaviour) {
+        self.script().behaviours.insert(reference.to_owned(), behaviour);
+    }
+
+    /// Refuses the `number`th call that changes something, from 1, counted from the beginning of this engine.
+    pub fn refuse(&self, number: usize, message: &str) {
+        self.script().refused.insert(number, message.to_owned());
+    }
+
+    /// The engine stops answering, or answers again.
+    pub fn go_away(&self, away: bool) {
+        self.script().away = away;
+    }
+
+    /// Calls that were to change something, in order: `create blog.web.1.0`, `start …`.
+    pub fn calls(&self) -> Vec<String> {
+        self.script().calls.clone()
+    }
+
+    /// The request a container was made from.
+    pub fn request(&self, name: &ContainerName) -> Option<ContainerRequest> {
+        self.world().containers.get(name).map(|held| held.request.clone())
+    }
+
+    /// Ends a running container, as if its process had ended by itself.
+    pub fn fall(&self, name: &ContainerName, code: i64) {
+        let run = self.world().containers.get(name).map(|held| held.run);
+        if let Some(run) = run {
+            self.ended(name, run, code);
+        }
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.0.world.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    fn script(&self) -> MutexGuard<'_, Script> {
+        self.0.script.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    fn answers(&self) -> Result<(), EngineError> {
+        if self.script().away {
+            let source = std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into();
+            return Err(EngineError::Unreachable { address: "the fake engine".to_owned(), source });
+        }
+        Ok(())
+    }
+
+    /// Notes a call that changes something, and refuses it if the test asked for that.
+    fn call(&self, what: String) -> Result<(), EngineError> {
+        self.answers()?;
+        let mut script = self.script();
+        script.calls.push(what.clone());
+        let number = script.calls.len();
+        match script.refused.get(&number) {
+            Some(message) => Err(EngineError::Refused { doing: what, message: message.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn changed(&self) {
+        self.0.changed.send_modify(|version| *version += 1);
+    }
+
+    fn behaviour(&self, name: &ContainerName) -> Behaviour {
+        let keys = match self.world().containers.get(name) {
+            Some(held) => [name.to_string(), held.request.image.clone(), held.container.image.clone()],
+            None => return Behaviour::default(),
+        };
+        let script = self.script();
+        keys.iter().find_map(|key| script.behaviours.get(key).cloned()).unwrap_or_default()
+    }
+
+    fn launch(&self, name: &ContainerName) -> Result<(), EngineError> {
+        let Some(run) = self.world().start(name)? else { return Ok(()) };
+        let behaviour = self.behaviour(name);
+        let mut input = None;
+        if let Some(held) = self.world().containers.get_mut(name) {
+            for line in &behaviour.prints {
+                held.log.push(line.clone());
+                if let Some(attached) = &held.attached {
+                    let _ = attached.send(Output::Stdout(format!("{line}\n").into_bytes()));
+                }
+            }
+            input = held.input.take();
+        }
+        self.changed();
+        if let (true, Some(input)) = (behaviour.echo, input) {
+            tokio::spawn(self.clone().echo(name.clone(), run, input));
+        }
+        if let Some((after, code)) = behaviour.ends {
+            let (fake, name) = (self.clone(), name.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(after.duration()).await;
+                fake.ended(&name, run, code);
+            });
+        }
+        Ok(())
+    }
+
+    async fn echo(self, name: ContainerName, run: u64, mut input: DuplexStream) {
+        let mut chunk = vec![0; 16 * 1024];
+        while let Ok(read @ 1..) = input.read(&mut chunk).await {
+            let world = self.world();
+            let attached = world.containers.get(&name).and_then(|held| held.attached.as_ref());
+            if attached.is_none_or(|attached| attached.send(Output::Stdout(chunk[..read].to_vec())).is_err()) {
+                break;
+            }
+        }
+        self.ended(&name, run, 0);
+    }
+
+    fn ended(&self, name: &ContainerName, run: u64, code: i64) {
+        let again = self.world().end(name, run, code);
+        self.changed();
+        if again {
+            let (fake, name) = (self.clone(), name.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(RESTART_DELAY).await;
+                let due = fake
+                    .world()
+                    .containers
+                    .get(&name)
+                    .is_some_and(|held| held.container.state == State::Restarting && held.run == run);
+                if due {
+                    let _ = fake.launch(&name);
+                }
+            });
+        }
+    }
+
+    /// Waits until `answer` finds something in the world.
+    async fn until<T>(&self, answer: impl Fn(&World) -> Option<T>) -> T {
+        let mut changed = self.0.changed.subscribe();
+        loop {
+            if let Some(found) = answer(&self.world()) {
+                return found;
+            }
+            // The sender lives as long as `self`.
+            let _ = changed.changed().await;
+        }
+    }
+}
+
+#[async_trait]
+impl Engine for Fake {
+    async fn version(&self) -> Result<String, EngineError> {
+        self.answers()?;
+        Ok("20.10.24".to_owned())
+    }
+
+    async fn image(&self, reference: &str) -> Result<Option<Image>, EngineError> {
+        self.answers()?;
+        Ok(self.world().image(reference).cloned())
+    }
+
+    async fn pull(&self, reference: &str, _say: Say<'_>) -> Result<(), EngineError> {
+        self.call(format!("pull {reference}"))?;
+        match self.world().image(reference) {
+            Some(_) => Ok(()),
+            None => Err(missing("image", reference)),
+        }
+    }
+
+    async fn build(&self, request: BuildRequest, context: Archive, say: Say<'_>) -> Result<ImageId, EngineError> {
+        self.call(format!("build {}", request.tag))?;
+        let mut bytes = Vec::new();
+        let mut context = context;
+        context.read_to_end(&mut bytes).await.map_err(|error| EngineError::Refused {
+            doing: "read the files to build from".to_owned(),
+            message: error.to_string(),
+        })?;
+        say("Step 1/1 : FROM scratch");
+        let image = image::built(&request, &bytes)?;
+        let id = image.id.clone();
+        let mut world = self.world();
+        world.images.entry(id.clone()).or_insert(image);
+        world.tag(id.as_str(), &request.tag)?;
+        Ok(id)
+    }
+
+    async fn tag(&self, reference: &str, tag: &str) -> Result<(), EngineError> {
+        self.call(format!("tag {reference} {tag}"))?;
+        self.world().tag(reference, tag)
+    }
+
+    async fn remove_image(&self, reference: &str) -> Result<(), EngineError> {
+        self.call(format!("remove_image {reference}"))?;
+        self.world().remove_image(reference)
+    }
+
+    async fn images(&self, label: &str) -> Result<Vec<Image>, EngineError> {
+        self.answers()?;
+        let mut images: Vec<_> =
+            self.world().images.values().filter(|image| carries(&image.labels, label)).cloned().collect();
+        images.sort_by(|a, b| (&a.tags, &a.id).cmp(&(&b.tags, &b.id)));
+        Ok(images)
+    }
+
+    async fn create(&self, request: ContainerRequest) -> Result<(), EngineError> {
+        self.call(format!("create {}", request.name))?;
+        self.world().create(request)
+    }
+
+    async fn start(&self, name: &ContainerName) -> Result<(), EngineError> {
+        self.call(format!("start {name}"))?;
+        self.launch(name)
+    }
+
+    async fn stop(&self, name: &ContainerName, grace: Millis) -> Result<(), EngineError> {
+        self.call(format!("stop {name}"))?;
+        let running = self.world().containers.get(name).is_some_and(world::Held::is_running);
+        let deaf = running && self.behaviour(name).deaf;
+        if deaf {
+            tokio::time::sleep(grace.duration()).await;
+        }
+        self.world().stop(name, "SIGTERM", if deaf { 137 } else { 143 });
+        self.changed();
+        Ok(())
+    }
+
+    async fn signal(&self, name: &ContainerName, signal: &str) -> Result<(), EngineError> {
+        self.call(format!("signal {name} {signal}"))?;
+        let code = match signal {
+            "SIGKILL" => 137,
+            "SIGINT" => 130,
+            "SIGHUP" => 129,
+            _ => 143,
+        };
+        self.world().stop(name, signal, code);
+        self.changed();
+        Ok(())
+    }
+
+    async fn remove(&self, name: &ContainerName) -> Result<(), EngineError> {
+        self.call(format!("remove {name}"))?;
+        self.world().remove(name);
+        self.changed();
+        Ok(())
+    }
+
+    async fn container(&self, name: &ContainerName) -> Result<Option<Container>, EngineError> {
+        self.answers()?;
+        Ok(self.world().containers.get(name).map(|held| held.container.clone()))
+    }
+
+    async fn containers(&self, label: &str) -> Result<Vec<Container>, EngineError> {
+        self.answers()?;
+        let world = self.world();
+        let held = world.containers.values().map(|held| &held.container);
+        Ok(held.filter(|container| carries(&container.labels, label)).cloned().collect())
+    }
+
+    async fn wait(&self, name: &ContainerName) -> Result<i64, EngineError> {
+        self.answers()?;
+        let ended = |world: &World| match world.containers.get(name) {
+            None => Some(Err(missing("container", name.as_str()))),
+            Some(held) => match held.container.state {
+                State::Exited(code) => Some(Ok(code)),
+                State::Created | State::Dead => Some(Ok(0)),
+                State::Running | State::Paused | State::Restarting => None,
+            },
+        };
+        self.until(ended).await
+    }
+
+    async fn logs(
+        &self,
+        name: &ContainerName,
+        request: LogRequest,
+    ) -> Result<BoxStream<'static, Result<Output, EngineError>>, EngineError> {
+        self.answers()?;
+        let world = self.world();
+        let held = world.containers.get(name).ok_or_else(|| missing("container", name.as_str()))?;
+        let tail = request.tail.map_or(usize::MAX, |lines| lines as usize);
+        let begin = held.log.len().saturating_sub(tail);
+        let reading = (self.clone(), name.clone(), begin);
+        let lines = futures_util::stream::unfold(reading, move |(fake, name, at)| async move {
+            let next = |world: &World| {
+                let held = world.containers.get(&name);
+                match held.and_then(|held| held.log.get(at)) {
+                    Some(line) => Some(Some(line.clone())),
+                    None if request.follow && held.is_some_and(world::Held::is_running) => None,
+                    None => Some(None),
+                }
+            };
+            let line = fake.until(next).await?;
+            let stamp =
+                if request.timestamps { format!("1970-01-01T00:00:{at:02}.000000000Z ") } else { String::new() };
+            Some((Ok(Output::Stdout(format!("{stamp}{line}\n").into_bytes())), (fake, name, at + 1)))
+        });
+        Ok(lines.boxed())
+    }
+
+    async fn attach(&self, name: &ContainerName) -> Result<Attached, EngineError> {
+        self.answers()?;
+        let mut world = self.world();
+        let held = world.containers.get_mut(name).ok_or_else(|| missing("container", name.as_str()))?;
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let (input, process) = tokio::io::duplex(64 * 1024);
+        held.attached = Some(sender);
+        held.input = Some(process);
+        let output = futures_util::stream::unfold(receiver, |mut receiver| async {
+            receiver.recv().await.map(|output| (Ok(output), receiver))
+        });
+        Ok(Attached { output: output.boxed(), input: Box::pin(input) })
+    }
+
+    async fn resize(&self, name: &ContainerName, _columns: u16, _rows: u16) -> Result<(), EngineError> {
+        self.answers()?;
+        match self.world().containers.get(name) {
+            Some(held) if held.is_running() => Ok(()),
+            Some(_) => Err(conflict(format!("container {name} is not running"))),
+            None => Err(missing("container", name.as_str())),
+        }
+    }
+
+    async fn exec(&self, name: &ContainerName, words: &[String], say: Say<'_>) -> Result<i64, EngineError> {
+        self.call(format!("exec {name} {}", words.join(" ")))?;
+        match self.world().containers.get(name) {
+            Some(held) if held.is_running() => {}
+            Some(_) => return Err(conflict(format!("container {name} is not running"))),
+            None => return Err(missing("container", name.as_str())),
+        }
+        let (lines, code) = self.behaviour(name).exec;
+        for line in lines {
+            say(&line);
+        }
+        Ok(code)
+    }
+
+    async fn networks(&self, label: &str) -> Result<Vec<Network>, EngineError> {
+        self.answers()?;
+        Ok(self.world().networks.values().filter(|network| carries(&network.labels, label)).cloned().collect())
+    }
+
+    async fn create_network(&self, network: &Network) -> Result<(), EngineError> {
+        self.call(format!("create_network {}", network.name))?;
+        self.world().create_network(network)
+    }
+
+    async fn remove_network(&self, name: &str) -> Result<(), EngineError> {
+        self.call(format!("remove_network {name}"))?;
+        self.world().remove_network(name)
+    }
+
+    async fn bridge_address(&self) -> Result<IpAddr, EngineError> {
+        self.answers()?;
+        Ok(IpAddr::V4(Ipv4Addr::new(172, 17, 0, 1)))
+    }
+
+    async fn events(&self) -> Result<BoxStream<'static, Result<Event, EngineError>>, EngineError> {
+        self.answers()?;
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.world().watchers.push(sender);
+        let events = futures_util::stream::unfold(receiver, |mut receiver: mpsc::UnboundedReceiver<Event>| async {
+            receiver.recv().await.map(|event| (Ok(event), receiver))
+        });
+        Ok(events.boxed())
+    }
+}

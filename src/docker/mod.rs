@@ -16,6 +16,7 @@ use crate::units::{Megabytes, MilliCpus, Millis};
 
 pub mod bollard;
 pub mod fake;
+pub mod lines;
 
 /// What went wrong with the engine.
 #[derive(Debug, thiserror::Error)]
@@ -267,6 +268,9 @@ pub struct Network {
 /// A whole archive as a stream, for builds.
 pub type Archive = Box<dyn AsyncRead + Send + Unpin>;
 
+/// Takes output line by line, as it comes.
+pub type Say<'a> = &'a (dyn for<'line> Fn(&'line str) + Send + Sync + 'a);
+
 /// One server's docker.
 #[async_trait]
 pub trait Engine: Send + Sync {
@@ -276,19 +280,14 @@ pub trait Engine: Send + Sync {
     /// What is known of an image; `None` when it is not here.
     async fn image(&self, reference: &str) -> Result<Option<Image>, EngineError>;
     /// Fetches an image from its registry, saying what happens.
-    async fn pull(&self, reference: &str, say: &(dyn Fn(&str) + Send + Sync)) -> Result<(), EngineError>;
+    async fn pull(&self, reference: &str, say: Say<'_>) -> Result<(), EngineError>;
     /// Builds; each line of output (ANSI escapes included) goes to `say`. Dropping the future cancels the build.
-    async fn build(
-        &self,
-        request: BuildRequest,
-        context: Archive,
-        say: &(dyn Fn(&str) + Send + Sync),
-    ) -> Result<ImageId, EngineError>;
+    async fn build(&self, request: BuildRequest, context: Archive, say: Say<'_>) -> Result<ImageId, EngineError>;
     /// Gives an image one more name.
     async fn tag(&self, reference: &str, tag: &str) -> Result<(), EngineError>;
     /// Takes away a name or an image; gone is success.
     async fn remove_image(&self, reference: &str) -> Result<(), EngineError>;
-    /// Images that carry `label` (`key` or `key=value`).
+    /// Images that carry `label` (`key` or `key=value`), by tag; of their configuration only the labels.
     async fn images(&self, label: &str) -> Result<Vec<Image>, EngineError>;
 
     /// Makes a container. [`EngineError::Conflict`] when the name is taken.
@@ -318,12 +317,7 @@ pub trait Engine: Send + Sync {
     /// Sets its terminal's size.
     async fn resize(&self, name: &ContainerName, columns: u16, rows: u16) -> Result<(), EngineError>;
     /// Runs words inside it, output to `say`, and gives the exit code.
-    async fn exec(
-        &self,
-        name: &ContainerName,
-        words: &[String],
-        say: &(dyn Fn(&str) + Send + Sync),
-    ) -> Result<i64, EngineError>;
+    async fn exec(&self, name: &ContainerName, words: &[String], say: Say<'_>) -> Result<i64, EngineError>;
 
     /// Networks that carry `label`, by name.
     async fn networks(&self, label: &str) -> Result<Vec<Network>, EngineError>;

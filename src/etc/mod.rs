@@ -1,1 +1,337 @@
-//! (to come)
+//! Quarry's own settings: one value a file under /etc/quarry, every file optional.
+//!
+//! ```text
+//! hostnames          one domain a line; stacks answer at <stack>.<hostname>, the first is the one shown
+//! env/<NAME>         a variable of every stack; the stack's own covers it
+//! build/env/<NAME>   passed into builds: proxies, PIP_INDEX_URL, NPM_CONFIG_REGISTRY
+//! build/ca-bundle    certificates builds trust: PEM text, or the path of a file of it
+//! build/timeout      30m      build/memory     no limit
+//! size               512mb    push-limit       2gb
+//! releases-kept      10       port-range       20000-29999
+//! subnets            10.208.0.0/12, cut into a /26 for each stack
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::env::Env;
+use crate::names::{BadName, Domain};
+use crate::units::{Megabytes, Millis};
+
+pub mod files;
+
+/// Quarry's folder unless told otherwise.
+pub const ROOT: &str = "/home/quarry";
+/// The folder of quarry's settings unless told otherwise.
+pub const ETC: &str = "/etc/quarry";
+
+/// Everything that can be set, with its default where nothing is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Domains below which stacks answer as `<stack>.<hostname>`; at least one, the first is the one shown.
+    pub hostnames: Vec<Domain>,
+    /// Variables of every stack; every other source covers them.
+    pub env: Env,
+    /// What builds get and may take.
+    pub build: Build,
+    /// Ports handed out to containers.
+    pub ports: RangeInclusive<u16>,
+    /// Addresses the networks of stacks are cut from.
+    pub subnets: Subnets,
+    /// How many releases of a stack can be rolled back to.
+    pub releases_kept: u32,
+    /// The largest pack a push may send.
+    pub push_limit: Megabytes,
+    /// Memory limit of a container that names none.
+    pub size: Megabytes,
+}
+
+/// What builds get and may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Build {
+    /// Certificates that builds trust, as PEM text.
+    pub ca_bundle: Option<String>,
+    /// Variables and build arguments of every build.
+    pub env: Env,
+    /// How long one image may take.
+    pub timeout: Millis,
+    /// Memory of each build step.
+    pub memory: Option<Megabytes>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            hostnames: vec!["localhost".parse().expect("`localhost` is a domain")],
+            env: Env::new(),
+            build: Build { ca_bundle: None, env: Env::new(), timeout: Millis::seconds(30 * 60), memory: None },
+            ports: 20_000..=29_999,
+            subnets: Subnets { network: Ipv4Addr::new(10, 208, 0, 0), bits: 12 },
+            releases_kept: 10,
+            push_limit: Megabytes(2048),
+            size: Megabytes(512),
+        }
+    }
+}
+
+/// A range of private addresses that stacks' networks are cut from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subnets {
+    network: Ipv4Addr,
+    bits: u8,
+}
+
+/// The size of one stack's network: a smaller range than this holds none.
+const SMALLEST: u8 = 26;
+
+impl fmt::Display for Subnets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.bits)
+    }
+}
+
+impl FromStr for Subnets {
+    type Err = String;
+    /// `10.208.0.0/12`: private, from /8 to /26, on its own boundary.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let rule = || format!("`{text}` is not a private range such as `10.208.0.0/12`, from /8 to /{SMALLEST}");
+        let (network, bits) = text.split_once('/').ok_or_else(rule)?;
+        let network: Ipv4Addr = network.parse().map_err(|_| rule())?;
+        let bits: u8 = bits.parse().map_err(|_| rule())?;
+        if !(8..=SMALLEST).contains(&bits) || !network.is_private() {
+            return Err(rule());
+        }
+        let own = Ipv4Addr::from(u32::from(network) & (u32::MAX << (32 - bits)));
+        if own != network {
+            return Err(format!("`{text}` does not begin on its boundary; write `{own}/{bits}`"));
+        }
+        Ok(Self { network, bits })
+    }
+}
+
+/// One file that does not say what it should.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// Its path.
+    pub file: PathBuf,
+    /// What is wrong, and what a right one looks like.
+    pub what: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.file.display(), self.what)
+    }
+}
+
+/// Settings that cannot be used: every mistake there is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcError(pub Vec<Mistake>);
+
+impl fmt::Display for EtcError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the settings have mistakes")?;
+        self.0.iter().try_for_each(|mistake| write!(f, "\n  {mistake}"))
+    }
+}
+
+impl std::error::Error for EtcError {}
+
+/// The settings that files with these contents make, by path relative to the folder.
+///
+/// # Errors
+/// Every mistake, with its relative path.
+pub fn decide(files: &BTreeMap<String, String>) -> Result<Settings, EtcError> {
+    let mut settings = Settings::default();
+    let mut mistakes = Vec::new();
+    for (path, text) in files {
+        if let Err(what) = set(&mut settings, path, text) {
+            mistakes.push(Mistake { file: path.into(), what });
+        }
+    }
+    if mistakes.is_empty() { Ok(settings) } else { Err(EtcError(mistakes)) }
+}
+
+/// Files that people put beside settings and that set nothing: hidden ones, editors' backups, explanations.
+pub fn is_setting(name: &str) -> bool {
+    !name.starts_with('.') && !name.ends_with('~') && !name.to_ascii_uppercase().starts_with("README")
+}
+
+fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
+    let value = text.trim();
+    match path.rsplit_once('/').unwrap_or(("", path)) {
+        ("", "hostnames") => settings.hostnames = hostnames(text)?,
+        ("", "port-range") => settings.ports = ports(value)?,
+        ("", "subnets") => settings.subnets = value.parse()?,
+        ("", "releases-kept") => settings.releases_kept = releases(value)?,
+        ("", "push-limit") => settings.push_limit = parse(value)?,
+        ("", "size") => settings.size = parse(value)?,
+        ("env", name) => variable(&mut settings.env, name, text)?,
+        ("build/env", name) => variable(&mut settings.build.env, name, text)?,
+        ("build", "ca-bundle") => settings.build.ca_bundle = Some(certificates(text)?),
+        ("build", "timeout") => settings.build.timeout = parse(value)?,
+        ("build", "memory") => settings.build.memory = Some(parse(value)?),
+        (_, name) => return Err(unknown(name)),
+    }
+    Ok(())
+}
+
+/// Every file but those in `env/` and `build/env/`.
+const KNOWN: [&str; 9] = [
+    "hostnames",
+    "port-range",
+    "subnets",
+    "releases-kept",
+    "push-limit",
+    "size",
+    "build/ca-bundle",
+    "build/timeout",
+    "build/memory",
+];
+
+fn unknown(name: &str) -> String {
+    format!("there is no setting `{name}`; there are {}, env/<NAME> and build/env/<NAME>", KNOWN.join(", "))
+}
+
+fn parse<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+fn hostnames(text: &str) -> Result<Vec<Domain>, String> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let hostnames: Vec<Domain> = lines.map(hostname).collect::<Result<_, _>>()?;
+    if hostnames.is_empty() { Err("no hostname in it; write one domain a line".into()) } else { Ok(hostnames) }
+}
+
+fn hostname(line: &str) -> Result<Domain, String> {
+    let domain: Domain = line.to_ascii_lowercase().parse().map_err(|error: BadName| error.to_string())?;
+    if domain.is_wildcard() {
+        return Err(format!("`{domain}` has a `*.`; stacks get a name below each hostname by themselves"));
+    }
+    Ok(domain)
+}
+
+fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let rule = || format!("`{text}` is not a range of ports from 1024 such as `20000-29999`");
+    let (first, last) = text.split_once('-').ok_or_else(rule)?;
+    let number = |text: &str| text.trim().parse::<u16>().map_err(|_| rule());
+    match (number(first)?, number(last)?) {
+        (first @ 1024.., last) if first <= last => Ok(first..=last),
+        _ => Err(rule()),
+    }
+}
+
+fn releases(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(count @ 1..) => Ok(count),
+        Ok(0) | Err(_) => Err(format!("`{text}` is not a number of releases from 1")),
+    }
+}
+
+/// A variable's value is the file's text; the newline that editors put at the end is not part of it.
+fn variable(env: &mut Env, name: &str, text: &str) -> Result<(), String> {
+    if text.contains('\0') {
+        return Err("it contains a NUL character, which no environment can hold".into());
+    }
+    env.set(parse(name)?, text.strip_suffix('\n').unwrap_or(text));
+    Ok(())
+}
+
+fn certificates(text: &str) -> Result<String, String> {
+    if text.contains("-----BEGIN CERTIFICATE-----") {
+        Ok(text.to_owned())
+    } else {
+        Err("there is no PEM certificate in it (`-----BEGIN CERTIFICATE-----`)".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decided(files: &[(&str, &str)]) -> Result<Settings, EtcError> {
+        decide(&files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect())
+    }
+
+    #[test]
+    fn nothing_set_is_the_defaults() {
+        assert_eq!(decided(&[]), Ok(Settings::default()));
+        let defaults = [
+            ("hostnames", "localhost"),
+            ("build/timeout", "30m"),
+            ("port-range", "20000-29999"),
+            ("subnets", "10.208.0.0/12"),
+            ("releases-kept", "10"),
+            ("push-limit", "2gb"),
+            ("size", "512mb"),
+        ];
+        assert_eq!(decided(&defaults), Ok(Settings::default()));
+    }
+
+    #[test]
+    fn every_file_sets_its_value() {
+        let pem = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+        let settings = decided(&[
+            ("hostnames", "# ours\nApps.Example.com\n\nlocalhost\n"),
+            ("env/TZ", "Europe/Berlin\n"),
+            ("env/KEY", "two\nlines\n\n"),
+            ("build/env/PIP_INDEX_URL", "http://packages.example/simple\n"),
+            ("build/ca-bundle", pem),
+            ("build/timeout", "90s\n"),
+            ("build/memory", "2g"),
+            ("port-range", "30000 - 30999\n"),
+            ("subnets", "172.16.0.0/20"),
+            ("releases-kept", "3"),
+            ("push-limit", "100mb"),
+            ("size", "256"),
+        ])
+        .unwrap();
+        assert_eq!(
+            settings.hostnames.iter().map(Domain::as_str).collect::<Vec<_>>(),
+            ["apps.example.com", "localhost"]
+        );
+        assert_eq!(settings.env.pairs(), ["KEY=two\nlines\n", "TZ=Europe/Berlin"]);
+        assert_eq!(settings.build.env.pairs(), ["PIP_INDEX_URL=http://packages.example/simple"]);
+        assert_eq!(settings.build.ca_bundle.as_deref(), Some(pem));
+        assert_eq!((settings.build.timeout, settings.build.memory), (Millis(90_000), Some(Megabytes(2048))));
+        assert_eq!((settings.ports, settings.subnets.to_string()), (30_000..=30_999, "172.16.0.0/20".to_owned()));
+        assert_eq!((settings.releases_kept, settings.push_limit, settings.size), (3, Megabytes(100), Megabytes(256)));
+    }
+
+    #[test]
+    fn every_mistake_is_reported_with_its_file() {
+        let mistakes = [
+            ("build/ca-bundle", "/not/read/here"),
+            ("build/memory", "much"),
+            ("build/timeout", "2d"),
+            ("env/1A", "x"),
+            ("env/NUL", "a\0"),
+            ("hostname", "example.com"),
+            ("hostnames", "*.example.com"),
+            ("port-range", "80-90"),
+            ("push-limit", ""),
+            ("releases-kept", "0"),
+            ("size", "0"),
+            ("subnets", "10.208.0.1/12"),
+        ];
+        let error = decided(&mistakes).unwrap_err();
+        let files: Vec<String> = error.0.iter().map(|mistake| mistake.file.display().to_string()).collect();
+        assert_eq!(files, mistakes.map(|(file, _)| file));
+        assert!(
+            error
+                .to_string()
+                .contains("\n  subnets: `10.208.0.1/12` does not begin on its boundary; write `10.208.0.0/12`")
+        );
+        assert!(error.to_string().contains("there is no setting `hostname`; there are hostnames,"));
+        for wrong in ["8.8.8.0/24", "10.0.0.0/27", "10.0.0.0/7", "10.0.0.0", "x/12"] {
+            assert!(wrong.parse::<Subnets>().is_err(), "{wrong}");
+        }
+        for wrong in ["9-", "5000", "30000-20000", "1-99999"] {
+            assert!(ports(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,19 +1,269 @@
-//! HQ: what comes in by SSH and by its unix socket, and git.
+//! HQ: takes pushes and commands, decides, and drives docker and the router.
+//!
+//! [`ssh`] and [`socket`] are the ways in; both speak to a [`door::Door`]. One operation changes a stack at a time
+//! ([`lock`]). Each goes the same way: gather the world, plan, journal, stage, switch, commit, retire ([`act`]);
+//! [`deploy`] and [`change`] say with which instructions, [`recover`] finishes or undoes what a killed HQ left, and
+//! [`reconcile`] heals what drifts.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use crate::clock::Clock;
+use crate::db::{Db, DbError};
+use crate::docker::{Engine, EngineError};
+use crate::etc::Settings;
+use crate::instruction::compile::CompileError;
+use crate::instruction::tarball::TarballError;
+use crate::launch::act::{LaunchError, Launcher};
+use crate::launch::journal::act::Book;
+use crate::launch::plan::PlanError;
+use crate::launch::{Ground, Identity};
+use crate::names::{NodeName, ReleaseNumber, StackName};
+use crate::router::DomainTaken;
+use crate::router::edge::Edge;
+use crate::stack::Mistakes;
+use crate::stack::files::RepositoryError;
+
+pub mod act;
 pub mod call;
+pub mod change;
+pub mod collect;
+pub mod deploy;
+pub mod destroy;
 pub mod door;
+pub mod env;
 pub mod exec;
 pub mod frames;
 pub mod git;
+pub mod grid;
 pub mod guard;
 pub(crate) mod guest;
 pub mod hooks;
 pub mod host_key;
 pub mod keys;
 pub(crate) mod lane;
+pub mod limits;
+pub mod lock;
+pub mod oneoff;
+pub mod progress;
 pub mod push;
+pub mod reconcile;
+pub mod recover;
 pub mod relay;
 pub mod shallow;
 pub mod socket;
 pub mod ssh;
+pub mod stacks;
+pub mod status;
 pub mod tcp;
+
+/// What HQ works with.
+pub struct Parts {
+    /// Quarry's root folder.
+    pub root: PathBuf,
+    /// Settings of /etc/quarry.
+    pub settings: Settings,
+    /// The tree.
+    pub db: Arc<dyn Db>,
+    /// This server's docker.
+    pub engine: Arc<dyn Engine>,
+    /// The router, unless stacks run locally.
+    pub edge: Option<Arc<dyn Edge>>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Which HQ this is.
+    pub identity: Identity,
+    /// Where containers are reached.
+    pub ground: Ground,
+    /// The router's port as it stands in URLs: empty, or `:8080`.
+    pub url_port: String,
+}
+
+/// The one that acts.
+pub struct Hq {
+    /// Quarry's root folder.
+    pub root: PathBuf,
+    /// Settings of /etc/quarry.
+    pub settings: Settings,
+    /// The tree.
+    pub db: Arc<dyn Db>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Performs steps; holds docker and the router.
+    pub launcher: Launcher,
+    /// The router's port as it stands in URLs: empty, or `:8080`.
+    pub url_port: String,
+    ground: Ground,
+    queue: lock::Queue,
+    /// Planning reads what others have taken: one plan at a time.
+    planning: tokio::sync::Mutex<act::Reserved>,
+    books: Mutex<BTreeMap<StackName, Arc<Book>>>,
+}
+
+impl Hq {
+    /// An HQ of these parts. It does nothing until it is asked.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let launcher = Launcher {
+            engine: parts.engine,
+            edge: parts.edge,
+            db: parts.db.clone(),
+            identity: parts.identity,
+            etc_env: parts.settings.env.clone(),
+            root: parts.root.clone(),
+        };
+        Arc::new(Self {
+            root: parts.root,
+            settings: parts.settings,
+            db: parts.db,
+            clock: parts.clock,
+            launcher,
+            url_port: parts.url_port,
+            ground: parts.ground,
+            queue: lock::Queue::default(),
+            planning: tokio::sync::Mutex::default(),
+            books: Mutex::default(),
+        })
+    }
+
+    /// This server's docker.
+    pub fn engine(&self) -> &dyn Engine {
+        &*self.launcher.engine
+    }
+
+    /// The folder of one stack's own files.
+    pub fn stack_folder(&self, stack: &StackName) -> PathBuf {
+        self.root.join("stacks").join(stack.as_str())
+    }
+
+    /// The folder of one release's sites.
+    pub fn sites_folder(&self, stack: &StackName, release: ReleaseNumber) -> PathBuf {
+        self.root.join("sites").join(stack.as_str()).join(release.to_string())
+    }
+}
+
+/// Which HQ lives at a root, from the root's digest in hexadecimal: the default root's docker names carry no suffix.
+pub fn identity(root: &Path, digest: &str) -> Identity {
+    let id: String = digest.chars().take(8).collect();
+    let suffix = if root == Path::new(crate::etc::ROOT) { String::new() } else { format!("-{}", &id[..4]) };
+    Identity { id, suffix }
+}
+
+/// Why HQ did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum HqError {
+    /// The tree.
+    #[error("cannot keep the state")]
+    State(#[from] DbError),
+    /// No such stack.
+    #[error("there is no stack `{0}`; `stacks` lists them")]
+    NoStack(StackName),
+    /// It is there already.
+    #[error("the stack `{0}` exists already")]
+    StackExists(StackName),
+    /// No release yet.
+    #[error("`{0}` has never been deployed; push it first: git push <remote> master")]
+    NeverDeployed(StackName),
+    /// No such release, or no longer kept.
+    #[error("release {number} of `{stack}` is not kept; `releases {stack}` lists those that are")]
+    NoRelease {
+        /// Whose.
+        stack: StackName,
+        /// Which.
+        number: ReleaseNumber,
+    },
+    /// No such node.
+    #[error("`{stack}` has no node `{node}`; it has: {known}")]
+    NoNode {
+        /// Whose.
+        stack: StackName,
+        /// Which.
+        node: NodeName,
+        /// Those there are.
+        known: String,
+    },
+    /// The branch has moved since the pusher looked.
+    #[error("the branch moved in the meantime; fetch and push again")]
+    Stale,
+    /// The repository failed.
+    #[error("cannot use the repository of `{stack}`")]
+    Git {
+        /// Whose.
+        stack: StackName,
+        /// Why.
+        source: git::GitError,
+    },
+    /// The checkout cannot be read.
+    #[error("cannot read the checkout")]
+    Checkout(#[from] RepositoryError),
+    /// The repository's own mistakes.
+    #[error("{0}")]
+    Mistakes(Mistakes),
+    /// The stack cannot be launched.
+    #[error("{}", lines(.0))]
+    Compile(Vec<CompileError>),
+    /// Another stack has the domain.
+    #[error(transparent)]
+    Domain(#[from] DomainTaken),
+    /// An image was not built.
+    #[error(transparent)]
+    Build(#[from] crate::build::act::BuildError),
+    /// A node's image cannot be planned.
+    #[error(transparent)]
+    Images(#[from] crate::build::plan::PlanError),
+    /// There is no plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The launch failed and was undone.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// Docker failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The instruction tarball is no good.
+    #[error(transparent)]
+    Tarball(#[from] TarballError),
+    /// A file of HQ's could not be written.
+    #[error("cannot write {path}")]
+    File {
+        /// Which.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The disk is nearly full.
+    #[error("only {free} MB are free under {path}; a launch needs {needed} MB: remove something first")]
+    Full {
+        /// Where.
+        path: String,
+        /// What there is.
+        free: u64,
+        /// What is needed.
+        needed: u64,
+    },
+    /// The branch that deploys cannot be taken away.
+    #[error(
+        "`{branch}` is the branch that deploys `{stack}`; it cannot be deleted (`destroy {stack}` removes the stack)"
+    )]
+    DeployBranch {
+        /// Whose.
+        stack: StackName,
+        /// Which.
+        branch: String,
+    },
+    /// The pusher went away while images were built.
+    #[error("cancelled; nothing was changed")]
+    Cancelled,
+    /// An image a kept release needs is gone.
+    #[error("the image of node `{node}` in release {number} is no longer there; push its commit again")]
+    ImageGone {
+        /// Which node.
+        node: NodeName,
+        /// Which release.
+        number: ReleaseNumber,
+    },
+}
+
+fn lines<T: ToString>(list: &[T]) -> String {
+    list.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}

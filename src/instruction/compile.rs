@@ -1,1 +1,250 @@
-//! (to come)
+//! From a stack to the instructions that bring it about.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{DEFAULT_PORT, Instruction, Settings};
+use crate::names::{Domain, ImageId, NodeName, ReleaseNumber, StackName};
+use crate::router::default_domains;
+use crate::stack::{Command, Health, Kind, Node, Probe, Source, Stack};
+use crate::units::{Megabytes, Millis};
+
+/// What a node's finished image adds to what the repository says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeImage {
+    /// The image.
+    pub id: ImageId,
+    /// TCP ports it exposes, ascending.
+    pub ports: Vec<u16>,
+    /// What a buildpack starts when the node names no command.
+    pub command: Option<Command>,
+    /// Path a buildpack knows to answer when the application is up.
+    pub health: Option<String>,
+    /// Whether the image already has a command or entrypoint of its own.
+    pub starts: bool,
+}
+
+/// Everything outside the repository that a compilation depends on.
+#[derive(Debug, Clone)]
+pub struct Context<'a> {
+    /// Whose instructions these are.
+    pub stack: &'a StackName,
+    /// The release they make.
+    pub release: ReleaseNumber,
+    /// Images by node, for every node that needs one.
+    pub images: &'a BTreeMap<NodeName, NodeImage>,
+    /// How many containers each node has now; they stay where quarry.yml names no number.
+    pub counts: &'a BTreeMap<NodeName, u32>,
+    /// Names under which every stack gets a domain of its own.
+    pub hostnames: &'a [Domain],
+    /// Memory of a node that names none.
+    pub size: Megabytes,
+    /// The instructions of the release that serves now.
+    pub previous: &'a [Instruction],
+}
+
+/// A stack that cannot be launched although its file is well formed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// An image was not built; a bug of the caller.
+    #[error("the node `{0}` has no image")]
+    NoImage(NodeName),
+    /// Nothing says what to start.
+    #[error("the node `{0}` has nothing to run: give it `run`, or its image a CMD")]
+    NothingToRun(NodeName),
+    /// A link to a node without ports.
+    #[error("`{from}` links to `{to}`, which exposes no port: add `expose` to `{to}`")]
+    NoPort {
+        /// Who links.
+        from: NodeName,
+        /// To whom.
+        to: NodeName,
+    },
+    /// An http check without a port.
+    #[error("the node `{0}` has an http health check but exposes no port")]
+    NoHealthPort(NodeName),
+}
+
+/// Compiles a stack: services first, then deployments, then routes, then the end of nodes that are gone.
+///
+/// # Errors
+/// Every node that cannot be launched.
+pub fn compile(stack: &Stack, context: &Context<'_>) -> Result<Vec<Instruction>, Vec<CompileError>> {
+    let mut mistakes = Vec::new();
+    let mut ensures = Vec::new();
+    let mut deploys = Vec::new();
+    for (name, node) in stack.nodes.iter().filter(|(_, node)| node.runs()) {
+        match settings(stack, name, node, context) {
+            Ok(settings) if node.kind == Kind::Service => {
+                ensures.push(Instruction::Ensure { node: name.clone(), settings: Box::new(settings) });
+            }
+            Ok(settings) => deploys.push(Instruction::Deploy {
+                node: name.clone(),
+                release: context.release,
+                count: node.scale.or_else(|| context.counts.get(name).copied()).unwrap_or(1),
+                settings: Box::new(settings),
+            }),
+            Err(mistake) => mistakes.push(mistake),
+        }
+    }
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+    let mut instructions = [ensures, deploys, routes(stack, context)].concat();
+    instructions.extend(endings(&instructions, context.previous));
+    Ok(instructions)
+}
+
+/// The ports a node answers on, the routed one first.
+fn ports(node: &Node, image: &NodeImage) -> Vec<u16> {
+    if !node.expose.is_empty() {
+        return node.expose.clone();
+    }
+    let packed = matches!(node.source, Source::Pack(_));
+    let mut ports = image.ports.clone();
+    match node.kind {
+        Kind::Web if packed && node.command.is_some() => vec![DEFAULT_PORT],
+        Kind::Web if ports.is_empty() => vec![DEFAULT_PORT],
+        Kind::Web => {
+            // Of several exposed ports the plain one is what a browser means.
+            if let Some(place) = ports.iter().position(|port| *port == 80) {
+                ports.swap(0, place);
+            }
+            ports
+        }
+        Kind::Service => ports,
+        Kind::Worker | Kind::Image | Kind::Static => Vec::new(),
+    }
+}
+
+fn settings(stack: &Stack, name: &NodeName, node: &Node, context: &Context<'_>) -> Result<Settings, CompileError> {
+    let image = context.images.get(name).ok_or_else(|| CompileError::NoImage(name.clone()))?;
+    let command = node.command.clone().or_else(|| image.command.clone());
+    if command.is_none() && !image.starts && node.args.is_empty() {
+        return Err(CompileError::NothingToRun(name.clone()));
+    }
+    let ports = ports(node, image);
+    let health = node.health.clone().or_else(|| {
+        let own_start = node.command.is_none() && node.kind == Kind::Web;
+        image.health.clone().filter(|_| own_start).map(pack_health)
+    });
+    if ports.is_empty() && health.as_ref().is_some_and(|health| matches!(health.probe, Probe::Http(_))) {
+        return Err(CompileError::NoHealthPort(name.clone()));
+    }
+    let mut links = BTreeMap::new();
+    for target in &node.link {
+        let ports = link_ports(stack, target, context);
+        if ports.is_empty() {
+            return Err(CompileError::NoPort { from: name.clone(), to: target.clone() });
+        }
+        links.insert(target.clone(), ports);
+    }
+    Ok(Settings {
+        kind: node.kind,
+        image: image.id.clone(),
+        command,
+        args: node.args.clone(),
+        cwd: node.cwd.clone(),
+        ports,
+        volumes: node.volumes.clone(),
+        env: node.env.clone(),
+        links,
+        size: node.size.unwrap_or(context.size),
+        cpus: node.cpus,
+        health,
+        release: node.release.clone(),
+        overlap: node.overlap,
+        grace: node.grace,
+        hook: node.hook.clone(),
+        unhook: node.unhook.clone(),
+    })
+}
+
+fn link_ports(stack: &Stack, target: &NodeName, context: &Context<'_>) -> Vec<u16> {
+    match (stack.nodes.get(target), context.images.get(target)) {
+        (Some(node), Some(image)) => ports(node, image),
+        (Some(node), None) => node.expose.clone(),
+        (None, Some(_) | None) => Vec::new(),
+    }
+}
+
+/// The check of a buildpack that knows its server answers at `path`.
+fn pack_health(path: String) -> Health {
+    Health {
+        probe: Probe::Http(path),
+        interval: Millis(500),
+        timeout: Millis::seconds(5),
+        retries: 3,
+        start: Millis::seconds(60),
+    }
+}
+
+fn is_routed(node: &Node) -> bool {
+    matches!(node.kind, Kind::Web | Kind::Static)
+}
+
+/// The node that owns the stack's own domain: `web`, else the first that is routed.
+fn main_node(stack: &Stack) -> Option<&NodeName> {
+    let mut routed = stack.nodes.iter().filter(|(_, node)| is_routed(node)).map(|(name, _)| name);
+    routed.clone().find(|name| name.as_str() == "web").or_else(|| routed.next())
+}
+
+fn routes(stack: &Stack, context: &Context<'_>) -> Vec<Instruction> {
+    let main = main_node(stack);
+    let before = routed_domains(context.previous);
+    let routed = stack.nodes.iter().filter(|(_, node)| is_routed(node));
+    routed
+        .map(|(name, node)| {
+            let mut add =
+                default_domains(context.stack, Some(name).filter(|name| Some(*name) != main), context.hostnames);
+            add.extend(node.domains.iter().filter(|domain| !add.contains(domain)).cloned().collect::<Vec<_>>());
+            let remove = before
+                .get(name)
+                .into_iter()
+                .flat_map(|domains| domains.iter())
+                .filter(|domain| !add.contains(domain))
+                .cloned();
+            Instruction::Route {
+                node: name.clone(),
+                remove: remove.collect(),
+                add,
+                document_root: match node.kind {
+                    Kind::Static => node.document_root.clone(),
+                    Kind::Web | Kind::Worker | Kind::Service | Kind::Image => None,
+                },
+            }
+        })
+        .collect()
+}
+
+fn routed_domains(instructions: &[Instruction]) -> BTreeMap<&NodeName, &Vec<Domain>> {
+    instructions
+        .iter()
+        .filter_map(|instruction| match instruction {
+            Instruction::Route { node, add, .. } => Some((node, add)),
+            Instruction::Ensure { .. }
+            | Instruction::Deploy { .. }
+            | Instruction::Scale { .. }
+            | Instruction::Kill { .. } => None,
+        })
+        .collect()
+}
+
+/// What nodes of an earlier release that `new` no longer launches or routes come to: no domains, no containers.
+pub fn endings(new: &[Instruction], previous: &[Instruction]) -> Vec<Instruction> {
+    let routed = routed_domains(new);
+    let still = launched(new);
+    let gone = routed_domains(previous).into_iter().filter(|(node, add)| !routed.contains_key(node) && !add.is_empty());
+    let unroute = gone.map(|(node, remove)| Instruction::Route {
+        node: node.clone(),
+        add: Vec::new(),
+        remove: remove.clone(),
+        document_root: None,
+    });
+    let ended = launched(previous);
+    let rest = ended.difference(&still).map(|node| Instruction::Scale { node: (*node).clone(), count: 0 });
+    unroute.chain(rest).collect()
+}
+
+fn launched(instructions: &[Instruction]) -> BTreeSet<&NodeName> {
+    instructions.iter().filter_map(Instruction::launches).collect()
+}

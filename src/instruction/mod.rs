@@ -61,6 +61,27 @@ pub enum Instruction {
     },
 }
 
+impl Instruction {
+    /// The node of which containers run by this instruction.
+    pub fn launches(&self) -> Option<&NodeName> {
+        match self {
+            Instruction::Ensure { node, .. } | Instruction::Deploy { node, .. } => Some(node),
+            Instruction::Scale { .. } | Instruction::Route { .. } | Instruction::Kill { .. } => None,
+        }
+    }
+
+    /// The domains that come by this instruction.
+    pub fn domains(&self) -> &[Domain] {
+        match self {
+            Instruction::Route { add, .. } => add,
+            Instruction::Ensure { .. }
+            | Instruction::Deploy { .. }
+            | Instruction::Scale { .. }
+            | Instruction::Kill { .. } => &[],
+        }
+    }
+}
+
 /// How the containers of a node run. No values of the stack's env: those are read when a container is made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {

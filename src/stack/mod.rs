@@ -4,9 +4,24 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::buildpacks::shell_words;
 use crate::env::Env;
 use crate::names::{Domain, NodeName};
 use crate::units::{Megabytes, MilliCpus, Millis};
+
+mod describe;
+mod entry;
+pub mod files;
+mod keys;
+mod mistakes;
+pub mod procfile;
+mod settings;
+mod tree;
+mod values;
+pub mod yaml;
+
+pub use describe::{Described, describe};
+pub use mistakes::{Mistake, Mistakes};
 
 /// The nodes of a stack, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,20 +80,8 @@ impl Command {
     pub fn words(&self) -> Vec<String> {
         match self {
             Command::Words(words) => words.clone(),
-            Command::Shell(text) => vec!["/bin/sh".into(), "-c".into(), with_exec(text)],
+            Command::Shell(text) => shell_words(text),
         }
-    }
-}
-
-/// Puts `exec` before shell text without shell operators: the shell then hands its place to the program.
-fn with_exec(text: &str) -> String {
-    let simple = !text.contains(['&', ';', '|', '\n', '(', ')', '<', '>', '`', '#']);
-    let first = text.split_whitespace().next().unwrap_or("");
-    let builtin = ["exec", "cd", "if", "for", "while", "case", "{", "!", ".", "source", "set", "export", "exit"];
-    if simple && !first.is_empty() && !first.contains('=') && !builtin.contains(&first) {
-        format!("exec {text}")
-    } else {
-        text.to_owned()
     }
 }
 
@@ -203,21 +206,5 @@ impl Node {
             Kind::Web | Kind::Worker | Kind::Service => true,
             Kind::Image | Kind::Static => false,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shell_text_hands_its_place_to_a_single_program() {
-        let check = |text: &str, expected: &str| {
-            assert_eq!(Command::Shell(text.into()).words()[2], expected);
-        };
-        check("gunicorn app:app -b 0.0.0.0:$PORT", "exec gunicorn app:app -b 0.0.0.0:$PORT");
-        check("a && b", "a && b");
-        check("FOO=1 run", "FOO=1 run");
-        check("cd x", "cd x");
     }
 }

@@ -1,0 +1,481 @@
+-- The router's side of the table: which request goes to whom, and how HQ changes it.
+--
+-- Shared memory, seen by all workers:
+--   quarry_routes   d:<domain>          the stack that owns the domain
+--                   s:<stack>           that stack's whole table, the JSON as HQ sent it
+--   quarry_flights  <address>|<pid>     requests under way at a peer through that worker
+--   quarry_workers  <pid>               a worker that has started
+-- The table is the truth: a d: entry only says where to look. So one write of s: switches a whole stack at once.
+
+local json = require "json"
+local balancer = require "ngx.balancer"
+local ffi = require "ffi"
+local get_request = require("resty.core.base").get_request
+
+ffi.cdef [[
+int kill(int pid, int sig);
+char *realpath(const char *path, char *resolved);
+]]
+
+local routes = ngx.shared.quarry_routes
+local flights = ngx.shared.quarry_flights
+local workers = ngx.shared.quarry_workers
+local var = ngx.var
+local now = ngx.now
+
+-- How long a peer that refused a connection is passed over while others answer, in seconds.
+local REST = 1
+-- Most peers tried for one request.
+local TRIES = 5
+-- Read and send timeout of an upgraded connection, in seconds.
+local UPGRADED = 24 * 3600
+
+local address = ffi.typeof("uintptr_t")
+
+-- No peer tried yet.
+local NONE = {}
+
+local M = {}
+local version
+local pid
+local page_text
+
+local WORDS = {
+    [404] = { "Nothing lives here", "There is no page at this address." },
+    [405] = { "That does not work here", "These pages can only be read." },
+    [502] = { "The site did not answer", "It may be busy or about to come back. Please try again in a moment." },
+    [503] = { "The site is resting", "It is not running at the moment. Please try again later." },
+    [504] = { "The site took too long", "It did not answer in time. Please try again in a moment." },
+}
+
+-- Answers with one of the router's own pages, which say nothing about what runs behind it.
+local function page(status)
+    local words = WORDS[status] or WORDS[502]
+    local text = page_text:gsub("{{(%w+)}}", { status = tostring(status), title = words[1], text = words[2] })
+    ngx.status = status
+    ngx.header["Content-Type"] = "text/html; charset=utf-8"
+    ngx.header["Content-Length"] = #text
+    ngx.header["Cache-Control"] = "no-store"
+    if status == 503 then
+        ngx.header["Retry-After"] = "5"
+    end
+    ngx.print(text)
+    return ngx.exit(ngx.HTTP_OK)
+end
+
+function M.fail()
+    local status = ngx.status
+    return page(WORDS[status] and status or 502)
+end
+
+-- Tables ---------------------------------------------------------------------------------------------------------
+
+-- The table of the JSON text: { stack, domains = domain -> node, raw }; nil and why not when it is none.
+local function read(raw)
+    local ok, given = pcall(json.decode, raw)
+    if not ok then
+        return nil, given
+    end
+    if type(given) ~= "table" or type(given.stack) ~= "string" or type(given.nodes) ~= "table" then
+        return nil, "not a table of routes"
+    end
+    local read = { stack = given.stack, nodes = {}, domains = {}, raw = raw }
+    for name, node in pairs(given.nodes) do
+        local target = node.target
+        local made = { stack = given.stack, name = name, site = target.site, peers = {}, turn = 0 }
+        for place, peer in ipairs(target.peers or {}) do
+            local host, port = peer.address:match("^(.+):(%d+)$")
+            local key = peer.address .. "|" .. pid
+            made.peers[place] = { host = host, port = tonumber(port), key = key, rests_until = 0 }
+        end
+        -- Workers start at different peers, so that the first container does not get every first request.
+        made.turn = #made.peers > 1 and math.random(0, #made.peers - 1) or 0
+        read.nodes[name] = made
+        for _, domain in ipairs(node.domains) do
+            if read.domains[domain] then
+                return nil, "the domain `" .. domain .. "` is in two nodes"
+            end
+            read.domains[domain] = made
+        end
+    end
+    return read
+end
+
+-- Read tables of this worker by stack name; as good as new while the text in shared memory is the same.
+local cache = {}
+
+local function table_of(stack)
+    local raw = routes:get("s:" .. stack)
+    local known = cache[stack]
+    if known and known.raw == raw then
+        return known
+    end
+    known = raw and read(raw) or nil
+    cache[stack] = known
+    return known
+end
+
+local function node_of(domain)
+    local stack = routes:get("d:" .. domain)
+    if not stack then
+        return nil
+    end
+    local known = table_of(stack)
+    return known and known.domains[domain]
+end
+
+-- The longest wildcard over a host; it stands for one label or more.
+local function find_wildcard(host)
+    local dot = host:find(".", 1, true)
+    while dot do
+        local node = node_of("*" .. host:sub(dot))
+        if node then
+            return node
+        end
+        dot = host:find(".", dot + 1, true)
+    end
+end
+
+-- Requests -------------------------------------------------------------------------------------------------------
+
+-- LuaJIT compiles a function whole when it has no loop, and most requests need none: so the loops stand apart.
+
+-- A peer that was not tried yet and did not just refuse; else one that was not tried; else any.
+local function search(peers, first, tried)
+    local time, second = now(), nil
+    for step = 0, #peers - 1 do
+        local peer = peers[(first + step) % #peers + 1]
+        if not tried[peer.key] then
+            if peer.rests_until <= time then
+                return peer
+            end
+            second = second or peer
+        end
+    end
+    return second or peers[first % #peers + 1]
+end
+
+-- The next peer in turn, unless it is better passed over.
+local function choose(node, tried)
+    local peers, turn = node.peers, node.turn
+    node.turn = turn + 1
+    local peer = peers[turn % #peers + 1]
+    if tried == NONE and peer.rests_until == 0 then
+        return peer
+    end
+    return search(peers, turn, tried)
+end
+
+-- What is known of each request on its way to a peer, by the request's address in memory. ngx.ctx would be lost when an
+-- error leads to a page, and with it the count.
+local journeys = {}
+
+local function id()
+    local at = tonumber(ffi.cast(address, get_request()))
+    return at
+end
+
+-- Chooses a peer of the node as the table names it now and counts the request there; nil when there is none. The
+-- second look at the table comes after the count: so when a change of the table has been answered, each request that
+-- chose by the old one is already counted, and whoever waits for the old peers to be quiet sees it.
+local function board(journey, node)
+    if not node or #node.peers == 0 then
+        return nil
+    end
+    local peer = choose(node, journey.tried)
+    flights:incr(peer.key, 1, 0)
+    local current = table_of(node.stack)
+    local same = current and current.nodes[node.name]
+    if same == node then
+        journey.node, journey.peer = node, peer
+        return peer
+    end
+    flights:incr(peer.key, -1)
+    return board(journey, same)
+end
+
+local function land(journey)
+    if journey.peer then
+        flights:incr(journey.peer.key, -1)
+        journey.peer = nil
+    end
+end
+
+-- Files such as .git and .env lie in many repositories, and none of them is meant for visitors.
+local function is_private(path)
+    return path:gsub("^/%.well%-known/", "/", 1):find("/.", 1, true) ~= nil
+end
+
+-- Whether a Host header is this host in some spelling.
+local function is_spelling(named, host)
+    if named:sub(1, #host) == host and named:byte(#host + 1) == 58 then
+        return true
+    end
+    return named:lower():gsub(":%d+$", ""):gsub("%.$", "") == host
+end
+
+local function route(bodied)
+    local host = var.host
+    local node = node_of(host) or find_wildcard(host)
+    if not node then
+        return page(404)
+    end
+    var.quarry_stack = node.stack
+    var.quarry_node = node.name
+    if node.site then
+        var.quarry_root = node.site
+        if is_private(var.uri) then
+            return ngx.exit(404)
+        end
+        return ngx.exec("@site")
+    end
+    if not bodied then
+        local method = var.request_method
+        if method ~= "GET" and method ~= "HEAD" and method ~= "OPTIONS" then
+            return ngx.exec("@body")
+        end
+    end
+    local journey = { tried = NONE }
+    if not board(journey, node) then
+        return page(503)
+    end
+    journeys[id()] = journey
+    -- The app sees the client's own spelling with its port, but never another host than the one it was routed by.
+    local named = var.http_host
+    if named ~= host and not (named and is_spelling(named, host)) then
+        var.quarry_host = host
+    end
+end
+
+function M.route()
+    return route(false)
+end
+
+function M.route_body()
+    return route(true)
+end
+
+-- Names the peer of this try. Called again when a try failed before anything of the answer arrived.
+function M.balance()
+    local journey = journeys[id()]
+    local peer = journey.peer
+    if journey.tried == NONE then
+        journey.tried = {}
+        local more = math.min(#journey.node.peers, TRIES) - 1
+        if more > 0 then
+            balancer.set_more_tries(more)
+        end
+    else
+        peer.rests_until = now() + REST
+        journey.tried[peer.key] = true
+        land(journey)
+        peer = board(journey, journey.node)
+        if not peer then
+            return ngx.exit(ngx.ERROR)
+        end
+    end
+    if var.quarry_upgrade ~= "" then
+        balancer.set_timeouts(5, UPGRADED, UPGRADED)
+    end
+    local ok, problem = balancer.set_current_peer(peer.host, peer.port)
+    if not ok then
+        ngx.log(ngx.ERR, "no peer: ", problem)
+        return ngx.exit(ngx.ERROR)
+    end
+end
+
+-- The last thing of every request, also of one whose client went away.
+function M.finish()
+    local at = id()
+    local journey = journeys[at]
+    if journey then
+        journeys[at] = nil
+        land(journey)
+    end
+end
+
+local resolved = ffi.new("char[4096]")
+
+-- The path without links, nil when there is nothing.
+local function real(path)
+    -- Behind a NUL the kernel would not see the rest of what was checked.
+    if path:find("\0", 1, true) or ffi.C.realpath(path, resolved) == nil then
+        return nil
+    end
+    return ffi.string(resolved)
+end
+
+-- nginx follows no link of a site, as it may lead to another stack's files. One that stays inside is followed here, and
+-- nginx gets the real name, so that it looks again itself.
+function M.elsewhere()
+    local root = var.quarry_root
+    local base, uri = real(root), var.uri
+    for _, ending in ipairs { "", "/index.html", ".html" } do
+        local found = base and real(root .. uri .. ending)
+        if found and found:sub(1, #base + 1) == base .. "/" then
+            local path = found:sub(#base + 1)
+            if is_private(path) then
+                return ngx.exit(404)
+            elseif not real(found .. "/.") then
+                return ngx.req.set_uri(path, false)
+            elseif uri:sub(-1) ~= "/" then
+                return ngx.redirect(ngx.escape_uri(uri, 0):gsub("%%2F", "/") .. "/", 301)
+            end
+        end
+    end
+    return ngx.exit(404)
+end
+
+-- Start ----------------------------------------------------------------------------------------------------------
+
+local function contents(path)
+    local file = io.open(ngx.config.prefix() .. path, "rb")
+    if not file then
+        return nil
+    end
+    local text = file:read("*a")
+    file:close()
+    return text
+end
+
+-- Takes a table in, in an order in which no request sees a mixture; status and message for HQ.
+local function take_in(stack, raw)
+    local new, problem = read(raw)
+    if not new or new.stack ~= stack then
+        return 400, problem or "the table is of another stack"
+    end
+    local old = table_of(stack)
+    for domain in pairs(new.domains) do
+        local owner = routes:get("d:" .. domain)
+        local theirs = owner and owner ~= stack and table_of(owner)
+        if theirs and theirs.domains[domain] then
+            return 409, "the domain `" .. domain .. "` belongs to the stack `" .. owner .. "`"
+        end
+    end
+    local stored = true
+    for domain in pairs(new.domains) do
+        stored = stored and routes:safe_set("d:" .. domain, stack)
+    end
+    stored = stored and routes:safe_set("s:" .. stack, raw)
+    if not stored then
+        -- A write that finds no room drops the entry it was to replace.
+        if old then
+            routes:set("s:" .. stack, old.raw)
+        end
+        return 507, "no room left in the router's memory"
+    end
+    for domain in pairs(old and old.domains or {}) do
+        if not new.domains[domain] and routes:get("d:" .. domain) == stack then
+            routes:delete("d:" .. domain)
+        end
+    end
+    return 204
+end
+
+local function take_out(stack)
+    local old = table_of(stack)
+    routes:delete("s:" .. stack)
+    cache[stack] = nil
+    for domain in pairs(old and old.domains or {}) do
+        if routes:get("d:" .. domain) == stack then
+            routes:delete("d:" .. domain)
+        end
+    end
+    return 204
+end
+
+-- What HQ wrote down: one table a line, a later line of a stack covers an earlier one, one without nodes removes it.
+-- A last line without its end was cut off by a crash before HQ counted on it.
+local function recall()
+    local last, order = {}, {}
+    for line in (contents("routes.jsonl") or ""):gmatch("([^\n]*)\n") do
+        local stack = line:match('^{"stack":"([^"]+)"')
+        if stack then
+            if last[stack] == nil then
+                order[#order + 1] = stack
+            end
+            last[stack] = line
+        end
+    end
+    for _, stack in ipairs(order) do
+        if last[stack]:find('"nodes":', 1, true) then
+            local status, problem = take_in(stack, last[stack])
+            if status ~= 204 then
+                ngx.log(ngx.ERR, "routes of ", stack, " left out: ", problem)
+            end
+        end
+    end
+    cache = {}
+end
+
+function M.start(text_version)
+    version = text_version
+    pid = "0"
+    page_text = assert(contents("text-" .. version .. "/page.html"), "page.html is missing")
+    -- On a reload the shared memory is still there, and newer than the file could be.
+    if not routes:get("recalled") then
+        recall()
+        routes:set("recalled", true)
+    end
+end
+
+function M.start_worker()
+    pid = tostring(ngx.worker.pid())
+    cache = {}
+    math.randomseed(ngx.worker.pid() + math.floor(now() * 1000) % 100000)
+    workers:set(pid, true)
+end
+
+-- What HQ asks ---------------------------------------------------------------------------------------------------
+
+-- Only of workers that live: one that crashed has dropped its connections, and what it counted counts no longer.
+local function in_flight(peer)
+    local sum = 0
+    for _, worker in ipairs(workers:get_keys(0)) do
+        if ffi.C.kill(tonumber(worker), 0) == 0 then
+            sum = sum + (flights:get(peer .. "|" .. worker) or 0)
+        else
+            workers:delete(worker)
+        end
+    end
+    return sum
+end
+
+local function stacks()
+    local raws = {}
+    for _, key in ipairs(routes:get_keys(0)) do
+        if key:sub(1, 2) == "s:" then
+            raws[#raws + 1] = routes:get(key)
+        end
+    end
+    return "[" .. table.concat(raws, ",\n") .. "]"
+end
+
+local function answer(status, text)
+    ngx.status = status
+    if text then
+        ngx.header["Content-Length"] = #text
+        ngx.print(text)
+    end
+    return ngx.exit(ngx.HTTP_OK)
+end
+
+function M.control()
+    local method, path = ngx.req.get_method(), var.uri
+    local stack = path:match("^/stacks/([a-z0-9-]+)$")
+    if method == "GET" and path == "/ping" then
+        return answer(200, version)
+    elseif method == "GET" and path == "/stacks" then
+        return answer(200, stacks())
+    elseif method == "GET" and path == "/in-flight" then
+        return answer(200, tostring(in_flight(var.arg_peer or "")))
+    elseif method == "PUT" and stack then
+        ngx.req.read_body()
+        return answer(take_in(stack, ngx.req.get_body_data() or ""))
+    elseif method == "DELETE" and stack then
+        return answer(take_out(stack))
+    end
+    return answer(404, "the router knows no such request")
+end
+
+return M

@@ -1,0 +1,405 @@
+//! Builds the images of a stack, or finds them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use super::BuildSettings;
+use super::dockerfile::Dockerfile;
+use super::dockerignore::{BadPattern, Ignore};
+use super::heredoc::{TooNew, lowered};
+use super::output::Output;
+use super::plan::{ImagePlan, Recipe};
+use super::tar::{Context, context};
+use crate::buildpacks::{CA_PATH, Rendered};
+use crate::docker::{BuildRequest, Builder, Engine, EngineError, Image, Say};
+use crate::names::{ImageId, NodeName, StackName};
+use crate::stack::Command;
+use crate::units::Millis;
+
+/// The label by which a stack's images are found again.
+pub const STACK_LABEL: &str = "quarry.stack";
+
+/// Where a Dockerfile that is not the repository's own lies in the context.
+const DOCKERFILE: &str = ".quarry/Dockerfile";
+
+/// A text that describes a build is never larger.
+const LARGEST: u64 = 1024 * 1024;
+
+/// A build whose cache was taken away under its hands is tried this often.
+const TRIES: u32 = 3;
+
+/// The first engine whose builder knows heredocs.
+const HEREDOC_ENGINE: u32 = 23;
+
+/// The images of one deploy.
+#[derive(Debug, Clone, Copy)]
+pub struct BuildJob<'a> {
+    /// Whose they are.
+    pub stack: &'a StackName,
+    /// The tag after `quarry/<stack>/<node>:`.
+    pub suffix: &'a str,
+    /// The checkout.
+    pub dir: &'a Path,
+    /// Seconds since the epoch that every file in the context gets: the commit's time.
+    pub mtime: u64,
+    /// What each node needs.
+    pub plans: &'a BTreeMap<NodeName, ImagePlan>,
+    /// What the server's owner has set.
+    pub settings: &'a BuildSettings,
+}
+
+/// A node's image, and what it says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Built {
+    /// The image.
+    pub image: ImageId,
+    /// TCP ports it exposes, ascending.
+    pub ports: Vec<u16>,
+    /// What its buildpack starts; the image carries it already.
+    pub command: Option<Command>,
+    /// Path its buildpack knows to answer when the application is up.
+    pub health: Option<String>,
+    /// Whether the image has a command or entrypoint of its own.
+    pub starts: bool,
+    /// Paths it declares as volumes.
+    pub volumes: Vec<String>,
+}
+
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A ready image that is nowhere.
+    #[error(
+        "node `{node}`: the image `{reference}` is not on this server, and fetching it failed; check its name, or `docker load` it there"
+    )]
+    NoImage {
+        /// Whose image.
+        node: NodeName,
+        /// Its name.
+        reference: String,
+        /// What the engine says.
+        source: EngineError,
+    },
+    /// The rules of `.dockerignore` cannot be read.
+    #[error("node `{node}`: cannot tell which files to build from")]
+    Ignore {
+        /// Whose image.
+        node: NodeName,
+        /// Which line.
+        source: BadPattern,
+    },
+    /// A file that describes the build cannot be read.
+    #[error("node `{node}`: cannot read `{path}`")]
+    File {
+        /// Whose image.
+        node: NodeName,
+        /// Which file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The Dockerfile wants what this engine cannot do.
+    #[error("node `{node}`: this docker cannot build {recipe}")]
+    TooNew {
+        /// Whose image.
+        node: NodeName,
+        /// By what it is built.
+        recipe: String,
+        /// What it wants.
+        source: TooNew,
+    },
+    /// A step of the build failed. Its output has been shown.
+    #[error("node `{node}`: the build by {recipe} failed{}: {message}", step.as_ref().map(|step| format!(" at `{step}`")).unwrap_or_default())]
+    Failed {
+        /// Whose image.
+        node: NodeName,
+        /// By what it is built.
+        recipe: String,
+        /// The instruction that was being done.
+        step: Option<String>,
+        /// The builder's last words.
+        message: String,
+    },
+    /// It took too long.
+    #[error("node `{node}`: the build by {recipe} was ended after {limit}{}", step.as_ref().map(|step| format!(" at `{step}`")).unwrap_or_default())]
+    TooSlow {
+        /// Whose image.
+        node: NodeName,
+        /// By what it is built.
+        recipe: String,
+        /// The instruction that was being done.
+        step: Option<String>,
+        /// How long it may take.
+        limit: Millis,
+    },
+    /// The engine fails.
+    #[error("node `{node}`: cannot make its image")]
+    Engine {
+        /// Whose image.
+        node: NodeName,
+        /// How.
+        source: EngineError,
+    },
+    /// The plan names a node it does not plan; a bug of the caller.
+    #[error("node `{0}`: its image is that of a node without one")]
+    NoPlan(NodeName),
+}
+
+/// Builds or finds the image of every planned node, one after the other by name. What happens is said line by line,
+/// fit for a terminal. Dropping the future ends the build that runs.
+///
+/// # Errors
+/// The first image that cannot be had.
+pub async fn images(
+    engine: &dyn Engine,
+    job: &BuildJob<'_>,
+    say: Say<'_>,
+) -> Result<BTreeMap<NodeName, Built>, BuildError> {
+    let mut built: BTreeMap<NodeName, Built> = BTreeMap::new();
+    for (node, plan) in job.plans {
+        let one = match plan {
+            ImagePlan::Ready(reference) => ready(engine, node, reference, say).await?,
+            ImagePlan::Build(recipe) => build(engine, job, node, recipe, say).await?,
+            ImagePlan::SameAs(_) => continue,
+        };
+        built.insert(node.clone(), one);
+    }
+    for (node, plan) in job.plans {
+        if let ImagePlan::SameAs(other) = plan {
+            let shared = built.get(other).cloned().ok_or_else(|| BuildError::NoPlan(node.clone()))?;
+            built.insert(node.clone(), shared);
+        }
+    }
+    Ok(built)
+}
+
+async fn ready(engine: &dyn Engine, node: &NodeName, reference: &str, say: Say<'_>) -> Result<Built, BuildError> {
+    let engine_error = |source| BuildError::Engine { node: node.clone(), source };
+    if let Some(image) = engine.image(reference).await.map_err(engine_error)? {
+        return Ok(described(image, None));
+    }
+    say(&format!("Fetching {reference}"));
+    let missing = |source| BuildError::NoImage { node: node.clone(), reference: reference.to_owned(), source };
+    engine.pull(reference, &|line| say(&super::output::clean(line))).await.map_err(missing)?;
+    let image = engine.image(reference).await.map_err(engine_error)?;
+    let image = image.ok_or_else(|| missing(EngineError::NotFound { what: format!("image `{reference}`") }))?;
+    Ok(described(image, None))
+}
+
+fn described(image: Image, pack: Option<&Rendered>) -> Built {
+    let mut ports = image.ports;
+    if let (true, Some(port)) = (ports.is_empty(), pack.and_then(|pack| pack.port)) {
+        ports.push(port);
+    }
+    Built {
+        image: image.id,
+        ports,
+        command: pack.and_then(|pack| pack.command.clone()).map(Command::Shell),
+        health: pack.and_then(|pack| pack.health.clone()),
+        starts: !image.command.is_empty() || !image.entrypoint.is_empty(),
+        volumes: image.volumes,
+    }
+}
+
+async fn build(
+    engine: &dyn Engine,
+    job: &BuildJob<'_>,
+    node: &NodeName,
+    recipe: &Recipe,
+    say: Say<'_>,
+) -> Result<Built, BuildError> {
+    say(&format!("Building {node} by {recipe}"));
+    let prepared = prepare(engine, job, node, recipe, say).await?;
+    let mut tries = 1;
+    let id = loop {
+        match attempt(engine, job, node, recipe, &prepared, say).await {
+            Err(BuildError::Failed { message, .. }) if tries < TRIES && lost_its_cache(&message) => tries += 1,
+            ended => break ended?,
+        }
+    };
+    let node = node.clone();
+    let image = engine.image(id.as_str()).await;
+    let gone = || EngineError::NotFound { what: format!("image `{id}` any more") };
+    let image = image.and_then(|image| image.ok_or_else(gone));
+    let image = image.map_err(|source| BuildError::Engine { node, source })?;
+    Ok(match recipe {
+        Recipe::Pack { rendered, .. } => described(image, Some(rendered)),
+        Recipe::Inline(_) | Recipe::Path(_) => described(image, None),
+    })
+}
+
+/// Whether the builder tripped over a layer of its cache that someone removed meanwhile: old images of other stacks are
+/// collected at any time, and their unnamed parents with them. Built again it starts from what is left.
+fn lost_its_cache(message: &str) -> bool {
+    ["failed to get digest sha256:", "No such image: sha256:", "unknown parent image ID ", "layer does not exist"]
+        .iter()
+        .any(|words| message.contains(words))
+}
+
+async fn attempt(
+    engine: &dyn Engine,
+    job: &BuildJob<'_>,
+    node: &NodeName,
+    recipe: &Recipe,
+    prepared: &Prepared,
+    say: Say<'_>,
+) -> Result<ImageId, BuildError> {
+    let request = BuildRequest {
+        tag: format!("quarry/{}/{node}:{}", job.stack, job.suffix),
+        dockerfile: prepared.dockerfile.clone(),
+        args: job.settings.env.iter().map(|(name, value)| (name.to_string(), value.to_owned())).collect(),
+        labels: BTreeMap::from([(STACK_LABEL.to_owned(), job.stack.to_string())]),
+        builder: prepared.builder,
+        no_cache: false,
+        memory: job.settings.memory,
+    };
+    let output = Mutex::new(Output::default());
+    let follow = |line: &str| {
+        for shown in output.lock().unwrap_or_else(PoisonError::into_inner).line(line) {
+            say(&shown);
+        }
+    };
+    let building = engine.build(request, context(prepared.context.clone()), &follow);
+    let ended = match job.settings.timeout {
+        Some(limit) => tokio::time::timeout(limit.duration(), building).await.map_err(|_| limit),
+        None => Ok(building.await),
+    };
+    let (held, step) = output.into_inner().unwrap_or_else(PoisonError::into_inner).end();
+    if let Some(line) = held {
+        say(&line);
+    }
+    let (node, recipe) = (node.clone(), recipe.to_string());
+    match ended {
+        Ok(Ok(id)) => Ok(id),
+        Ok(Err(EngineError::Build { message })) => {
+            Err(BuildError::Failed { node, recipe, step, message: super::output::clean(&message) })
+        }
+        Ok(Err(source)) => Err(BuildError::Engine { node, source }),
+        Err(limit) => Err(BuildError::TooSlow { node, recipe, step, limit }),
+    }
+}
+
+/// A build ready to be sent.
+struct Prepared {
+    dockerfile: String,
+    builder: Builder,
+    context: Context,
+}
+
+async fn prepare(
+    engine: &dyn Engine,
+    job: &BuildJob<'_>,
+    node: &NodeName,
+    recipe: &Recipe,
+    say: Say<'_>,
+) -> Result<Prepared, BuildError> {
+    let path = match recipe {
+        Recipe::Path(path) => path.clone(),
+        Recipe::Inline(_) | Recipe::Pack { .. } => DOCKERFILE.to_owned(),
+    };
+    let ignore_paths = [format!("{path}.dockerignore"), ".dockerignore".to_owned()];
+    let mut ignore = Ignore::default();
+    for rules in &ignore_paths {
+        if let Some(text) = read(job, node, rules).await? {
+            ignore = Ignore::parse(rules, &text).map_err(|source| BuildError::Ignore { node: node.clone(), source })?;
+            break;
+        }
+    }
+    let mut extra = BTreeMap::new();
+    if let Some(ca) = &job.settings.ca {
+        extra.insert(CA_PATH.to_owned(), ca.clone().into_bytes());
+    }
+    let builder = match recipe {
+        Recipe::Pack { rendered, .. } => {
+            extra.insert(path.clone(), rendered.dockerfile.clone().into_bytes());
+            // The builder takes these two away itself once it has read them: `COPY . .` then copies the repository.
+            extra.insert(".dockerignore".to_owned(), format!("{DOCKERFILE}\n.dockerignore\n").into_bytes());
+            Builder::Classic
+        }
+        Recipe::Inline(text) => {
+            extra.insert(path.clone(), text.clone().into_bytes());
+            adapted(engine, node, recipe, (&path, text), &mut extra, say).await?
+        }
+        Recipe::Path(_) => {
+            let text = read(job, node, &path).await?.unwrap_or_default();
+            adapted(engine, node, recipe, (&path, &text), &mut extra, say).await?
+        }
+    };
+    let [own, general] = ignore_paths;
+    let always = vec![path.clone(), own, general];
+    let context = Context { dir: job.dir.to_owned(), ignore, always, extra, mtime: job.mtime };
+    Ok(Prepared { dockerfile: path, builder, context })
+}
+
+/// Chooses the builder of a person's Dockerfile, and puts a changed text into `extra` where this engine needs one.
+async fn adapted(
+    engine: &dyn Engine,
+    node: &NodeName,
+    recipe: &Recipe,
+    (path, text): (&str, &str),
+    extra: &mut BTreeMap<String, Vec<u8>>,
+    say: Say<'_>,
+) -> Result<Builder, BuildError> {
+    let mut dockerfile = Dockerfile::parse(text);
+    let mut text = text.to_owned();
+    let error = |source| BuildError::Engine { node: node.clone(), source };
+    if let Some((line, syntax)) = dockerfile.syntax.clone() {
+        if engine.image(&syntax).await.map_err(error)?.is_some() {
+            return Ok(Builder::BuildKit);
+        }
+        say(&format!("{path} line {line}: `# syntax={syntax}` is left out, that image is not on this server"));
+        text = text
+            .lines()
+            .enumerate()
+            .map(|(at, own)| if at + 1 == line { "#\n".to_owned() } else { format!("{own}\n") })
+            .collect();
+        extra.insert(path.to_owned(), text.clone().into_bytes());
+        dockerfile = Dockerfile::parse(&text);
+    }
+    if !dockerfile.has_heredocs() {
+        return Ok(dockerfile.builder());
+    }
+    let version = engine.version().await.map_err(error)?;
+    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    if major.is_some_and(|major| major >= HEREDOC_ENGINE) {
+        return Ok(Builder::BuildKit);
+    }
+    let older = lowered(&text, &dockerfile).map_err(|source| BuildError::TooNew {
+        node: node.clone(),
+        recipe: recipe.to_string(),
+        source,
+    })?;
+    let builder = Dockerfile::parse(&older.text).builder();
+    extra.insert(path.to_owned(), older.text.into_bytes());
+    extra.extend(older.files);
+    Ok(builder)
+}
+
+/// A text file of the checkout; `None` when it is not there, is no text, or is reached through a link that leaves the
+/// checkout.
+async fn read(job: &BuildJob<'_>, node: &NodeName, path: &str) -> Result<Option<String>, BuildError> {
+    let (dir, wanted) = (job.dir.to_owned(), path.to_owned());
+    let reading = tokio::task::spawn_blocking(move || inside(&dir, &wanted)).await;
+    let text = reading.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
+    text.map_err(|source| BuildError::File { node: node.clone(), path: path.to_owned(), source })
+}
+
+fn inside(dir: &Path, path: &str) -> std::io::Result<Option<String>> {
+    let resolve = |path: PathBuf| match path.canonicalize() {
+        Ok(path) => Ok(Some(path)),
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    };
+    let (Some(root), Some(file)) = (resolve(dir.to_owned())?, resolve(dir.join(path))?) else { return Ok(None) };
+    let metadata = file.metadata()?;
+    if !file.starts_with(&root) || !metadata.is_file() {
+        return Ok(None);
+    }
+    if metadata.len() > LARGEST {
+        return Err(std::io::Error::other("it is larger than 1 MiB"));
+    }
+    Ok(String::from_utf8(std::fs::read(&file)?).ok())
+}

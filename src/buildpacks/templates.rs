@@ -1,0 +1,76 @@
+//! The Dockerfile templates of `buildpacks/`, embedded and filled. The only reader of that folder.
+
+use std::collections::BTreeMap;
+
+use minijinja::{Environment, UndefinedBehavior, Value};
+
+use super::{CA_PATH, PackError, PackRequest, Plan, shell_words};
+
+const STATIC: &str = include_str!("../../buildpacks/static/Dockerfile.j2");
+const STATIC_CONF: &str = include_str!("../../buildpacks/static/nginx.conf");
+const STATIC_START: &str = include_str!("../../buildpacks/static/start.sh");
+const PYTHON: &str = include_str!("../../buildpacks/python/Dockerfile.j2");
+const NODE: &str = include_str!("../../buildpacks/node/Dockerfile.j2");
+
+/// Build arguments docker hands to every step by itself. Declared, they would enter the cache key of each step, and a
+/// changed proxy would rebuild everything.
+const PREDEFINED: [&str; 10] = [
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+];
+
+/// Runs each command in a shell of its own and stops at the first that fails; the files belong to `app` afterwards.
+const INSTALL: &str = r#"for command; do echo "+ $command"; /bin/sh -c "$command"; done; chown -R app:app /app"#;
+
+/// Fills the template of the pack called `name`.
+pub(super) fn dockerfile(name: &'static str, plan: &Plan, request: &PackRequest<'_>) -> Result<String, PackError> {
+    let template = match name {
+        "python" => PYTHON,
+        "node" => NODE,
+        _ => STATIC,
+    };
+    let mut values: BTreeMap<&str, Value> = BTreeMap::new();
+    for (key, value) in &plan.values {
+        values.insert(key, Value::from(value.as_str()));
+    }
+    let names = request.build_env.iter().map(|name| name.as_str());
+    let arguments: Vec<String> = names.filter(|name| !PREDEFINED.contains(name)).map(str::to_owned).collect();
+    values.insert("arguments", Value::from(arguments));
+    values.insert("ca", Value::from(request.ca));
+    values.insert("ca_path", Value::from(CA_PATH));
+    values.insert("nginx_conf", Value::from(printed(STATIC_CONF)));
+    values.insert("start_sh", Value::from(printed(STATIC_START)));
+    if !request.install.is_empty() {
+        let words = ["/bin/sh", "-ec", INSTALL, "install"].into_iter();
+        values.insert("install", Value::from(exec(words.chain(request.install.iter().map(String::as_str)))));
+    }
+    if let Some(command) = &plan.command {
+        let words = shell_words(command);
+        values.insert("command", Value::from(exec(words.iter().map(String::as_str))));
+    }
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+    let rendered = environment.render_str(template, Value::from(values));
+    // The engine takes the template's last line break away.
+    rendered.map(|text| text + "\n").map_err(move |error| PackError::Template { pack: name, reason: error.to_string() })
+}
+
+/// Words in the JSON form of Dockerfile instructions, in which nothing is expanded.
+pub(super) fn exec<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    let words: Vec<&str> = words.into_iter().collect();
+    serde_json::to_string(&words).expect("a list of strings is JSON")
+}
+
+/// The lines of a file as quoted words for `printf`, one per line of the Dockerfile.
+fn printed(text: &str) -> String {
+    let words: Vec<String> = text.lines().map(|line| format!("'{}'", line.replace('\'', r"'\''"))).collect();
+    words.join(" \\\n    ")
+}

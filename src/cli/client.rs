@@ -1,0 +1,144 @@
+//! Handing a command to the HQ that carries it out: through its unix socket, by SSH, or in this very process when no
+//! `serve` runs on this machine.
+
+use std::io::IsTerminal;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::door::HqDoor;
+use super::failure::{Exit, Failure};
+use super::parts::Places;
+use crate::hq::Hq;
+use crate::hq::call::{Mode, call};
+use crate::hq::push::Pushes;
+use crate::hq::socket::{self, SocketError};
+use crate::names::UserName;
+
+/// The user as whom everyone speaks to HQ by SSH.
+const SSH_USER: &str = "quarry";
+
+/// Runs words on the HQ of this machine and gives the exit code.
+///
+/// # Errors
+/// When neither a running HQ nor its files can be reached.
+pub async fn on_this_machine(places: &Places, words: Vec<String>) -> Result<u8, Failure> {
+    let interactive = words.iter().find(|word| !word.starts_with('-')).is_some_and(|word| word == "run");
+    let mode = if interactive && std::io::stdin().is_terminal() { Mode::Raw } else { Mode::Plain };
+    match call(&places.socket(), words.clone(), mode).await {
+        Ok(code) => Ok(code),
+        Err(SocketError::Connect { .. }) => in_this_process(places, words, mode).await,
+        Err(error) => Err(Failure::of(Exit::Refused, &error)),
+    }
+}
+
+/// No `serve` runs: the tree is opened here, for as long as the command takes.
+async fn in_this_process(places: &Places, words: Vec<String>, mode: Mode) -> Result<u8, Failure> {
+    let refused = |error: SocketError| Failure::of(Exit::Refused, &error);
+    let hq = Hq::new(places.parts().await?);
+    let door = HqDoor::open(hq).await?;
+    let listener = socket::listen(&places.socket()).map_err(refused)?;
+    let user: UserName = "root".parse().expect("`root` is a user name");
+    let stop = CancellationToken::new();
+    tokio::spawn(socket::serve(listener, door, Arc::new(Pushes::default()), user, stop.clone()));
+    let code = call(&places.socket(), words, mode).await;
+    stop.cancel();
+    code.map_err(refused)
+}
+
+/// Speaks to an HQ elsewhere with the machine's own SSH client: its keys, agent and known hosts apply.
+///
+/// # Errors
+/// Only when there is no SSH client; else this process becomes it.
+pub fn by_ssh(address: &str, words: &[String]) -> Failure {
+    let (user, rest) = address.split_once('@').unwrap_or((SSH_USER, address));
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_ok() => (host, Some(port)),
+        Some(_) | None => (rest, None),
+    };
+    if host.is_empty() || host.starts_with('-') {
+        return Failure::new(Exit::Usage, format!("`{address}` is not [USER@]HOST[:PORT]"));
+    }
+    let mut command = Command::new("ssh");
+    if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+        command.arg("-t");
+    }
+    if let Some(port) = port {
+        command.args(["-p", port]);
+    }
+    command.arg("-l").arg(user).arg("--").arg(host);
+    command.args(words.iter().map(|word| quoted(word)));
+    let error = command.exec();
+    Failure::new(Exit::Refused, format!("cannot run the ssh client: {error}; install it (apt install openssh-client)"))
+}
+
+/// The words without the options that only chose the door.
+pub fn plain(words: Vec<String>) -> Vec<String> {
+    let mut plain = Vec::new();
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--hq" | "--root" | "--etc" => drop(words.next()),
+            // What follows belongs to the command that is run.
+            "--" | "run" => {
+                plain.push(word);
+                plain.extend(words);
+                break;
+            }
+            _ if ["--hq=", "--root=", "--etc="].iter().any(|option| word.starts_with(option)) => {}
+            _ => plain.push(word),
+        }
+    }
+    plain
+}
+
+/// A word as a shell reads it back.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+/// The HQ and stack of the repository this is, from its remote `quarry`.
+pub fn remote() -> Option<(String, String)> {
+    let output = Command::new("git").args(["config", "--get", "remote.quarry.url"]).output().ok()?;
+    parse_remote(String::from_utf8(output.stdout).ok()?.trim())
+}
+
+/// `ssh://quarry@host:2222/blog` or `quarry@host:blog` as address and stack.
+fn parse_remote(url: &str) -> Option<(String, String)> {
+    let (address, path) = match url.strip_prefix("ssh://") {
+        Some(rest) => rest.split_once('/')?,
+        None => url.split_once(':').filter(|(host, _)| !host.contains('/'))?,
+    };
+    let stack = path.trim_matches('/').trim_start_matches("~/").trim_end_matches(".git");
+    (!stack.is_empty() && !stack.contains('/')).then(|| (address.to_owned(), stack.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remote_names_hq_and_stack() {
+        let check = |url: &str, expected: Option<(&str, &str)>| {
+            let found = parse_remote(url);
+            assert_eq!(found.as_ref().map(|(a, b)| (a.as_str(), b.as_str())), expected, "{url}");
+        };
+        check("ssh://quarry@hq.example:2222/blog", Some(("quarry@hq.example:2222", "blog")));
+        check("quarry@hq.example:blog.git", Some(("quarry@hq.example", "blog")));
+        check("https://example.com/a/b", None);
+        check("/tmp/repo", None);
+    }
+
+    #[test]
+    fn words_reach_the_other_shell_unchanged() {
+        assert_eq!(quoted("a b'c"), "'a b'\\''c'");
+        assert_eq!(quoted("A=b"), "A=b");
+        assert_eq!(quoted(""), "''");
+    }
+}

@@ -1,0 +1,106 @@
+//! What every command gets: HQ, who asks, where to print, and which stack is meant.
+
+use std::sync::Arc;
+
+use super::failure::{Exit, Failure};
+use super::print::Out;
+use crate::hq::Hq;
+use crate::hq::door::{Caller, Say};
+use crate::hq::lock::Turn;
+use crate::names::{NodeName, StackName};
+
+/// A command's surroundings.
+pub struct Context {
+    /// The one that acts.
+    pub hq: Arc<Hq>,
+    /// Who asks.
+    pub caller: Caller,
+    /// Where to print.
+    pub out: Out,
+    /// The stack that is meant when none is named.
+    pub stack: Option<StackName>,
+}
+
+/// A stack, or one node of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Which stack.
+    pub stack: StackName,
+    /// Which node of it.
+    pub node: Option<NodeName>,
+}
+
+impl std::str::FromStr for Target {
+    type Err = crate::names::BadName;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('/') {
+            Some((stack, node)) => Ok(Self { stack: stack.parse()?, node: Some(node.parse()?) }),
+            None => Ok(Self { stack: text.parse()?, node: None }),
+        }
+    }
+}
+
+impl Context {
+    /// The stack meant by the first word, and the rest. Without a word that names a stack it is the default one.
+    ///
+    /// # Errors
+    /// When no stack is named and there is no default, or the name is none.
+    pub async fn target<'a>(&self, words: &'a [String]) -> Result<(Target, &'a [String]), Failure> {
+        if let (Some(default), first) = (&self.stack, words.first()) {
+            let named: Option<Target> = first.and_then(|word| word.parse().ok());
+            let known = self.hq.stack_names().await?;
+            return match named {
+                Some(target) if known.contains(&target.stack) => Ok((target, &words[1..])),
+                _ => Ok((Target { stack: default.clone(), node: None }, words)),
+            };
+        }
+        let Some(first) = words.first() else {
+            return Err(Failure::new(Exit::Usage, "name a stack; `stacks` lists them"));
+        };
+        let target: Target = first.parse()?;
+        self.hq.status(&target.stack).await?;
+        Ok((target, &words[1..]))
+    }
+
+    /// One stack and nothing else.
+    ///
+    /// # Errors
+    /// As [`Context::target`], and when words are left over.
+    pub async fn only_stack(&self, words: &[String]) -> Result<StackName, Failure> {
+        let (target, rest) = self.target(words).await?;
+        if let Some(extra) = rest.first() {
+            return Err(Failure::new(Exit::Usage, format!("`{extra}` is one word too many")));
+        }
+        Ok(target.stack)
+    }
+
+    /// Runs something that reports lines, which arrive on standard error while it happens. It goes on to its end when
+    /// the caller hangs up.
+    ///
+    /// # Errors
+    /// What the work runs into.
+    pub async fn reporting<T, E, F>(&self, work: impl FnOnce(Say) -> F) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        Failure: From<E>,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let (say, mut lines) = Say::pair();
+        let work = tokio::spawn(work(say));
+        while let Some(line) = lines.next().await {
+            // Whoever hung up does not stop the work.
+            let _ = self.out.note(&line).await;
+        }
+        match work.await {
+            Ok(done) => Ok(done?),
+            Err(panic) => Err(Failure::of(Exit::Bug, &panic)),
+        }
+    }
+
+    /// Waits for a stack's turn; those behind are told what this is.
+    pub async fn turn(hq: &Hq, stack: &StackName, caller: &Caller, what: &str, say: &Say) -> Turn {
+        let line = |text: &str| say.line(text);
+        hq.turn(stack, format!("the {what} by {}", caller.user), &line).await
+    }
+}

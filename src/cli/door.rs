@@ -1,0 +1,190 @@
+//! The door: what SSH and the unix socket ask of HQ, answered.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+
+use super::context::Context;
+use super::failure::chain;
+use super::print::Out;
+use super::{Door as Doors, run_words};
+use crate::db::layout;
+use crate::hq::deploy::Request;
+use crate::hq::door::{Caller, Door, Io, Say, Service, Update};
+use crate::hq::keys::PublicKey;
+use crate::hq::progress::phase;
+use crate::hq::status::{BranchUse, branch_use};
+use crate::hq::{Hq, HqError};
+use crate::launch::journal::BranchMove;
+use crate::launch::record::Cause;
+use crate::names::{CommitId, StackName, UserName};
+
+/// HQ as SSH and the socket see it.
+pub struct HqDoor {
+    hq: Arc<Hq>,
+    keys: RwLock<BTreeMap<String, UserName>>,
+}
+
+impl HqDoor {
+    /// A door that knows the keys of the tree, and learns of every change of them, hand edits included.
+    ///
+    /// # Errors
+    /// When the keys cannot be read or watched.
+    pub async fn open(hq: Arc<Hq>) -> Result<Arc<Self>, HqError> {
+        let door = Arc::new(Self { hq, keys: RwLock::default() });
+        let mut changes = door.hq.db.watch(layout::KEYS).await?;
+        door.load_keys().await?;
+        let watching = Arc::downgrade(&door);
+        tokio::spawn(async move {
+            while changes.next().await.is_some() {
+                let Some(door) = watching.upgrade() else { return };
+                if let Err(error) = door.load_keys().await {
+                    tracing::warn!(error = ?error, "the keys cannot be read again");
+                }
+            }
+        });
+        Ok(door)
+    }
+
+    async fn load_keys(&self) -> Result<(), HqError> {
+        let mut keys = BTreeMap::new();
+        for entry in layout::all(&*self.hq.db, layout::KEYS).await? {
+            let user = entry.key.segments().nth(1).and_then(|user| user.parse::<UserName>().ok());
+            let key = std::str::from_utf8(&entry.value).ok().and_then(|text| text.trim().parse::<PublicKey>().ok());
+            match (user, key) {
+                (Some(user), Some(key)) => drop(keys.insert(key.fingerprint().to_owned(), user)),
+                _ => tracing::warn!(key = %entry.key, "this public key is damaged and opens nothing"),
+            }
+        }
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        Ok(())
+    }
+
+    async fn update_branch(&self, update: &Update, say: &Say) -> Result<(), HqError> {
+        let line = |text: &str| say.line(text);
+        let Some(branch) = update.reference.strip_prefix("refs/heads/") else {
+            return Err(HqError::Stale);
+        };
+        let status = self.hq.status(&update.stack).await?;
+        let Some(new) = &update.new else {
+            return self.delete_branch(update, branch, status.branch.as_deref()).await;
+        };
+        let moved = BranchMove { branch: branch.to_owned(), old: update.old.clone(), new: new.clone() };
+        match branch_use(status.branch.as_deref(), branch) {
+            BranchUse::Store(deploys) => {
+                self.hq.move_branch(&update.stack, &moved).await?;
+                let deploys = deploys.map_or_else(|| "master or main".to_owned(), |branch| format!("`{branch}`"));
+                line(&phase(&format!(
+                    "Stored {branch}; only {deploys} deploys (or: deploy {} {branch})",
+                    update.stack
+                )));
+                Ok(())
+            }
+            BranchUse::Deploy => {
+                let who = format!("the push of {} by {}", new.short(), update.caller.user);
+                let _turn = tokio::select! {
+                    turn = self.hq.turn(&update.stack, who, &line) => turn,
+                    () = update.hung_up.cancelled() => return Err(HqError::Cancelled),
+                };
+                self.deploy(update, moved, say).await
+            }
+        }
+    }
+
+    async fn deploy(&self, update: &Update, moved: BranchMove, say: &Say) -> Result<(), HqError> {
+        let stack = &update.stack;
+        let branch = moved.branch.clone();
+        let tip = self.hq.with_repository(stack, move |repository| repository.tip(&branch)).await?;
+        if tip != moved.old {
+            return Err(HqError::Stale);
+        }
+        if let Some(old) = moved.old.clone() {
+            self.tell_forced(stack, old, moved.new.clone(), say).await?;
+        }
+        let branch = moved.branch.clone();
+        let request = Request {
+            stack: stack.clone(),
+            commit: moved.new.clone(),
+            cause: Cause::Push(branch.clone()),
+            branch: Some(moved),
+            user: update.caller.user.clone(),
+        };
+        self.hq.deploy(request, update.hung_up.clone(), &|line| say.line(line)).await?;
+        self.hq.choose_branch(stack, &branch).await
+    }
+
+    async fn tell_forced(&self, stack: &StackName, old: CommitId, new: CommitId, say: &Say) -> Result<(), HqError> {
+        let short = old.short().to_owned();
+        let forward = self.hq.with_repository(stack, move |repository| repository.is_ancestor(&old, &new)).await?;
+        if !forward {
+            say.line(phase(&format!("Forced push: {short} is left behind; it can still be rolled back to")));
+        }
+        Ok(())
+    }
+
+    async fn delete_branch(&self, update: &Update, branch: &str, deploys: Option<&str>) -> Result<(), HqError> {
+        if deploys == Some(branch) {
+            return Err(HqError::DeployBranch { stack: update.stack.clone(), branch: branch.to_owned() });
+        }
+        let (branch, old) = (branch.to_owned(), update.old.clone());
+        self.hq
+            .with_repository(&update.stack, move |repository| match old {
+                Some(old) => repository.delete_branch(&branch, &old),
+                None => Ok(()),
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl Door for HqDoor {
+    async fn who(&self, key: &PublicKey) -> Option<UserName> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).get(key.fingerprint()).cloned()
+    }
+
+    async fn repository(&self, caller: &Caller, stack: &StackName, service: Service) -> Result<PathBuf, String> {
+        let ready = match service {
+            Service::Receive => self.hq.ensure_stack(stack, &caller.user).await,
+            Service::Upload => self.hq.status(stack).await.map(drop),
+        };
+        ready.map_err(|error| chain(&error))?;
+        Ok(self.hq.repository_path(stack))
+    }
+
+    async fn command(&self, caller: Caller, words: Vec<String>, io: Io) -> u8 {
+        let door = Doors { hq: self.hq.clone(), caller };
+        run_words(door, words, io).await
+    }
+
+    async fn update(&self, update: Update, say: Say) -> Result<(), String> {
+        match self.update_branch(&update, &say).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let text = chain(&error);
+                for line in text.lines() {
+                    say.line(format!(" !     {line}"));
+                }
+                Err(reason(&error, &text))
+            }
+        }
+    }
+}
+
+/// The reason git shows beside the branch: one line, the whole story is above it.
+fn reason(error: &HqError, text: &str) -> String {
+    match error {
+        HqError::Mistakes(_) => "the repository has mistakes".to_owned(),
+        _ => {
+            let line = text.lines().next().unwrap_or("refused");
+            line.chars().take(120).collect()
+        }
+    }
+}
+
+/// A context for commands that run in this process.
+pub fn context(door: Doors, out: Out, stack: Option<StackName>) -> Context {
+    Context { hq: door.hq, caller: door.caller, out, stack }
+}

@@ -1,0 +1,203 @@
+//! `env [list|get|set|unset|import] STACK …`
+
+use super::context::{Context, Target};
+use super::failure::{Exit, Failure};
+use crate::env::{BadEnv, Env, from_arguments, from_text};
+use crate::hq::HqError;
+use crate::hq::door::Stdin;
+use crate::hq::progress::phase;
+use crate::names::{EnvName, StackName};
+
+/// Show and change a stack's variables
+#[derive(Debug, clap::Args)]
+pub struct EnvCommand {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// List all variables, as a .env file (or --json)
+    #[command(visible_alias = "show")]
+    List {
+        /// Which stack
+        stack: Option<String>,
+    },
+    /// Print one variable's value
+    Get {
+        /// [STACK] NAME
+        #[arg(required = true)]
+        words: Vec<String>,
+    },
+    /// Set variables and launch the stack with them
+    Set {
+        /// [STACK] NAME=value …
+        #[arg(required = true, allow_hyphen_values = false)]
+        words: Vec<String>,
+        /// Keep them for the next release
+        #[arg(long)]
+        no_restart: bool,
+    },
+    /// Take variables away and launch the stack without them
+    #[command(visible_alias = "remove")]
+    Unset {
+        /// [STACK] NAME …
+        #[arg(required = true)]
+        words: Vec<String>,
+        /// Keep the change for the next release
+        #[arg(long)]
+        no_restart: bool,
+    },
+    /// Set the variables of a .env file or JSON object on standard input
+    Import {
+        /// Which stack
+        stack: Option<String>,
+        /// Keep them for the next release
+        #[arg(long)]
+        no_restart: bool,
+        /// Take all others away
+        #[arg(long)]
+        replace: bool,
+    },
+}
+
+/// Largest `.env` or JSON on standard input, in bytes.
+const IMPORT_LIMIT: usize = 1_000_000;
+
+impl From<BadEnv> for Failure {
+    fn from(error: BadEnv) -> Self {
+        Self::of(Exit::Mistake, &error)
+    }
+}
+
+impl EnvCommand {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// When a name or value is none, or the launch with them fails; then nothing has changed.
+    pub async fn run(self, cx: &Context, stdin: Stdin) -> Result<(), Failure> {
+        match self.verb {
+            None => list(cx, &[]).await,
+            Some(Verb::List { stack }) => list(cx, &stack.into_iter().collect::<Vec<_>>()).await,
+            Some(Verb::Get { words }) => get(cx, &words).await,
+            Some(Verb::Set { words, no_restart }) => {
+                let pairs = words.iter().position(|word| word.contains('=')).unwrap_or(words.len());
+                let stack = cx.only_stack(&words[..pairs]).await?;
+                let set = from_arguments(words[pairs..].iter().map(String::as_str))?;
+                if set.is_empty() {
+                    return Err(Failure::new(Exit::Usage, "name what to set: env set STACK NAME=value"));
+                }
+                change(cx, stack, Change { set, ..Change::default() }, no_restart).await
+            }
+            Some(Verb::Unset { words, no_restart }) => {
+                let (Target { stack, .. }, names) = cx.target(&words).await?;
+                let unset: Vec<EnvName> = names.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
+                change(cx, stack, Change { unset, ..Change::default() }, no_restart).await
+            }
+            Some(Verb::Import { stack, no_restart, replace }) => {
+                let stack = cx.only_stack(&stack.into_iter().collect::<Vec<_>>()).await?;
+                let set = from_text(&read(stdin).await?)?;
+                change(cx, stack, Change { set, replace, ..Change::default() }, no_restart).await
+            }
+        }
+    }
+}
+
+/// What is to become of a stack's variables.
+#[derive(Default)]
+struct Change {
+    set: Env,
+    unset: Vec<EnvName>,
+    replace: bool,
+}
+
+async fn read(mut stdin: Stdin) -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = stdin.chunk().await {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > IMPORT_LIMIT {
+            return Err(Failure::new(Exit::Mistake, format!("standard input is longer than {IMPORT_LIMIT} bytes")));
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| Failure::new(Exit::Mistake, "standard input is not UTF-8 text"))
+}
+
+async fn list(cx: &Context, words: &[String]) -> Result<(), Failure> {
+    let stack = cx.only_stack(words).await?;
+    let env = cx.hq.env(&stack).await?;
+    if cx.out.json {
+        return cx.out.value(&env).await;
+    }
+    if env.is_empty() {
+        return cx.out.note(&format!("{stack} has no variables; set one: env set {stack} NAME=value")).await;
+    }
+    let lines: Vec<String> = env.iter().map(|(name, value)| format!("{name}={}", quoted(value))).collect();
+    cx.out.line(&lines.join("\n")).await
+}
+
+/// A value as `.env` files write it, so that the listing can be imported again.
+fn quoted(value: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+,=".contains(c);
+    if value.chars().all(plain) {
+        return value.to_owned();
+    }
+    let escaped = value.replace('\\', "\\\\").replace('"', "\\\"").replace('$', "\\$");
+    format!("\"{escaped}\"")
+}
+
+async fn get(cx: &Context, words: &[String]) -> Result<(), Failure> {
+    let (Target { stack, .. }, rest) = cx.target(words).await?;
+    let [name] = rest else { return Err(Failure::new(Exit::Usage, "name one variable: env get STACK NAME")) };
+    let name: EnvName = name.parse()?;
+    match cx.hq.env(&stack).await?.value(&name) {
+        Some(value) => cx.out.line(value).await,
+        None => Err(Failure::new(Exit::Mistake, format!("{stack} has no variable `{name}`"))),
+    }
+}
+
+async fn change(cx: &Context, stack: StackName, change: Change, no_restart: bool) -> Result<(), Failure> {
+    let (hq, caller) = (cx.hq.clone(), cx.caller.clone());
+    cx.reporting(|say| async move {
+        let _turn = Context::turn(&hq, &stack, &caller, "change of variables", &say).await;
+        let old = hq.env(&stack).await?;
+        let mut env = if change.replace { Env::new() } else { old.clone() };
+        env.cover(&change.set);
+        for name in &change.unset {
+            env.remove(name);
+        }
+        let names = changed(&old, &env);
+        if names.is_empty() {
+            say.line("nothing to change");
+            return Ok(());
+        }
+        let deployed = !hq.releases(&stack).await?.is_empty();
+        if no_restart || !deployed {
+            hq.put_env(&stack, &env).await?;
+            say.line(phase(&format!("Kept {} for the next release of {stack}", names.join(" "))));
+            return Ok(());
+        }
+        hq.release_env(&stack, &env, names, &caller.user, &|line| say.line(line)).await?;
+        Ok::<_, HqError>(())
+    })
+    .await
+}
+
+/// Names whose values differ; values themselves are never shown.
+fn changed(old: &Env, new: &Env) -> Vec<String> {
+    let come = new.iter().filter(|(name, value)| old.value(name) != Some(value)).map(|(name, _)| name.to_string());
+    let go = old.iter().filter(|(name, _)| new.value(name).is_none()).map(|(name, _)| name.to_string());
+    come.chain(go).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_can_be_imported_again() {
+        for value in ["plain", "two words", "a\nb", "q\"uote $HOME \\x", ""] {
+            let env = from_text(&format!("A={}", quoted(value))).unwrap();
+            assert_eq!(env.value(&"A".parse().unwrap()), Some(value));
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! How a command fails: an exit code that stays, the error with its causes, and a hint where one helps.
+
+use std::error::Error;
+
+use crate::hq::HqError;
+
+/// Exit codes; they never change their meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// The person's mistake: something named does not exist, a file is wrong.
+    Mistake = 1,
+    /// The command line is not one.
+    Usage = 2,
+    /// It was understood and refused; nothing changed.
+    Refused = 3,
+    /// Quarry's own fault.
+    Bug = 70,
+}
+
+/// A command that did not do what it was asked to.
+#[derive(Debug)]
+pub struct Failure {
+    /// What the process or channel ends with.
+    pub code: u8,
+    /// Lines for the person.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure in one sentence.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { code: exit as u8, message: message.into() }
+    }
+
+    /// Any error, told with its causes.
+    pub fn of(exit: Exit, error: &dyn Error) -> Self {
+        Self::new(exit, chain(error))
+    }
+}
+
+/// An error and its causes in one line each way down; a cause that repeats its parent is left out.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+impl From<HqError> for Failure {
+    fn from(error: HqError) -> Self {
+        let exit = match &error {
+            HqError::NoStack(_)
+            | HqError::StackExists(_)
+            | HqError::NeverDeployed(_)
+            | HqError::NoRelease { .. }
+            | HqError::NoNode { .. }
+            | HqError::Mistakes(_)
+            | HqError::Compile(_)
+            | HqError::Images(_)
+            | HqError::Tarball(_) => Exit::Mistake,
+            HqError::State(_)
+            | HqError::Stale
+            | HqError::Git { .. }
+            | HqError::Checkout(_)
+            | HqError::Domain(_)
+            | HqError::Build(_)
+            | HqError::Plan(_)
+            | HqError::Launch(_)
+            | HqError::Engine(_)
+            | HqError::File { .. }
+            | HqError::Full { .. }
+            | HqError::Cancelled
+            | HqError::DeployBranch { .. }
+            | HqError::ImageGone { .. } => Exit::Refused,
+        };
+        Self::of(exit, &error)
+    }
+}
+
+impl From<crate::db::DbError> for Failure {
+    fn from(error: crate::db::DbError) -> Self {
+        Self::from(HqError::from(error))
+    }
+}
+
+impl From<crate::docker::EngineError> for Failure {
+    fn from(error: crate::docker::EngineError) -> Self {
+        Self::from(HqError::from(error))
+    }
+}
+
+impl From<crate::names::BadName> for Failure {
+    fn from(error: crate::names::BadName) -> Self {
+        Self::of(Exit::Mistake, &error)
+    }
+}
+
+/// The output of the command is gone: nobody is left to tell.
+pub fn hung_up() -> Failure {
+    Failure { code: 141, message: String::new() }
+}

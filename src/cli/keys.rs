@@ -1,0 +1,144 @@
+//! `keys [list|add|remove]`
+
+use serde::Serialize;
+
+use super::context::Context;
+use super::failure::{Exit, Failure};
+use crate::db::{Guard, layout};
+use crate::hq::door::Stdin;
+use crate::hq::keys::PublicKey;
+use crate::names::{KeyName, UserName};
+
+/// List, add and remove the SSH keys that may push
+#[derive(Debug, clap::Args)]
+pub struct Keys {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// List all keys
+    List,
+    /// Add the public key on standard input: keys add USER [NAME] < id_ed25519.pub
+    Add {
+        /// Whose
+        user: UserName,
+        /// What to call it; the comment in the key without
+        name: Option<KeyName>,
+    },
+    /// Remove a user's key, or all of them
+    Remove {
+        /// Whose
+        user: UserName,
+        /// Which; all without
+        name: Option<KeyName>,
+    },
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    user: String,
+    name: String,
+    fingerprint: String,
+}
+
+/// Longest public key line, in bytes.
+const KEY_LIMIT: usize = 16_384;
+
+impl Keys {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// When the key is none, or is known already.
+    pub async fn run(self, cx: &Context, stdin: Stdin) -> Result<(), Failure> {
+        match self.verb {
+            None | Some(Verb::List) => list(cx).await,
+            Some(Verb::Add { user, name }) => add(cx, user, name, stdin).await,
+            Some(Verb::Remove { user, name }) => remove(cx, &user, name).await,
+        }
+    }
+}
+
+async fn rows(cx: &Context) -> Result<Vec<Row>, Failure> {
+    let mut rows = Vec::new();
+    for entry in layout::all(&*cx.hq.db, layout::KEYS).await? {
+        let segments: Vec<&str> = entry.key.segments().collect();
+        let [_, user, file] = segments[..] else { continue };
+        let text = String::from_utf8_lossy(&entry.value).into_owned();
+        let fingerprint = match text.parse::<PublicKey>() {
+            Ok(key) => key.fingerprint().to_owned(),
+            Err(error) => format!("(damaged: {error})"),
+        };
+        let name = file.trim_end_matches(".pub").to_owned();
+        rows.push(Row { user: user.to_owned(), name, fingerprint });
+    }
+    Ok(rows)
+}
+
+async fn list(cx: &Context) -> Result<(), Failure> {
+    let rows = rows(cx).await?;
+    if cx.out.json {
+        return cx.out.value(&rows).await;
+    }
+    let cells: Vec<Vec<String>> = rows.into_iter().map(|row| vec![row.user, row.name, row.fingerprint]).collect();
+    cx.out.table(&["USER", "KEY", "FINGERPRINT"], &cells).await
+}
+
+async fn add(cx: &Context, user: UserName, name: Option<KeyName>, mut stdin: Stdin) -> Result<(), Failure> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = stdin.chunk().await {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > KEY_LIMIT {
+            return Err(Failure::new(Exit::Mistake, "this is longer than any public key"));
+        }
+    }
+    let text = String::from_utf8(bytes).map_err(|_| Failure::new(Exit::Mistake, "a public key is one line of text"))?;
+    let key: PublicKey = text.trim().parse().map_err(|error| Failure::of(Exit::Mistake, &error))?;
+    let fingerprint = key.fingerprint().to_owned();
+    if let Some(row) = rows(cx).await?.into_iter().find(|row| row.fingerprint == fingerprint) {
+        let message = format!("this key is known already: {} of {}", row.name, row.user);
+        return if row.user == user.as_str() {
+            cx.out.note(&message).await
+        } else {
+            Err(Failure::new(Exit::Refused, message))
+        };
+    }
+    let name = match name {
+        Some(name) => name,
+        None => key_name(&text),
+    };
+    let path = layout::public_key(&user, &name);
+    let line = format!("{}\n", key.as_str());
+    match cx.hq.db.put(&path, line.as_bytes(), Guard::Absent, None).await {
+        Err(crate::db::DbError::Changed { .. }) => {
+            let message = format!("{user} has another key called `{name}`; give this one a name: keys add {user} NAME");
+            return Err(Failure::new(Exit::Refused, message));
+        }
+        other => other.map(drop)?,
+    }
+    cx.out.note(&format!("added {name} of {user}: {fingerprint}")).await
+}
+
+/// The key's comment as a name, or `key`.
+fn key_name(text: &str) -> KeyName {
+    let comment = text.split_whitespace().nth(2).unwrap_or("key");
+    comment.parse().unwrap_or_else(|_| "key".parse().expect("`key` is a key name"))
+}
+
+async fn remove(cx: &Context, user: &UserName, name: Option<KeyName>) -> Result<(), Failure> {
+    let known = rows(cx).await?;
+    let gone: Vec<&Row> = known
+        .iter()
+        .filter(|row| row.user == user.as_str() && name.as_ref().is_none_or(|name| row.name == name.as_str()))
+        .collect();
+    if gone.is_empty() {
+        return Err(Failure::new(Exit::Mistake, format!("{user} has no such key; `keys` lists them")));
+    }
+    for row in gone {
+        let name: KeyName = row.name.parse()?;
+        cx.hq.db.delete(&layout::public_key(user, &name), Guard::Any).await?;
+        cx.out.note(&format!("removed {name} of {user}")).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! Printing for people: aligned tables, colours where a terminal shows them.
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use super::failure::{Failure, hung_up};
+use crate::hq::door::{Frame, Terminal};
+
+/// Where a command prints to.
+#[derive(Clone)]
+pub struct Out {
+    frames: mpsc::Sender<Frame>,
+    terminal: Option<Terminal>,
+    /// Listings come as JSON.
+    pub json: bool,
+}
+
+impl Out {
+    /// Printing into these frames; a terminal gets colours.
+    pub fn new(frames: mpsc::Sender<Frame>, terminal: Option<Terminal>, json: bool) -> Self {
+        Self { frames, terminal, json }
+    }
+
+    /// Whether colours mean something to the reader.
+    pub fn coloured(&self) -> bool {
+        self.terminal.as_ref().is_some_and(|terminal| terminal.term != "dumb" && !terminal.term.is_empty())
+    }
+
+    /// Whether a person looks at a terminal.
+    pub fn is_terminal(&self) -> bool {
+        self.terminal.is_some()
+    }
+
+    /// The reader's width in characters.
+    pub fn width(&self) -> usize {
+        let columns = self.terminal.as_ref().map_or(0, |terminal| terminal.columns);
+        if columns == 0 { 80 } else { columns.into() }
+    }
+
+    /// Bytes of data, as they are.
+    ///
+    /// # Errors
+    /// When the reader is gone.
+    pub async fn data(&self, bytes: impl Into<Bytes>) -> Result<(), Failure> {
+        self.frames.send(Frame::Stdout(bytes.into())).await.map_err(|_| hung_up())
+    }
+
+    /// Bytes beside the data.
+    ///
+    /// # Errors
+    /// When the reader is gone.
+    pub async fn aside(&self, bytes: impl Into<Bytes>) -> Result<(), Failure> {
+        self.frames.send(Frame::Stderr(bytes.into())).await.map_err(|_| hung_up())
+    }
+
+    /// One line of data.
+    ///
+    /// # Errors
+    /// When the reader is gone.
+    pub async fn line(&self, text: &str) -> Result<(), Failure> {
+        self.data(self.ended(text)).await
+    }
+
+    /// One line beside the data: what happens, what to do next.
+    ///
+    /// # Errors
+    /// When the reader is gone.
+    pub async fn note(&self, text: &str) -> Result<(), Failure> {
+        self.aside(self.ended(text)).await
+    }
+
+    /// A raw terminal needs the carriage return that nobody adds for it.
+    fn ended(&self, text: &str) -> String {
+        if self.terminal.is_some() { format!("{}\r\n", text.replace('\n', "\r\n")) } else { format!("{text}\n") }
+    }
+
+    /// A value as JSON.
+    ///
+    /// # Errors
+    /// When the reader is gone.
+    pub async fn value<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
+        let text = serde_json::to_string_pretty(value).expect("listings have string keys and serialise");
+        self.line(&text).await
+    }
+
+    /// A table with a header; columns as wide as their widest cell.
+    ///
+    /// # Errors
+    /// When the reader is gone.
+    pub async fn table(&self, header: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> {
+        self.line(&table(header, rows, self.coloured())).await
+    }
+}
+
+/// The text of a table without its last newline.
+pub fn table(header: &[&str], rows: &[Vec<String>], coloured: bool) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([header[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let line = |cells: Vec<&str>| {
+        let mut text = String::new();
+        for (cell, width) in cells.iter().zip(&widths) {
+            text.push_str(&format!("{cell:<width$}  "));
+        }
+        text.trim_end().to_owned()
+    };
+    let head = line(header.to_vec());
+    let mut text = if coloured { format!("\x1b[2m{head}\x1b[0m") } else { head };
+    for row in rows {
+        text.push('\n');
+        text.push_str(&line(row.iter().map(String::as_str).collect()));
+    }
+    text
+}
+
+/// The colour of the n-th name, as a prefix and suffix.
+pub fn colour(n: usize) -> (String, &'static str) {
+    const COLOURS: [u8; 6] = [36, 33, 32, 35, 34, 31];
+    (format!("\x1b[{}m", COLOURS[n % COLOURS.len()]), "\x1b[0m")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell_and_lines_have_no_trailing_blanks() {
+        let rows = vec![vec!["a".to_owned(), "1".to_owned()], vec!["longer".to_owned(), String::new()]];
+        assert_eq!(table(&["NODE", "N"], &rows, false), "NODE    N\na       1\nlonger");
+    }
+}

@@ -1,0 +1,120 @@
+//! `ps [STACK]`
+
+use serde::Serialize;
+
+use super::context::Context;
+use super::failure::Failure;
+use crate::docker::{Container, State};
+use crate::launch::label;
+use crate::names::StackName;
+
+/// List what runs
+#[derive(Debug, clap::Args)]
+pub struct Ps {
+    /// One stack; all without
+    stack: Option<String>,
+}
+
+/// A container as listings show it.
+#[derive(Debug, Serialize)]
+struct Row {
+    stack: String,
+    node: String,
+    container: String,
+    release: String,
+    state: &'static str,
+    code: Option<i64>,
+    address: Option<String>,
+    seconds: i64,
+}
+
+impl Ps {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// When the stack does not exist or docker does not answer.
+    pub async fn run(self, cx: &Context) -> Result<(), Failure> {
+        let words: Vec<String> = self.stack.into_iter().collect();
+        let stack = match (&words[..], &cx.stack) {
+            ([], None) => None,
+            _ => Some(cx.only_stack(&words).await?),
+        };
+        let rows = rows(cx, stack.as_ref()).await?;
+        if cx.out.json {
+            return cx.out.value(&rows).await;
+        }
+        if let (Some(stack), []) = (&stack, &rows[..]) {
+            cx.hq.current(stack).await?;
+        }
+        let coloured = cx.out.coloured();
+        let mut last = String::new();
+        let cells: Vec<Vec<String>> = rows
+            .into_iter()
+            .map(|row| {
+                let first = if row.stack == last { String::new() } else { row.stack.clone() };
+                last = row.stack;
+                let state = row.code.map_or_else(|| row.state.to_owned(), |code| format!("{} ({code})", row.state));
+                let dot = dot(row.state, coloured);
+                vec![first, row.node, row.release, format!("{dot}{state}"), age(row.seconds), row.container]
+            })
+            .collect();
+        cx.out.table(&["STACK", "NODE", "RELEASE", "STATE", "AGE", "CONTAINER"], &cells).await
+    }
+}
+
+async fn rows(cx: &Context, stack: Option<&StackName>) -> Result<Vec<Row>, Failure> {
+    let own = format!("{}={}", label::HQ, cx.hq.launcher.identity.id);
+    let now = cx.hq.clock.now().as_second();
+    let mut rows: Vec<Row> = cx
+        .hq
+        .engine()
+        .containers(&own)
+        .await?
+        .iter()
+        .map(|container| row(container, now))
+        .filter(|row| stack.is_none_or(|stack| row.stack == stack.as_str()))
+        .collect();
+    rows.sort_by(|a, b| (&a.stack, &a.node, &a.container).cmp(&(&b.stack, &b.node, &b.container)));
+    Ok(rows)
+}
+
+fn row(container: &Container, now: i64) -> Row {
+    let label = |name: &str| container.labels.get(name).cloned().unwrap_or_default();
+    let (state, code) = match container.state {
+        State::Created => ("created", None),
+        State::Running => ("running", None),
+        State::Restarting => ("restarting", None),
+        State::Paused => ("paused", None),
+        State::Exited(code) => ("exited", Some(code)),
+        State::Dead => ("dead", None),
+    };
+    Row {
+        stack: label(label::STACK),
+        node: label(label::NODE),
+        container: container.name.to_string(),
+        release: label(label::RELEASE),
+        state,
+        code,
+        address: container.labels.get(label::ADDRESS).cloned(),
+        seconds: now - container.created,
+    }
+}
+
+/// A mark before the state; its shape says the same as its colour.
+fn dot(state: &str, coloured: bool) -> &'static str {
+    match (state == "running", coloured) {
+        (true, true) => "\x1b[32m●\x1b[0m ",
+        (false, true) => "\x1b[31m○\x1b[0m ",
+        (_, false) => "",
+    }
+}
+
+/// How long ago, in one unit.
+pub fn age(seconds: i64) -> String {
+    match seconds.max(0) {
+        s @ 0..60 => format!("{s}s"),
+        s @ 60..3600 => format!("{}m", s / 60),
+        s @ 3600..86_400 => format!("{}h", s / 3600),
+        s => format!("{}d", s / 86_400),
+    }
+}

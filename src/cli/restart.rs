@@ -1,0 +1,36 @@
+//! `restart STACK[/NODE] …`
+
+use std::collections::BTreeSet;
+
+use super::context::Context;
+use super::failure::Failure;
+use crate::hq::HqError;
+use crate::hq::progress::{detail, phase};
+
+/// Replace containers by new ones without dropping a request
+#[derive(Debug, clap::Args)]
+pub struct Restart {
+    /// STACK or STACK/NODE; services only when named
+    target: Option<String>,
+}
+
+impl Restart {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// When new containers do not come up; then the old ones run on.
+    pub async fn run(self, cx: &Context) -> Result<(), Failure> {
+        let words: Vec<String> = self.target.into_iter().collect();
+        let (target, _) = cx.target(&words).await?;
+        let (hq, caller) = (cx.hq.clone(), cx.caller.clone());
+        cx.reporting(|say| async move {
+            let _turn = Context::turn(&hq, &target.stack, &caller, "restart", &say).await;
+            say.line(phase(&format!("Restarting {}", words.first().map_or(target.stack.as_str(), String::as_str))));
+            let nodes: BTreeSet<_> = target.node.into_iter().collect();
+            hq.restart(&target.stack, &nodes, &|line| say.line(line)).await?;
+            say.line(detail("done"));
+            Ok::<_, HqError>(())
+        })
+        .await
+    }
+}

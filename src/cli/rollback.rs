@@ -1,0 +1,34 @@
+//! `rollback STACK [N]`
+
+use super::context::Context;
+use super::failure::{Exit, Failure};
+use crate::names::ReleaseNumber;
+
+/// Bring code and variables of a kept release back
+#[derive(Debug, clap::Args)]
+pub struct Rollback {
+    /// [STACK] [N]; without N the release before the current one
+    words: Vec<String>,
+}
+
+impl Rollback {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// When the release is not kept or does not come up; then the current one serves on.
+    pub async fn run(self, cx: &Context) -> Result<(), Failure> {
+        let number: Option<ReleaseNumber> = self.words.last().and_then(|word| word.parse().ok());
+        let words = &self.words[..self.words.len() - usize::from(number.is_some())];
+        let stack = cx.only_stack(words).await?;
+        if cx.hq.releases(&stack).await?.len() < 2 && number.is_none() {
+            return Err(Failure::new(Exit::Mistake, format!("`{stack}` has no earlier release")));
+        }
+        let (hq, caller) = (cx.hq.clone(), cx.caller.clone());
+        cx.reporting(|say| async move {
+            let _turn = Context::turn(&hq, &stack, &caller, "rollback", &say).await;
+            hq.rollback(&stack, number, &caller.user, &|line| say.line(line)).await
+        })
+        .await
+        .map(drop)
+    }
+}

@@ -1,0 +1,116 @@
+//! `run STACK[/NODE] CMD …`
+
+use futures_util::StreamExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::context::Context;
+use super::failure::{Exit, Failure};
+use crate::docker::{Attached, Output};
+use crate::hq::door::{IoEvent, Stdin, Terminal};
+use crate::hq::oneoff::OneOff;
+use crate::names::ContainerName;
+use crate::units::Millis;
+
+/// Run a command once in a new container of a stack
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    /// [STACK[/NODE]] CMD …; a shell without CMD
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<String>,
+}
+
+/// The caller's streams.
+pub struct Streams {
+    /// Standard input.
+    pub stdin: Stdin,
+    /// Its terminal.
+    pub terminal: Option<Terminal>,
+    /// Window sizes and signals.
+    pub events: mpsc::Receiver<IoEvent>,
+    /// Cancelled when the caller hangs up.
+    pub hung_up: CancellationToken,
+}
+
+/// What a shell is where none is named: bash where the image has it.
+const SHELL: &str = "if command -v bash >/dev/null; then exec bash; else exec sh; fi";
+/// How long a command whose caller is gone may finish.
+const GRACE: Millis = Millis::seconds(5);
+
+impl Run {
+    /// Runs the command and gives its exit code.
+    ///
+    /// # Errors
+    /// When the stack was never deployed or the container cannot be made.
+    pub async fn run(self, cx: &Context, streams: Streams) -> Result<u8, Failure> {
+        let (target, rest) = cx.target(&self.words).await?;
+        let rest = rest.strip_prefix(&["--".to_owned()][..]).unwrap_or(rest);
+        let words = match rest {
+            [] => vec!["/bin/sh".to_owned(), "-c".to_owned(), SHELL.to_owned()],
+            [text] if text.contains(char::is_whitespace) => {
+                vec!["/bin/sh".to_owned(), "-c".to_owned(), text.clone()]
+            }
+            words => words.to_vec(),
+        };
+        let tty = streams.terminal.is_some();
+        let one_off = OneOff { stack: target.stack, node: target.node, words, tty };
+        let name = cx.hq.prepare_one_off(one_off).await?;
+        let ended = attached(cx, &name, streams).await;
+        // The container goes whatever became of the caller.
+        let removed = cx.hq.engine().remove(&name).await;
+        let code = ended?;
+        removed?;
+        Ok(code)
+    }
+}
+
+async fn attached(cx: &Context, name: &ContainerName, streams: Streams) -> Result<u8, Failure> {
+    let engine = cx.hq.engine();
+    let Streams { stdin, terminal, mut events, hung_up } = streams;
+    let Attached { mut output, input } = engine.attach(name).await?;
+    engine.start(name).await?;
+    let tty = terminal.is_some();
+    if let Some(terminal) = terminal.filter(|terminal| terminal.columns > 0) {
+        // A terminal of unknown size is better than no command.
+        let _ = engine.resize(name, terminal.columns, terminal.rows).await;
+    }
+    let feeding = tokio::spawn(feed(stdin, input));
+    let mut listening = true;
+    loop {
+        tokio::select! {
+            chunk = output.next() => match chunk {
+                Some(Ok(Output::Stdout(bytes))) => cx.out.data(bytes).await?,
+                Some(Ok(Output::Stderr(bytes))) => cx.out.aside(bytes).await?,
+                Some(Err(error)) => return Err(error.into()),
+                None => break,
+            },
+            event = events.recv(), if listening => match event {
+                Some(IoEvent::Resize { columns, rows }) => drop(engine.resize(name, columns, rows).await),
+                // The terminal inside the container sees the key itself.
+                Some(IoEvent::Interrupt) if tty => {}
+                Some(IoEvent::Interrupt) => engine.signal(name, "SIGINT").await?,
+                Some(IoEvent::Signal(signal)) => engine.signal(name, &format!("SIG{signal}")).await?,
+                None => listening = false,
+            },
+            () = hung_up.cancelled() => {
+                engine.stop(name, GRACE).await?;
+                return Err(super::failure::hung_up());
+            }
+        }
+    }
+    feeding.abort();
+    let code = engine.wait(name).await?;
+    u8::try_from(code).map_err(|_| Failure::new(Exit::Bug, format!("the exit code {code} is none")))
+}
+
+/// Hands standard input on, and its end.
+async fn feed(mut stdin: Stdin, mut input: std::pin::Pin<Box<dyn AsyncWrite + Send>>) {
+    while let Some(chunk) = stdin.chunk().await {
+        if input.write_all(&chunk).await.is_err() {
+            return;
+        }
+    }
+    // A command that has ended already needs no end of input.
+    let _ = input.shutdown().await;
+}

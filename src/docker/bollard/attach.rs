@@ -1,0 +1,169 @@
+//! Attaching to a container, byte for byte.
+//!
+//! Bollard guesses from a chunk's first byte whether the engine frames the stream, which garbles terminals that print
+//! a control character there, and it keeps whole frames in memory. Here the container's own settings decide, and a
+//! frame passes through in whatever pieces it arrives.
+
+use std::time::Duration;
+
+use bollard::query_parameters::InspectContainerOptions;
+use futures_util::StreamExt;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::timeout;
+
+use super::{Docker, Subject};
+use crate::docker::{Attached, EngineError, Output};
+use crate::names::ContainerName;
+
+/// The engine hands the connection over within this time.
+const HANDOVER: Duration = Duration::from_secs(20);
+
+/// An answer's head is never longer, of an engine that is sane.
+const HEAD: u64 = 16 * 1024;
+
+/// Output is handed on in pieces of at most this size.
+const CHUNK: usize = 32 * 1024;
+
+impl Docker {
+    pub(super) async fn attach_container(&self, name: &ContainerName) -> Result<Attached, EngineError> {
+        let subject = Subject::container("attach to", name);
+        let options = None::<InspectContainerOptions>;
+        let container = self.call(&subject, self.client()?.inspect_container(name.as_str(), options)).await?;
+        let terminal = container.config.and_then(|config| config.tty).unwrap_or_default();
+        let (reader, input) = match timeout(HANDOVER, self.hijack(&subject, name)).await {
+            Ok(streams) => streams?,
+            Err(elapsed) => return Err(self.unreachable(elapsed)),
+        };
+        let docker = self.clone();
+        let framed = Framed { reader, frame: (!terminal).then_some(Frame::Ended) };
+        let chunks = futures_util::stream::try_unfold(framed, |mut framed| async {
+            Ok(framed.next().await?.map(|output| (output, framed)))
+        });
+        let output = chunks.map(move |item| item.map_err(|error: std::io::Error| docker.unreachable(error))).boxed();
+        Ok(Attached { output, input: Box::pin(input) })
+    }
+
+    /// Asks for the container's streams on a connection of their own.
+    async fn hijack(
+        &self,
+        subject: &Subject<'_>,
+        name: &ContainerName,
+    ) -> Result<(BufReader<OwnedReadHalf>, OwnedWriteHalf), EngineError> {
+        let lost = |error: std::io::Error| self.unreachable(error);
+        let (reader, mut writer) = UnixStream::connect(&self.socket).await.map_err(lost)?.into_split();
+        let request = format!(
+            "POST /containers/{name}/attach?stream=1&stdin=1&stdout=1&stderr=1 HTTP/1.1\r\nHost: docker\r\n\
+             Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n"
+        );
+        writer.write_all(request.as_bytes()).await.map_err(lost)?;
+        let mut reader = BufReader::with_capacity(CHUNK, reader);
+        let status = head(&mut reader).await.map_err(lost)?;
+        if matches!(status, 101 | 200) {
+            return Ok((reader, writer));
+        }
+        let message = format!("the engine answered with status {status}");
+        Err(match status {
+            404 => EngineError::NotFound { what: subject.what() },
+            409 => EngineError::Conflict { message },
+            _ => EngineError::Refused { doing: subject.doing(), message },
+        })
+    }
+}
+
+/// Reads an answer up to its empty line and gives its status.
+async fn head(reader: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<u16> {
+    let odd = || std::io::Error::new(std::io::ErrorKind::InvalidData, "its answer is not HTTP");
+    let mut reader = reader.take(HEAD);
+    let mut line = String::new();
+    reader.read_line(&mut line).await?;
+    let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(odd)?;
+    while !matches!(line.as_str(), "\r\n" | "\n") {
+        line.clear();
+        if reader.read_line(&mut line).await? == 0 {
+            return Err(odd());
+        }
+    }
+    Ok(status)
+}
+
+/// The engine's output: raw for a terminal (no frame), else in frames of one stream each.
+struct Framed<R> {
+    reader: R,
+    frame: Option<Frame>,
+}
+
+/// How far the current frame is read.
+#[derive(Clone, Copy)]
+enum Frame {
+    Ended,
+    Open { stderr: bool, left: usize },
+}
+
+impl<R: AsyncBufRead + Unpin> Framed<R> {
+    /// The next piece of output; `None` when the container's streams have ended.
+    async fn next(&mut self) -> std::io::Result<Option<Output>> {
+        while let Some(Frame::Ended | Frame::Open { left: 0, .. }) = self.frame {
+            if self.reader.fill_buf().await?.is_empty() {
+                return Ok(None);
+            }
+            // One byte for the stream, three of nothing, four for the length.
+            let mut header = [0; 8];
+            self.reader.read_exact(&mut header).await?;
+            let [stream, _, _, _, length @ ..] = header;
+            self.frame = Some(Frame::Open { stderr: stream == 2, left: u32::from_be_bytes(length) as usize });
+        }
+        let available = self.reader.fill_buf().await?;
+        if available.is_empty() {
+            return Ok(None);
+        }
+        let (bytes, stderr) = match &mut self.frame {
+            Some(Frame::Open { stderr, left }) => {
+                let taken = available.len().min(*left);
+                *left -= taken;
+                (available[..taken].to_vec(), *stderr)
+            }
+            Some(Frame::Ended) | None => (available.to_vec(), false),
+        };
+        self.reader.consume(bytes.len());
+        Ok(Some(if stderr { Output::Stderr(bytes) } else { Output::Stdout(bytes) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn check(capacity: usize, framed: bool, bytes: &[u8], expected: &[Output]) {
+        let reader = BufReader::with_capacity(capacity, bytes);
+        let mut framed = Framed { reader, frame: framed.then_some(Frame::Ended) };
+        let mut outputs = Vec::new();
+        while let Some(output) = framed.next().await.unwrap() {
+            outputs.push(output);
+        }
+        assert_eq!(outputs, expected);
+    }
+
+    #[tokio::test]
+    async fn frames_come_apart_into_their_streams_in_any_pieces() {
+        let out = |text: &str| Output::Stdout(text.into());
+        let err = |text: &str| Output::Stderr(text.into());
+        let bytes = b"\x01\0\0\0\0\0\0\x03abc\x02\0\0\0\0\0\0\x02de\x01\0\0\0\0\0\0\0";
+        check(64, true, bytes, &[out("abc"), err("de")]).await;
+        check(2, true, bytes, &[out("ab"), out("c"), err("de")]).await;
+        check(64, true, b"", &[]).await;
+    }
+
+    #[tokio::test]
+    async fn a_terminal_may_print_what_looks_like_a_frame() {
+        check(64, false, b"\x01\0\0\0", &[Output::Stdout(b"\x01\0\0\0".to_vec())]).await;
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_not_http_is_an_error() {
+        assert_eq!(head(&mut &b"HTTP/1.1 101 UPGRADED\r\nUpgrade: tcp\r\n\r\nrest"[..]).await.unwrap(), 101);
+        assert!(head(&mut &b"nonsense\r\n\r\n"[..]).await.is_err());
+        assert!(head(&mut &b"HTTP/1.1 101 UPGRADED\r\n"[..]).await.is_err());
+    }
+}

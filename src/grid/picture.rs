@@ -1,0 +1,375 @@
+//! The grid as a drawing for a terminal: a column for each server, its containers stacked from the ground, heights by
+//! memory.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::{Grid, Slice};
+use crate::names::{NodeName, ServerName, StackName};
+use crate::units::Megabytes;
+
+/// Whether the picture has colours. Every meaning is in the text as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paint {
+    /// Text only.
+    Plain,
+    /// ANSI colours, one for each stack.
+    Colour,
+}
+
+/// Columns narrower than this do not hold a container's name.
+const NARROWEST: usize = 26;
+const WIDEST: usize = 40;
+/// Blanks between two columns.
+const GAP: usize = 2;
+/// Lines of the column with the most memory, or the most promised.
+const TALLEST: u64 = 20;
+/// A line of text and the line that parts it from the next.
+const SHORTEST: u64 = 2;
+
+/// With more containers than this on a server, those of one node are drawn as one box.
+const MANY: usize = 12;
+/// With more boxes than this, the smallest share one.
+const TOO_MANY: usize = 24;
+
+/// Backgrounds that white text is readable on, in light and dark terminals alike.
+const BACKGROUNDS: [u8; 8] = [25, 29, 54, 61, 89, 94, 130, 24];
+
+/// Draws the grid for a terminal `width` characters wide, servers by name, in several rows where they need to be.
+///
+/// A container too small for its share of the height still gets a line, so a column may grow beyond its share.
+pub fn draw(grid: &Grid, width: usize, paint: Paint) -> String {
+    if grid.slices.is_empty() {
+        return "no servers in the grid\n".into();
+    }
+    let slices: Vec<(&ServerName, &Slice)> = grid.slices.iter().collect();
+    let per_row = ((width + GAP) / (NARROWEST + GAP)).clamp(1, slices.len());
+    let column_width = ((width + GAP) / per_row).saturating_sub(GAP).clamp(NARROWEST, WIDEST);
+    let largest = slices.iter().map(|(_, slice)| slice.size.max(slice.used()).0).max().unwrap_or(1).max(1);
+
+    let mut picture = String::new();
+    for row in slices.chunks(per_row) {
+        let columns = row.iter().map(|(server, slice)| Column { server, slice, largest, width: column_width, paint });
+        picture.push_str(&side_by_side(&columns.map(|column| column.lines()).collect::<Vec<_>>(), column_width));
+        picture.push('\n');
+    }
+    picture.push_str(&total(grid));
+    picture
+}
+
+fn total(grid: &Grid) -> String {
+    let servers = match grid.slices.len() {
+        1 => "1 server".to_owned(),
+        count => format!("{count} servers"),
+    };
+    let containers = match grid.slices.values().map(|slice| slice.blocks.len()).sum() {
+        1_usize => "1 container".to_owned(),
+        count => format!("{count} containers"),
+    };
+    let (size, used, free) = (amount(grid.size()), amount(grid.used()), amount(grid.free()));
+    format!("{servers}, {containers}: {size} in all, {used} used, {free} free\n")
+}
+
+/// Columns with their feet on one line.
+fn side_by_side(columns: &[Vec<String>], width: usize) -> String {
+    let height = columns.iter().map(Vec::len).max().unwrap_or(0);
+    let mut text = String::new();
+    for line in 0..height {
+        let cell = |column: &Vec<String>| {
+            let above = height - column.len();
+            line.checked_sub(above).map_or_else(|| " ".repeat(width), |line| column[line].clone())
+        };
+        let cells: Vec<String> = columns.iter().map(cell).collect();
+        text.push_str(cells.join(&" ".repeat(GAP)).trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// What stands in a column.
+struct Pile {
+    label: String,
+    size: Megabytes,
+    /// Whose colour it has; several stacks' have none.
+    stack: Option<StackName>,
+}
+
+/// The containers of a slice as boxes, few enough to look at.
+fn piles(slice: &Slice) -> Vec<Pile> {
+    let each = slice.blocks.iter().map(|(name, block)| Pile {
+        label: name.to_string(),
+        size: block.size,
+        stack: Some(block.stack.clone()),
+    });
+    let mut piles: Vec<Pile> = if slice.blocks.len() <= MANY { each.collect() } else { by_node(slice) };
+    if piles.len() > TOO_MANY {
+        // A stable sort: among equals the first names stay.
+        piles.sort_by_key(|pile| std::cmp::Reverse(pile.size));
+        let rest = piles.split_off(TOO_MANY - 1);
+        piles.sort_by(|one, other| one.label.cmp(&other.label));
+        let size = Megabytes(rest.iter().map(|pile| pile.size.0).sum());
+        piles.push(Pile { label: format!("and {} more", rest.len()), size, stack: None });
+    }
+    piles
+}
+
+fn by_node(slice: &Slice) -> Vec<Pile> {
+    let mut nodes: BTreeMap<(&StackName, &NodeName), (usize, u64)> = BTreeMap::new();
+    for block in slice.blocks.values() {
+        let (count, size) = nodes.entry((&block.stack, &block.node)).or_default();
+        *count += 1;
+        *size += block.size.0;
+    }
+    let pile = |((stack, node), (count, size)): ((&StackName, &NodeName), (usize, u64))| Pile {
+        label: if count == 1 { format!("{stack}.{node}") } else { format!("{stack}.{node} ×{count}") },
+        size: Megabytes(size),
+        stack: Some(stack.clone()),
+    };
+    nodes.into_iter().map(pile).collect()
+}
+
+/// One server's drawing; every line is `width` characters wide.
+struct Column<'a> {
+    server: &'a ServerName,
+    slice: &'a Slice,
+    largest: u64,
+    width: usize,
+    paint: Paint,
+}
+
+impl Column<'_> {
+    fn lines(&self) -> Vec<String> {
+        let piles = piles(self.slice);
+        let heights: Vec<u64> = piles.iter().map(|pile| self.height(pile.size).max(SHORTEST)).collect();
+        let taken: u64 = heights.iter().sum();
+        let free = match self.slice.free() {
+            Megabytes(0) => 0,
+            _ => self.height(self.slice.size).saturating_sub(taken).max(SHORTEST),
+        };
+        let mut lines = self.head();
+        let mut edge = ("┌", "┐");
+        if free > 0 {
+            lines.push(self.edge(edge));
+            lines.extend(self.free(free));
+            edge = ("├", "┤");
+        }
+        for (pile, height) in piles.iter().zip(heights) {
+            lines.push(self.edge(edge));
+            lines.extend(self.pile(pile, height));
+            edge = ("├", "┤");
+        }
+        lines.push(self.edge(("└", "┘")));
+        lines.push(self.foot());
+        lines
+    }
+
+    /// Lines for this much memory, the line above it included.
+    fn height(&self, memory: Megabytes) -> u64 {
+        (memory.0 * TALLEST + self.largest / 2) / self.largest
+    }
+
+    fn head(&self) -> Vec<String> {
+        let mut lines = vec![self.framed(" ", self.server.as_str(), &amount(self.slice.size))];
+        if !self.slice.tags.is_empty() {
+            let tags: Vec<String> = self.slice.tags.iter().map(|tag| format!("#{tag}")).collect();
+            lines.push(self.framed(" ", &tags.join(" "), ""));
+        }
+        lines
+    }
+
+    fn foot(&self) -> String {
+        let used = self.slice.used();
+        let share = used.0 * 100 / self.slice.size.0.max(1);
+        let free = format!("{} free", amount(self.slice.free()));
+        self.framed(" ", &format!("{} used, {share} %", amount(used)), &free)
+    }
+
+    fn edge(&self, (left, right): (&str, &str)) -> String {
+        format!("{left}{}{right}", "─".repeat(self.width - 2))
+    }
+
+    fn free(&self, height: u64) -> Vec<String> {
+        let middle = (height - 1) / 2;
+        (0..height - 1)
+            .map(|line| {
+                let text = if line == middle.min(height - 2) { "free" } else { "" };
+                format!("│{text:^width$}│", width = self.width - 2)
+            })
+            .collect()
+    }
+
+    fn pile(&self, pile: &Pile, height: u64) -> Vec<String> {
+        (0..height - 1)
+            .map(|line| match line {
+                0 => self.framed("│", &pile.label, &amount(pile.size)),
+                _ => self.framed("│", "", ""),
+            })
+            .map(|line| self.painted(line, pile.stack.as_ref()))
+            .collect()
+    }
+
+    /// `left … right` between two frames, `left` cut where it is too long.
+    fn framed(&self, frame: &str, left: &str, right: &str) -> String {
+        let room = self.width - 4;
+        let left = cut(left, if right.is_empty() { room } else { room.saturating_sub(right.len() + 1) });
+        let blanks = room.saturating_sub(left.chars().count() + right.len());
+        format!("{frame} {left}{}{right} {frame}", " ".repeat(blanks))
+    }
+
+    /// The inside of a framed line on the stack's colour.
+    fn painted(&self, line: String, stack: Option<&StackName>) -> String {
+        let inside = line.strip_prefix('│').and_then(|line| line.strip_suffix('│'));
+        match (self.paint, stack, inside) {
+            (Paint::Colour, Some(stack), Some(inside)) => {
+                format!("│\x1b[38;5;231;48;5;{}m{inside}\x1b[0m│", background(stack))
+            }
+            (Paint::Plain | Paint::Colour, _, _) => line,
+        }
+    }
+}
+
+/// The same stack has the same colour every day, whatever else runs (FNV-1a).
+fn background(stack: &StackName) -> u8 {
+    let mixed = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    let hash = stack.as_str().bytes().fold(0x811c_9dc5, mixed);
+    BACKGROUNDS[hash as usize % BACKGROUNDS.len()]
+}
+
+/// `text` in at most `room` characters.
+fn cut(text: &str, room: usize) -> String {
+    if text.chars().count() <= room {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(room.saturating_sub(1)).collect();
+    short.push('…');
+    short
+}
+
+/// Memory as people say it: `512mb`, `1.5gb`.
+fn amount(memory: Megabytes) -> String {
+    let mut text = String::new();
+    let written = match memory.0 {
+        megabytes if megabytes < 1024 => write!(text, "{megabytes}mb"),
+        megabytes => {
+            let tenths = (megabytes * 10 + 512) / 1024;
+            if tenths % 10 == 0 {
+                write!(text, "{}gb", tenths / 10)
+            } else {
+                write!(text, "{}.{}gb", tenths / 10, tenths % 10)
+            }
+        }
+    };
+    written.expect("a string takes everything");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grid::Block;
+
+    fn slice(size: u64, blocks: &[(&str, u64)]) -> Slice {
+        let block = |name: &str, size| Block {
+            size: Megabytes(size),
+            stack: name.split('.').next().unwrap().parse().unwrap(),
+            node: name.split('.').nth(1).unwrap().parse().unwrap(),
+        };
+        let blocks = blocks.iter().map(|(name, size)| (name.parse().unwrap(), block(name, *size))).collect();
+        Slice { blocks, ..Slice::new(Megabytes(size)) }
+    }
+
+    fn grid() -> Grid {
+        let mut hq = slice(4096, &[("blog.web.12.1", 512), ("blog.web.12.2", 512), ("shop.mongo.1.1", 1536)]);
+        hq.tags = ["eu".to_owned(), "ssd".to_owned()].into();
+        let small = slice(2048, &[("a-long-stack-name.worker.1.1", 1024)]);
+        let full = slice(1024, &[("blog.web.12.3", 1024)]);
+        let slices = [("full", full), ("hq", hq), ("small", small)];
+        Grid { slices: slices.into_iter().map(|(name, slice)| (name.parse().unwrap(), slice)).collect() }
+    }
+
+    const GOLDEN: &str = "
+                                    hq                       4gb
+                                    #eu #ssd
+                                  ┌──────────────────────────────┐
+                                  │                              │
+                                  │                              │
+                                  │             free             │
+                                  │                              │
+                                  │                              │
+                                  ├──────────────────────────────┤
+                                  │ blog.web.12.1          512mb │
+                                  │                              │
+                                  ├──────────────────────────────┤    small                    2gb
+                                  │ blog.web.12.2          512mb │  ┌──────────────────────────────┐
+                                  │                              │  │                              │
+                                  ├──────────────────────────────┤  │                              │
+                                  │ shop.mongo.1.1         1.5gb │  │             free             │
+  full                     1gb    │                              │  │                              │
+┌──────────────────────────────┐  │                              │  ├──────────────────────────────┤
+│ blog.web.12.3            1gb │  │                              │  │ a-long-stack-name.worke… 1gb │
+│                              │  │                              │  │                              │
+│                              │  │                              │  │                              │
+│                              │  │                              │  │                              │
+└──────────────────────────────┘  └──────────────────────────────┘  └──────────────────────────────┘
+  1gb used, 100 %     0mb free      2.5gb used, 62 %  1.5gb free      1gb used, 50 %      1gb free
+
+3 servers, 5 containers: 7gb in all, 4.5gb used, 2.5gb free
+";
+
+    #[test]
+    fn servers_stand_side_by_side_with_their_containers_to_scale() {
+        let picture = draw(&grid(), 100, Paint::Plain);
+        assert_eq!(format!("\n{picture}"), GOLDEN, "the picture is now\n{picture}");
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal() {
+        for width in NARROWEST..200 {
+            for line in draw(&grid(), width, Paint::Plain).lines().filter(|line| !line.contains("servers")) {
+                assert!(line.chars().count() <= width, "{width}: {line}");
+            }
+        }
+        assert!(draw(&grid(), 1, Paint::Plain).contains("blog.web.12.1"));
+    }
+
+    #[test]
+    fn colours_only_add_to_the_text() {
+        let mut stripped = String::new();
+        let coloured = draw(&grid(), 100, Paint::Colour);
+        for part in coloured.split('\x1b') {
+            stripped.push_str(if stripped.is_empty() { part } else { part.split_once('m').unwrap().1 });
+        }
+        assert_ne!(coloured, stripped);
+        assert_eq!(stripped, draw(&grid(), 100, Paint::Plain));
+    }
+
+    fn crowd(stacks: usize, copies: usize) -> Grid {
+        let names: Vec<String> =
+            (0..stacks).flat_map(|stack| (0..copies).map(move |copy| format!("s{stack:03}.web.1.{copy}"))).collect();
+        let blocks: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), 64)).collect();
+        Grid { slices: [("hq".parse().unwrap(), slice(1024, &blocks))].into() }
+    }
+
+    #[test]
+    fn a_crowd_is_drawn_by_node_and_stays_on_the_screen() {
+        let picture = draw(&crowd(5, 4), 80, Paint::Plain);
+        assert!(picture.contains("s004.web ×4") && picture.contains("256mb"), "{picture}");
+        assert!(picture.contains("1.3gb used, 125 %") && picture.contains("0mb free"), "{picture}");
+        let picture = draw(&crowd(300, 1), 80, Paint::Plain);
+        assert!(picture.contains("s022.web") && picture.contains("and 277 more"), "{picture}");
+        assert!(picture.lines().count() < 80, "{picture}");
+    }
+
+    #[test]
+    fn an_empty_grid_says_so() {
+        assert_eq!(draw(&Grid::default(), 80, Paint::Plain), "no servers in the grid\n");
+    }
+
+    #[test]
+    fn amounts_are_short() {
+        for (megabytes, expected) in [(0, "0mb"), (1023, "1023mb"), (1024, "1gb"), (1536, "1.5gb"), (15_870, "15.5gb")]
+        {
+            assert_eq!(amount(Megabytes(megabytes)), expected);
+        }
+    }
+}

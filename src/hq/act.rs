@@ -1,0 +1,367 @@
+//! The one way every operation goes: gather, plan, journal, stage, switch, commit, and retire in the background.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::{Hq, HqError};
+use crate::db::{DbError, Guard, layout};
+use crate::docker::Container;
+use crate::instruction::Instruction;
+use crate::launch::act::Say;
+use crate::launch::address;
+use crate::launch::journal::act::Book;
+use crate::launch::journal::{BranchMove, Operation, Phase};
+use crate::launch::plan::plan;
+use crate::launch::record::Release;
+use crate::launch::world::{World, instance, published};
+use crate::launch::{Plan, Proc, Step, label};
+use crate::names::{NodeName, ReleaseNumber, StackName};
+use crate::router::{StackRoutes, Target};
+
+/// Ports and subnets promised to launches under way, which no container or record shows yet.
+#[derive(Debug, Default)]
+pub struct Reserved {
+    ports: BTreeSet<u16>,
+    subnets: BTreeSet<String>,
+}
+
+/// One operation, ready to be planned.
+pub struct Job {
+    /// Whose.
+    pub stack: StackName,
+    /// A word for people.
+    pub verb: &'static str,
+    /// What is to come about.
+    pub instructions: Vec<Instruction>,
+    /// The release it makes; `None` leaves the current one.
+    pub release: Option<Release>,
+    /// The branch it moves.
+    pub branch: Option<BranchMove>,
+    /// The version the variables get at the commit; `None` leaves them.
+    pub env: Option<u64>,
+    /// Nodes whose containers are all replaced.
+    pub renew: BTreeSet<NodeName>,
+}
+
+/// How long the last part of an operation waits before it is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+impl Hq {
+    /// The journal of a stack, opened once.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub async fn book(&self, stack: &StackName) -> Result<Arc<Book>, DbError> {
+        if let Some(book) = self.books.lock().unwrap_or_else(PoisonError::into_inner).get(stack) {
+            return Ok(book.clone());
+        }
+        let opened = Arc::new(Book::open(self.db.clone(), stack.clone()).await?);
+        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(books.entry(stack.clone()).or_insert(opened).clone())
+    }
+
+    /// Forgets the journal of a stack that is gone.
+    pub fn forget_book(&self, stack: &StackName) {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner).remove(stack);
+    }
+
+    /// The releases that are kept, oldest first. A damaged one is left out with a warning: it must not take the others
+    /// with it.
+    ///
+    /// # Errors
+    /// When the tree cannot be read.
+    pub async fn releases(&self, stack: &StackName) -> Result<Vec<Release>, DbError> {
+        let entries = layout::all(&*self.db, &layout::releases_prefix(stack)).await?;
+        let mut releases: Vec<Release> = entries
+            .iter()
+            .filter_map(|entry| match layout::parse_json(&*self.db, entry) {
+                Ok(release) => Some(release),
+                Err(error) => {
+                    tracing::warn!(%stack, %error, "a release record is damaged");
+                    None
+                }
+            })
+            .collect();
+        releases.sort_by_key(|release| release.number);
+        Ok(releases)
+    }
+
+    /// What should run of a stack.
+    ///
+    /// # Errors
+    /// When it cannot be read or is damaged.
+    pub async fn procs(&self, stack: &StackName) -> Result<Vec<Proc>, DbError> {
+        let entries = layout::all(&*self.db, &layout::proc_prefix(stack)).await?;
+        entries.iter().map(|entry| layout::parse_json(&*self.db, entry)).collect()
+    }
+
+    /// The tables of all stacks.
+    ///
+    /// # Errors
+    /// When one cannot be read or is damaged: a domain's owner must be certain.
+    pub async fn tables(&self) -> Result<Vec<StackRoutes>, DbError> {
+        let entries = layout::all(&*self.db, layout::ROUTES).await?;
+        entries.iter().map(|entry| layout::parse_json(&*self.db, entry)).collect()
+    }
+
+    /// The world of one stack as it is now.
+    ///
+    /// # Errors
+    /// When docker or the tree cannot be read, or no subnet is left.
+    pub async fn world(&self, stack: &StackName, release: ReleaseNumber, env_version: u64) -> Result<World, HqError> {
+        self.gather(stack, release, env_version, &Reserved::default()).await
+    }
+
+    async fn gather(
+        &self,
+        stack: &StackName,
+        release: ReleaseNumber,
+        env_version: u64,
+        reserved: &Reserved,
+    ) -> Result<World, HqError> {
+        let identity = &self.launcher.identity;
+        let (containers, networks, tables, procs, book) = tokio::try_join!(
+            async { self.engine().containers(label::HQ).await.map_err(HqError::from) },
+            async { self.engine().networks(label::HQ).await.map_err(HqError::from) },
+            async { self.tables().await.map_err(HqError::from) },
+            async { self.procs(stack).await.map_err(HqError::from) },
+            async { self.book(stack).await.map_err(HqError::from) },
+        )?;
+        let journal = book.read().await;
+        let going: BTreeSet<_> = journal
+            .retiring
+            .iter()
+            .filter_map(|step| match step {
+                Step::Remove { container, .. } => Some(container),
+                _ => None,
+            })
+            .collect();
+        let name = identity.network(stack);
+        let network = networks.iter().find(|network| network.name == name);
+        let subnet = match network {
+            Some(network) => network.subnet.clone(),
+            None => {
+                let mut taken = reserved.subnets.clone();
+                taken.extend(networks.iter().map(|network| network.subnet.clone()));
+                address::subnet(&self.settings.subnets.to_string(), &taken)
+                    .map_err(crate::launch::plan::PlanError::from)?
+            }
+        };
+        let mut instances: Vec<_> = containers
+            .iter()
+            .filter(|container| !going.contains(&container.name))
+            .filter_map(|container| instance(container, identity, stack))
+            .collect();
+        instances.sort_by(|a, b| (&a.node, a.index).cmp(&(&b.node, b.index)));
+        Ok(World {
+            identity: identity.clone(),
+            stack: stack.clone(),
+            release,
+            env_version,
+            instances,
+            names: containers.iter().map(|container| container.name.clone()).collect(),
+            procs: procs.into_iter().map(|proc| (proc.node.clone(), proc)).collect(),
+            ports_taken: ports_taken(&containers, &tables, reserved),
+            routes: tables.into_iter().find(|table| table.stack == *stack),
+            network_exists: network.is_some(),
+            subnet,
+            ground: self.ground.clone(),
+            sites: self.sites_folder(stack, release),
+        })
+    }
+
+    /// Plans an operation without touching anything.
+    ///
+    /// # Errors
+    /// As [`plan`] and [`Hq::world`].
+    pub async fn dry_run(&self, job: &Job) -> Result<Plan, HqError> {
+        let (release, env_version) = self.numbers(job).await?;
+        let mut world = self.world(&job.stack, release, env_version).await?;
+        world.forget(&job.renew);
+        Ok(plan(&job.instructions, &world)?)
+    }
+
+    /// The release a job ends in and the version of variables its containers get.
+    async fn numbers(&self, job: &Job) -> Result<(ReleaseNumber, u64), HqError> {
+        match &job.release {
+            Some(release) => Ok((release.number, release.env_version)),
+            None => {
+                let releases = self.releases(&job.stack).await?;
+                let last = releases.last().ok_or_else(|| HqError::NeverDeployed(job.stack.clone()))?;
+                Ok((last.number, last.env_version))
+            }
+        }
+    }
+
+    /// Brings an operation about. When it returns an error nothing has changed; when it returns the operation counts,
+    /// whatever happens to HQ. The caller holds the stack's turn.
+    ///
+    /// # Errors
+    /// Why it was refused; everything begun has been taken back.
+    pub async fn operate(self: &Arc<Self>, job: Job, say: Say<'_>) -> Result<Plan, HqError> {
+        let book = self.book(&job.stack).await?;
+        let (release, env_version) = self.numbers(&job).await?;
+        let mut reserved = self.planning.lock().await;
+        let mut world = self.gather(&job.stack, release, env_version, &reserved).await?;
+        world.forget(&job.renew);
+        let plan = plan(&job.instructions, &world)?;
+        let claim = Claim::of(&plan);
+        claim.add(&mut reserved);
+        drop(reserved);
+        for note in &plan.notes {
+            say(&super::progress::detail(note));
+        }
+        let done = self.perform(&book, job, plan, say).await;
+        claim.remove(&mut *self.planning.lock().await);
+        done
+    }
+
+    async fn perform(self: &Arc<Self>, book: &Arc<Book>, job: Job, plan: Plan, say: Say<'_>) -> Result<Plan, HqError> {
+        let operation = Operation {
+            verb: job.verb.to_owned(),
+            pinned: job.release.as_ref().map(|release| release.number),
+            release: job.release,
+            branch: job.branch,
+            plan: plan.clone(),
+            phase: Phase::Before(0),
+            env_version: job.env,
+        };
+        book.write(|journal| journal.active = Some(operation)).await?;
+        let staged = match self.launcher.before_commit(book, say).await {
+            Ok(()) => self.commit(book).await.map_err(HqError::from),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = staged {
+            self.take_back(book, say).await;
+            return Err(error);
+        }
+        self.finish(book, say).await;
+        Ok(plan)
+    }
+
+    /// The instant from which the operation counts.
+    async fn commit(&self, book: &Book) -> Result<(), DbError> {
+        book.write(|journal| {
+            if let Some(active) = &mut journal.active {
+                active.phase = Phase::Committed;
+            }
+        })
+        .await
+    }
+
+    /// Takes an uncommitted operation back. What cannot be taken back now stays in the journal for the next start.
+    pub async fn take_back(&self, book: &Book, say: Say<'_>) {
+        if let Err(error) = self.launcher.take_back(book, say).await {
+            tracing::error!(stack = %book.stack(), %error, "a failed launch could not be taken back; the next start tries again");
+            return;
+        }
+        self.unpin(book).await;
+        if let Err(error) = book.write(|journal| journal.active = None).await {
+            tracing::error!(stack = %book.stack(), %error, "the journal cannot be cleared");
+        }
+    }
+
+    /// Writes a committed operation's records, moves routes and branch, and begins to retire the old. Only forward:
+    /// what fails is tried again until it succeeds.
+    pub async fn finish(self: &Arc<Self>, book: &Arc<Book>, say: Say<'_>) {
+        let mut told = false;
+        while let Err(error) = self.settle(book).await {
+            tracing::error!(stack = %book.stack(), error = ?error, "a committed operation cannot be finished yet");
+            if !told {
+                say(&format!("-----> The release counts, but HQ cannot finish it yet: {error}; trying on"));
+                told = true;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+        let (hq, book) = (self.clone(), book.clone());
+        tokio::spawn(async move {
+            hq.launcher.retire(&book).await;
+            hq.collect(book.stack()).await;
+        });
+    }
+
+    /// One try to write everything a committed operation means. Each part may be done twice.
+    async fn settle(&self, book: &Book) -> Result<(), HqError> {
+        let Some(active) = book.read().await.active else { return Ok(()) };
+        let stack = book.stack();
+        for step in &active.plan.route {
+            if let Step::Route { table } = step {
+                layout::put_json(&*self.db, &layout::routes(stack), table, Guard::Any).await?;
+            }
+            self.launcher.perform(stack, step, &|_| {}).await?;
+        }
+        for proc in active.plan.procs.values() {
+            layout::put_json(&*self.db, &layout::proc(stack, &proc.node), proc, Guard::Any).await?;
+        }
+        for node in &active.plan.ended {
+            self.db.delete(&layout::proc(stack, node), Guard::Any).await?;
+        }
+        if let Some(version) = active.env_version {
+            let env = layout::read_json(&*self.db, &layout::env_version(stack, version)).await?.unwrap_or_default();
+            self.put_env(stack, &env).await?;
+        }
+        if let Some(release) = &active.release {
+            layout::put_json(&*self.db, &layout::release(stack, release.number), release, Guard::Any).await?;
+        }
+        if let Some(branch) = &active.branch {
+            self.move_branch(stack, branch).await?;
+        }
+        book.write(|journal| {
+            if let Some(done) = journal.active.take() {
+                journal.retiring.extend(done.plan.retire);
+            }
+        })
+        .await?;
+        Ok(())
+    }
+}
+
+/// What a plan has been promised until its containers show it.
+struct Claim {
+    ports: BTreeSet<u16>,
+    subnet: Option<String>,
+}
+
+impl Claim {
+    fn of(plan: &Plan) -> Self {
+        let mut claim = Self { ports: BTreeSet::new(), subnet: None };
+        for step in plan.revocable() {
+            match step {
+                Step::Boot { container } => claim.ports.extend(container.published.map(|at| at.port())),
+                Step::Network { subnet, .. } => claim.subnet = Some(subnet.clone()),
+                _ => {}
+            }
+        }
+        claim
+    }
+
+    fn add(&self, reserved: &mut Reserved) {
+        reserved.ports.extend(&self.ports);
+        reserved.subnets.extend(self.subnet.clone());
+    }
+
+    fn remove(&self, reserved: &mut Reserved) {
+        reserved.ports.retain(|port| !self.ports.contains(port));
+        reserved.subnets.retain(|subnet| self.subnet.as_ref() != Some(subnet));
+    }
+}
+
+/// Every port a container, a route or a launch under way has, of all HQs on the engine.
+fn ports_taken(containers: &[Container], tables: &[StackRoutes], reserved: &Reserved) -> BTreeSet<u16> {
+    let mut taken = reserved.ports.clone();
+    taken.extend(containers.iter().filter_map(published).map(|at| at.port()));
+    for node in tables.iter().flat_map(|table| table.nodes.values()) {
+        match &node.target {
+            Target::Peers(peers) => taken.extend(peers.iter().map(|peer| peer.address.port())),
+            Target::Site(_) => {}
+        }
+    }
+    taken
+}
+
+/// A service's fixed address as text, for listings.
+pub fn address_text(address: Option<Ipv4Addr>) -> String {
+    address.map(|address| address.to_string()).unwrap_or_default()
+}

@@ -1,0 +1,323 @@
+//! Checks a commit out, builds its images, compiles it and launches it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Request;
+use crate::build::BuildSettings;
+use crate::build::act::{BuildJob, Built, images};
+use crate::build::plan::plan;
+use crate::db::{Guard, layout};
+use crate::hq::act::Job;
+use crate::hq::progress::{detail, phase, took};
+use crate::hq::{Hq, HqError};
+use crate::instruction::Instruction;
+use crate::instruction::compile::{Context, NodeImage, compile};
+use crate::instruction::tarball::{FORMAT, Manifest, pack};
+use crate::launch::act::Say;
+use crate::launch::journal::{Operation, Phase};
+use crate::launch::record::Release;
+use crate::launch::{Identity, Plan};
+use crate::names::{NodeName, ReleaseNumber, StackName};
+use crate::router::{StackRoutes, Target, check_domains};
+use crate::stack::{Described, describe};
+use crate::stack::{Stack, files};
+
+/// Free space in megabytes below which no launch begins: journals and routes must still fit when images do not.
+const SPARE_MEGABYTES: u64 = 64;
+
+impl Hq {
+    /// Makes a commit live and gives its release. The caller holds the stack's turn. Until the launch begins `cancel`
+    /// ends it; from then on it goes on by itself.
+    ///
+    /// # Errors
+    /// Why it was refused; then nothing has changed.
+    pub async fn deploy(
+        self: &Arc<Self>,
+        request: Request,
+        cancel: CancellationToken,
+        say: Say<'_>,
+    ) -> Result<Release, HqError> {
+        let began = Instant::now();
+        crate::hq::limits::check_space(&self.root, SPARE_MEGABYTES)?;
+        let releases = self.releases(&request.stack).await?;
+        let number = releases.last().map_or(ReleaseNumber(1), |last| last.number.next());
+        let book = self.book(&request.stack).await?;
+        book.write(|journal| journal.active = Some(building(number))).await?;
+        let prepared = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(HqError::Cancelled),
+            prepared = self.prepare(&request, number, releases.last(), say) => prepared,
+        };
+        let (release, _) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                self.take_back(&book, say).await;
+                return Err(error);
+            }
+        };
+        say(&phase(&format!("Launching release {number}")));
+        let launching = Instant::now();
+        let job = Job {
+            stack: request.stack.clone(),
+            verb: "deploy",
+            instructions: release.instructions.clone(),
+            release: Some(release.clone()),
+            branch: request.branch.clone(),
+            env: None,
+            renew: Default::default(),
+        };
+        let launched = self.operate(job, say).await;
+        if launched.is_err() {
+            // A plan that could not even be made leaves the journal of the build behind.
+            self.take_back(&book, say).await;
+        }
+        launched?;
+        say(&detail(&format!("live after {}", took(launching.elapsed()))));
+        self.say_urls(&request.stack, &release, began, say).await;
+        Ok(release)
+    }
+
+    /// Everything that leaves no trace where people look: checkout, images, instructions.
+    async fn prepare(
+        &self,
+        request: &Request,
+        number: ReleaseNumber,
+        previous: Option<&Release>,
+        say: Say<'_>,
+    ) -> Result<(Release, Stack), HqError> {
+        let stack = &request.stack;
+        self.pin(stack, number, &request.commit).await?;
+        let folder = self.stack_folder(stack).join("src");
+        let commit = self.checkout(stack, &request.commit, &folder).await?;
+        let (described, repository) = read_checkout(&folder).await?;
+        for line in &described.said {
+            say(&phase(line));
+        }
+        let tables = self.tables().await?;
+        let domains = described.stack.nodes.values().flat_map(|node| &node.domains);
+        check_domains(stack, domains, &tables)?;
+        let env = self.env(stack).await?;
+        let env_version = self.env_version(stack, &env).await?;
+        let building = Building {
+            stack,
+            described: &described.stack,
+            repository: &repository,
+            folder: &folder,
+            tag: format!("{number}{}", self.launcher.identity.suffix),
+            mtime: u64::try_from(commit.time).unwrap_or_default(),
+        };
+        let built = self.build_images(&building, say).await?;
+        let instructions = self.compile(stack, &described.stack, number, previous, &built).await?;
+        self.check_domains_of(stack, &instructions, &tables)?;
+        let release = Release {
+            number,
+            cause: request.cause.clone(),
+            commit: Some(request.commit.clone()),
+            subject: commit.subject,
+            env_version,
+            instructions,
+            user: request.user.clone(),
+            created: self.clock.now(),
+        };
+        self.keep_tarball(stack, &release).await?;
+        Ok((release, described.stack))
+    }
+
+    /// The default domains count too: `a.b` of a stack `a` must not be another's explicit domain.
+    fn check_domains_of(
+        &self,
+        stack: &StackName,
+        instructions: &[Instruction],
+        tables: &[StackRoutes],
+    ) -> Result<(), HqError> {
+        Ok(check_domains(stack, instructions.iter().flat_map(Instruction::domains), tables)?)
+    }
+
+    async fn build_images(&self, building: &Building<'_>, say: Say<'_>) -> Result<BTreeMap<NodeName, Built>, HqError> {
+        build_images(self.engine(), &self.settings, building, say).await
+    }
+
+    async fn compile(
+        &self,
+        stack: &StackName,
+        described: &Stack,
+        number: ReleaseNumber,
+        previous: Option<&Release>,
+        built: &BTreeMap<NodeName, Built>,
+    ) -> Result<Vec<Instruction>, HqError> {
+        let counts = self.procs(stack).await?.into_iter().map(|proc| (proc.node, proc.count)).collect();
+        let images = node_images(built);
+        let context = Context {
+            stack,
+            release: number,
+            images: &images,
+            counts: &counts,
+            hostnames: &self.settings.hostnames,
+            size: self.settings.size,
+            previous: previous.map(|release| release.instructions.as_slice()).unwrap_or_default(),
+        };
+        compile(described, &context).map_err(HqError::Compile)
+    }
+
+    /// Writes `stacks/<stack>/build/<n>.tar.gz`.
+    async fn keep_tarball(&self, stack: &StackName, release: &Release) -> Result<(), HqError> {
+        let folder = self.stack_folder(stack).join("build");
+        let path = folder.join(format!("{}.tar.gz", release.number));
+        let bytes = pack(&manifest(stack, release), &release.instructions);
+        let error = |source| HqError::File { path: path.display().to_string(), source };
+        tokio::fs::create_dir_all(&folder).await.map_err(error)?;
+        tokio::fs::write(&path, bytes).await.map_err(error)
+    }
+
+    async fn say_urls(&self, stack: &StackName, release: &Release, began: Instant, say: Say<'_>) {
+        say(&phase(&format!(
+            "Release {} of {stack} is live, {} after the push",
+            release.number,
+            took(began.elapsed())
+        )));
+        if let Ok(Some(table)) = layout::read_json::<StackRoutes>(&*self.db, &layout::routes(stack)).await {
+            for url in urls(&table, &self.url_port) {
+                say(&detail(&url));
+            }
+        }
+    }
+
+    /// The number of the release that serves.
+    ///
+    /// # Errors
+    /// [`HqError::NeverDeployed`] when there is none.
+    pub async fn current(&self, stack: &StackName) -> Result<Release, HqError> {
+        let last = self.releases(stack).await?.pop();
+        last.ok_or_else(|| HqError::NeverDeployed(stack.clone()))
+    }
+
+    /// Sets which branch deploys, once.
+    ///
+    /// # Errors
+    /// When the status cannot be read or written.
+    pub async fn choose_branch(&self, stack: &StackName, branch: &str) -> Result<(), HqError> {
+        let mut status = self.status(stack).await?;
+        if status.branch.is_none() {
+            status.branch = Some(branch.to_owned());
+            layout::put_json(&*self.db, &layout::status(stack), &status, Guard::Any).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A checkout about to be built.
+pub struct Building<'a> {
+    /// Whose.
+    pub stack: &'a StackName,
+    /// Its nodes.
+    pub described: &'a Stack,
+    /// Its files.
+    pub repository: &'a crate::buildpacks::Repository,
+    /// Where they are.
+    pub folder: &'a Path,
+    /// The tag of its images.
+    pub tag: String,
+    /// Seconds since the epoch that every file gets.
+    pub mtime: u64,
+}
+
+/// Builds every image a checkout needs.
+///
+/// # Errors
+/// The first that could not be built.
+pub async fn build_images(
+    engine: &dyn crate::docker::Engine,
+    settings: &crate::etc::Settings,
+    building: &Building<'_>,
+    say: Say<'_>,
+) -> Result<BTreeMap<NodeName, Built>, HqError> {
+    let began = Instant::now();
+    let build_settings = BuildSettings {
+        ca: settings.build.ca_bundle.clone(),
+        env: settings.build.env.clone(),
+        memory: settings.build.memory,
+        timeout: Some(settings.build.timeout),
+    };
+    let plans = plan(building.described, building.repository, &build_settings)?;
+    let job = BuildJob {
+        stack: building.stack,
+        suffix: &building.tag,
+        dir: building.folder,
+        mtime: building.mtime,
+        plans: &plans,
+        settings: &build_settings,
+    };
+    let built = images(engine, &job, say).await?;
+    if !built.is_empty() {
+        say(&detail(&format!("images ready after {}", took(began.elapsed()))));
+    }
+    Ok(built)
+}
+
+/// What compilation needs of the built images.
+pub fn node_images(built: &BTreeMap<NodeName, Built>) -> BTreeMap<NodeName, NodeImage> {
+    let image = |built: &Built| NodeImage {
+        id: built.image.clone(),
+        ports: built.ports.clone(),
+        command: built.command.clone(),
+        health: built.health.clone(),
+        starts: built.starts,
+    };
+    built.iter().map(|(node, built)| (node.clone(), image(built))).collect()
+}
+
+/// The manifest of a release's tarball.
+pub fn manifest(stack: &StackName, release: &Release) -> Manifest {
+    Manifest {
+        format: FORMAT,
+        stack: stack.clone(),
+        release: release.number,
+        commit: release.commit.clone(),
+        env_version: release.env_version,
+    }
+}
+
+/// Reads and describes a checkout off the async threads.
+///
+/// # Errors
+/// Every mistake of its files.
+pub async fn read_checkout(folder: &Path) -> Result<(Described, crate::buildpacks::Repository), HqError> {
+    let folder = folder.to_owned();
+    let read = tokio::task::spawn_blocking(move || files::read(&folder)).await;
+    let repository = read.expect("reading a checkout does not panic")?;
+    let described = describe(&repository).map_err(HqError::Mistakes)?;
+    Ok((described, repository))
+}
+
+/// An operation that so far only builds.
+fn building(number: ReleaseNumber) -> Operation {
+    Operation {
+        verb: "deploy".to_owned(),
+        release: None,
+        pinned: Some(number),
+        branch: None,
+        plan: Plan::default(),
+        phase: Phase::Building,
+        env_version: None,
+    }
+}
+
+/// The addresses people can open, each domain once, wildcards left out.
+pub fn urls(table: &StackRoutes, port: &str) -> Vec<String> {
+    let answered = table.nodes.values().filter(|node| match &node.target {
+        Target::Peers(peers) => !peers.is_empty(),
+        Target::Site(_) => true,
+    });
+    let domains = answered.flat_map(|node| &node.domains).filter(|domain| !domain.is_wildcard());
+    domains.map(|domain| format!("http://{domain}{port}")).collect()
+}
+
+/// The tag suffix of a release's images.
+pub fn image_tag(number: ReleaseNumber, identity: &Identity) -> String {
+    format!("{number}{}", identity.suffix)
+}

@@ -1,0 +1,22 @@
+//! From a commit to a release that serves, see [`act`].
+
+use crate::launch::journal::BranchMove;
+use crate::launch::record::Cause;
+use crate::names::{CommitId, StackName, UserName};
+
+pub mod act;
+
+/// A commit somebody wants live.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Whose.
+    pub stack: StackName,
+    /// Which commit.
+    pub commit: CommitId,
+    /// The branch to move when it is live.
+    pub branch: Option<BranchMove>,
+    /// What made it.
+    pub cause: Cause,
+    /// Who asked.
+    pub user: UserName,
+}

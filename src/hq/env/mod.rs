@@ -1,0 +1,3 @@
+//! A stack's variables, see [`act`].
+
+pub mod act;

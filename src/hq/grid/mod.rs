@@ -1,0 +1,3 @@
+//! The grid's picture, rebuilt from what runs; see [`act`].
+
+pub mod act;

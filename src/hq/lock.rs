@@ -1,0 +1,51 @@
+//! One operation per stack at a time; the others wait in line and know for whom.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::OwnedMutexGuard;
+
+use crate::launch::act::Say;
+use crate::names::StackName;
+
+/// The lines before all stacks.
+#[derive(Default)]
+pub struct Queue {
+    lines: Mutex<BTreeMap<StackName, Arc<Line>>>,
+}
+
+#[derive(Default)]
+struct Line {
+    turn: Arc<tokio::sync::Mutex<()>>,
+    holder: Mutex<String>,
+}
+
+/// The turn of one operation; dropping it lets the next one in.
+pub struct Turn {
+    _turn: OwnedMutexGuard<()>,
+}
+
+impl Queue {
+    /// Waits for the stack's turn, saying for whom. `who` is what those behind are told.
+    pub async fn turn(&self, stack: &StackName, who: String, say: Say<'_>) -> Turn {
+        let line = self.lines.lock().unwrap_or_else(PoisonError::into_inner).entry(stack.clone()).or_default().clone();
+        let turn = match line.turn.clone().try_lock_owned() {
+            Ok(turn) => turn,
+            Err(_) => {
+                let holder = line.holder.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                say(&format!("-----> Waiting for {holder}"));
+                line.turn.clone().lock_owned().await
+            }
+        };
+        *line.holder.lock().unwrap_or_else(PoisonError::into_inner) = who;
+        Turn { _turn: turn }
+    }
+
+    /// The turn at once, or none when somebody has it.
+    pub fn try_turn(&self, stack: &StackName, who: &str) -> Option<Turn> {
+        let line = self.lines.lock().unwrap_or_else(PoisonError::into_inner).entry(stack.clone()).or_default().clone();
+        let turn = line.turn.clone().try_lock_owned().ok()?;
+        *line.holder.lock().unwrap_or_else(PoisonError::into_inner) = who.to_owned();
+        Some(Turn { _turn: turn })
+    }
+}

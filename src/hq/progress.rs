@@ -1,0 +1,35 @@
+//! The lines a person sees while something happens.
+
+use std::time::Duration;
+
+/// A line that begins a phase.
+pub fn phase(text: &str) -> String {
+    format!("-----> {text}")
+}
+
+/// A line below a phase.
+pub fn detail(text: &str) -> String {
+    format!("       {text}")
+}
+
+/// How long something took, as short as it stays honest.
+pub fn took(time: Duration) -> String {
+    match time.as_millis() {
+        ms if ms < 1000 => format!("{ms} ms"),
+        ms if ms < 60_000 => format!("{:.1} s", ms as f64 / 1000.0),
+        ms => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_short_and_honest() {
+        let check = |ms: u64, expected: &str| assert_eq!(took(Duration::from_millis(ms)), expected);
+        check(12, "12 ms");
+        check(1500, "1.5 s");
+        check(61_000, "1 min 1 s");
+    }
+}

@@ -1,0 +1,96 @@
+//! Reads every journal when HQ starts and brings each stack to rest before anything else may touch it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::db::layout;
+use crate::hq::collect::stray_pins;
+use crate::hq::{Hq, HqError};
+use crate::launch::journal::Phase;
+use crate::launch::{Step, label};
+use crate::names::StackName;
+use crate::units::Millis;
+
+impl Hq {
+    /// Finishes or undoes each unfinished operation, gives the router every table, and goes on retiring in the
+    /// background. One damaged stack does not stop the others; it is reported by name.
+    ///
+    /// # Errors
+    /// When the tree cannot be listed at all.
+    pub async fn recover(self: &Arc<Self>) -> Result<(), HqError> {
+        let mut stacks = self.stack_names().await?;
+        for entry in layout::all(&*self.db, layout::JOURNALS).await? {
+            stacks.extend(entry.key.last().strip_suffix(".json").and_then(|name| name.parse::<StackName>().ok()));
+        }
+        for stack in stacks {
+            if let Err(error) = self.recover_stack(&stack).await {
+                tracing::error!(%stack, error = ?error, "the stack could not be brought to rest");
+            }
+        }
+        self.restore_routes().await?;
+        Ok(())
+    }
+
+    async fn recover_stack(self: &Arc<Self>, stack: &StackName) -> Result<(), HqError> {
+        let _turn = self.turn(stack, "the recovery after a restart of HQ", &|_| {}).await;
+        let book = self.book(stack).await?;
+        let journal = book.read().await;
+        if let Some(active) = &journal.active {
+            tracing::info!(%stack, verb = active.verb, phase = ?active.phase, "an operation was interrupted");
+        }
+        match journal.active.as_ref().map(|active| active.phase) {
+            Some(Phase::Building | Phase::Before(_)) => self.take_back(&book, &|_| {}).await,
+            Some(Phase::Committed) => self.finish(&book, &|_| {}).await,
+            Some(Phase::Destroying) => return self.finish_destroy(stack, &|_| {}).await,
+            None if !journal.retiring.is_empty() => {
+                let (hq, book) = (self.clone(), book.clone());
+                tokio::spawn(async move { hq.launcher.retire(&book).await });
+            }
+            None => {}
+        }
+        self.drop_strays(stack).await
+    }
+
+    /// Pins and one-off containers that nothing explains any more.
+    async fn drop_strays(&self, stack: &StackName) -> Result<(), HqError> {
+        let releases = self.releases(stack).await?;
+        for pin in stray_pins(&self.pins(stack).await?, &releases) {
+            self.unpin_number(stack, pin).await;
+        }
+        let book = self.book(stack).await?;
+        let journal = book.read().await;
+        let known: BTreeSet<_> = journal
+            .retiring
+            .iter()
+            .filter_map(|step| match step {
+                Step::Remove { container, .. } => Some(container.clone()),
+                _ => None,
+            })
+            .collect();
+        let own = format!("{}={}", label::STACK, stack);
+        for container in self.engine().containers(&own).await? {
+            let text = |name: &str| container.labels.get(name).map(String::as_str);
+            let once = text(label::ROLE) == Some("once");
+            if text(label::HQ) == Some(&self.launcher.identity.id) && once && !known.contains(&container.name) {
+                let step = Step::Remove { container: container.name.clone(), grace: Millis::seconds(1) };
+                self.launcher.perform(stack, &step, &|_| {}).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the router the tables of the tree, and takes away those of stacks that are gone.
+    async fn restore_routes(&self) -> Result<(), HqError> {
+        let Some(edge) = &self.launcher.edge else { return Ok(()) };
+        let tables = self.tables().await?;
+        let served = edge.tables().await.map_err(crate::launch::act::LaunchError::Edge)?;
+        for table in tables.iter().filter(|table| !served.contains(table)) {
+            edge.set(table).await.map_err(crate::launch::act::LaunchError::Edge)?;
+        }
+        let known: BTreeSet<&StackName> = tables.iter().map(|table| &table.stack).collect();
+        for table in served.iter().filter(|table| !known.contains(&table.stack)) {
+            edge.remove(&table.stack).await.map_err(crate::launch::act::LaunchError::Edge)?;
+        }
+        Ok(())
+    }
+}

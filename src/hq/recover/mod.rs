@@ -1,0 +1,3 @@
+//! What a killed HQ left, finished or undone; see [`act`].
+
+pub mod act;

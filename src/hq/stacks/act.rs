@@ -1,0 +1,155 @@
+//! Makes and lists stacks, and reaches their repositories.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::db::{DbError, Guard, layout};
+use crate::hq::git::{self, Commit, GitError, Repository};
+use crate::hq::lock::Turn;
+use crate::hq::status::Status;
+use crate::hq::{Hq, HqError};
+use crate::launch::act::Say;
+use crate::launch::journal::BranchMove;
+use crate::launch::journal::act::Book;
+use crate::names::{CommitId, ReleaseNumber, StackName, UserName};
+
+impl Hq {
+    /// Waits for the stack's turn; `who` is what those behind are told.
+    pub async fn turn(&self, stack: &StackName, who: impl Into<String>, say: Say<'_>) -> Turn {
+        self.queue.turn(stack, who.into(), say).await
+    }
+
+    /// The stack's turn if nobody has it.
+    pub fn try_turn(&self, stack: &StackName, who: &str) -> Option<Turn> {
+        self.queue.try_turn(stack, who)
+    }
+
+    /// All stacks, by name.
+    ///
+    /// # Errors
+    /// When the tree cannot be read.
+    pub async fn stack_names(&self) -> Result<BTreeSet<StackName>, DbError> {
+        let entries = layout::all(&*self.db, layout::STACKS).await?;
+        let named = entries.iter().filter(|entry| entry.key.last() == "status");
+        Ok(named.filter_map(|entry| entry.key.segments().nth(1)?.parse().ok()).collect())
+    }
+
+    /// What is known of a stack.
+    ///
+    /// # Errors
+    /// [`HqError::NoStack`] when it does not exist.
+    pub async fn status(&self, stack: &StackName) -> Result<Status, HqError> {
+        let status = layout::read_json(&*self.db, &layout::status(stack)).await?;
+        status.ok_or_else(|| HqError::NoStack(stack.clone()))
+    }
+
+    /// Makes a stack with an empty repository.
+    ///
+    /// # Errors
+    /// [`HqError::StackExists`], or what the disk says.
+    pub async fn create_stack(&self, stack: &StackName, owner: &UserName) -> Result<(), HqError> {
+        let status = Status { owner: owner.clone(), created: self.clock.now(), branch: None, subnet: None };
+        match layout::put_json(&*self.db, &layout::status(stack), &status, Guard::Absent).await {
+            Err(DbError::Changed { .. }) => return Err(HqError::StackExists(stack.clone())),
+            other => other?,
+        }
+        self.with_repository(stack, |_| Ok(())).await
+    }
+
+    /// Makes the stack unless it is there: the first push does.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn ensure_stack(&self, stack: &StackName, owner: &UserName) -> Result<(), HqError> {
+        match self.create_stack(stack, owner).await {
+            Err(HqError::StackExists(_)) => self.with_repository(stack, |_| Ok(())).await,
+            other => other,
+        }
+    }
+
+    /// Where a stack's repository is.
+    pub fn repository_path(&self, stack: &StackName) -> PathBuf {
+        self.stack_folder(stack).join("repo.git")
+    }
+
+    /// Does something with the stack's repository off the async threads.
+    ///
+    /// # Errors
+    /// What git says, with the stack's name.
+    pub async fn with_repository<T: Send + 'static>(
+        &self,
+        stack: &StackName,
+        work: impl FnOnce(&Repository) -> Result<T, GitError> + Send + 'static,
+    ) -> Result<T, HqError> {
+        let path = self.repository_path(stack);
+        let settings = git::Settings { hooks: self.root.join("hooks"), push_limit: self.settings.push_limit.bytes() };
+        let done = tokio::task::spawn_blocking(move || {
+            let repository = Repository::open_or_create(&path, &settings)?;
+            work(&repository)
+        });
+        let done = done.await.expect("git work does not panic");
+        done.map_err(|source| HqError::Git { stack: stack.clone(), source })
+    }
+
+    /// Pins a commit for a release, so that git keeps it.
+    ///
+    /// # Errors
+    /// What git says.
+    pub async fn pin(&self, stack: &StackName, number: ReleaseNumber, commit: &CommitId) -> Result<(), HqError> {
+        let commit = commit.clone();
+        self.with_repository(stack, move |repository| repository.pin(number, &commit)).await
+    }
+
+    /// The numbers that are pinned.
+    ///
+    /// # Errors
+    /// What git says.
+    pub async fn pins(&self, stack: &StackName) -> Result<Vec<ReleaseNumber>, HqError> {
+        self.with_repository(stack, |repository| Ok(repository.pins()?.into_keys().collect())).await
+    }
+
+    /// Lets a release's commit go.
+    pub async fn unpin_number(&self, stack: &StackName, number: ReleaseNumber) {
+        if let Err(error) = self.with_repository(stack, move |repository| repository.unpin(number)).await {
+            tracing::warn!(%stack, %number, error = ?error, "a release stays pinned");
+        }
+    }
+
+    /// Lets go what the active operation of a journal pinned.
+    pub async fn unpin(&self, book: &Book) {
+        if let Some(number) = book.read().await.active.and_then(|active| active.pinned) {
+            self.unpin_number(book.stack(), number).await;
+        }
+    }
+
+    /// Moves a branch to its new commit; there already is success.
+    ///
+    /// # Errors
+    /// When it stands elsewhere.
+    pub async fn move_branch(&self, stack: &StackName, branch: &BranchMove) -> Result<(), HqError> {
+        let branch = branch.clone();
+        self.with_repository(stack, move |repository| {
+            repository.move_branch(&branch.branch, branch.old.as_ref(), &branch.new)
+        })
+        .await
+    }
+
+    /// Checks a commit out to a clean folder, submodules included, and tells what is known of it.
+    ///
+    /// # Errors
+    /// What git says.
+    pub async fn checkout(&self, stack: &StackName, commit: &CommitId, folder: &Path) -> Result<Commit, HqError> {
+        let (commit, into) = (commit.clone(), folder.to_owned());
+        let gone = tokio::task::spawn_blocking({
+            let into = into.clone();
+            move || crate::launch::files::remove_folder(&into)
+        });
+        let gone = gone.await.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
+        gone.map_err(|source| HqError::File { path: folder.display().to_string(), source })?;
+        self.with_repository(stack, move |repository| {
+            repository.checkout(&commit, &into)?;
+            repository.commit(&commit)
+        })
+        .await
+    }
+}

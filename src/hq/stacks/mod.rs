@@ -1,0 +1,3 @@
+//! Stacks by name: made, listed, their repositories; see [`act`].
+
+pub mod act;

@@ -1,0 +1,367 @@
+//! Performing steps: journal first, then do, and back again where a launch fails before its commit.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::time::{Instant, sleep};
+
+use super::check::act::Awaited;
+use super::compose::environment;
+use super::journal::Phase;
+use super::journal::act::Book;
+use super::request::request;
+use super::undo::{Undo, undo};
+use super::{ContainerPlan, Identity, Step, label};
+use crate::db::{Db, DbError, layout};
+use crate::docker::{ContainerRequest, Engine, EngineError, LogRequest, Network, Output, State};
+use crate::env::Env;
+use crate::names::{NodeName, StackName};
+use crate::router::edge::{Edge, EdgeError};
+use crate::units::Millis;
+
+/// Takes one line for the person who waits.
+pub type Say<'a> = &'a (dyn Fn(&str) + Send + Sync);
+
+/// Why a launch did not come about.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// Docker failed.
+    #[error("cannot {doing}")]
+    Engine {
+        /// The step.
+        doing: String,
+        /// Why.
+        source: EngineError,
+    },
+    /// The router failed.
+    #[error("cannot change the router")]
+    Edge(#[source] EdgeError),
+    /// The journal or a record could not be read or written.
+    #[error("cannot keep the launch's state")]
+    State(#[source] DbError),
+    /// A folder could not be made.
+    #[error("cannot make {path}")]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The process ended.
+    #[error("{node} ended with exit code {code} right after starting; its last lines are above")]
+    Died {
+        /// Which node.
+        node: NodeName,
+        /// Its exit code.
+        code: i64,
+    },
+    /// The health check never succeeded.
+    #[error("{node} did not become healthy within {limit}: {what}")]
+    Sick {
+        /// Which node.
+        node: NodeName,
+        /// How long it had.
+        limit: Millis,
+        /// What the last try showed.
+        what: String,
+    },
+    /// A web node that does not listen.
+    #[error("{node} did not listen on port {port} within {limit}; it must listen on 0.0.0.0 and the port in $PORT")]
+    Deaf {
+        /// Which node.
+        node: NodeName,
+        /// The port.
+        port: u16,
+        /// How long it had.
+        limit: Millis,
+    },
+    /// A release command or hook failed.
+    #[error("the {what} of {node} failed with exit code {code}")]
+    Command {
+        /// `release command` or `hook`.
+        what: &'static str,
+        /// Which node.
+        node: String,
+        /// Its exit code.
+        code: i64,
+    },
+}
+
+/// Performs steps on one server.
+#[derive(Clone)]
+pub struct Launcher {
+    /// The server's docker.
+    pub engine: Arc<dyn Engine>,
+    /// The router; none when a stack runs locally.
+    pub edge: Option<Arc<dyn Edge>>,
+    /// The tree, for variables.
+    pub db: Arc<dyn Db>,
+    /// Which HQ.
+    pub identity: Identity,
+    /// Variables of every stack.
+    pub etc_env: Env,
+    /// Quarry's root folder: volumes, checkouts and sites are below it.
+    pub root: PathBuf,
+}
+
+impl Launcher {
+    /// Performs everything before the commit, journaling each step before it begins.
+    ///
+    /// # Errors
+    /// The step that failed. The caller undoes.
+    pub async fn before_commit(&self, book: &Book, say: Say<'_>) -> Result<(), LaunchError> {
+        let plan = book.read().await.active.map(|active| active.plan).unwrap_or_default();
+        for (index, step) in plan.revocable().enumerate() {
+            let begun = Phase::Before(index + 1);
+            if revocable(step) {
+                book.write(|journal| {
+                    if let Some(active) = &mut journal.active {
+                        active.phase = begun;
+                    }
+                })
+                .await
+                .map_err(LaunchError::State)?;
+            }
+            self.perform(book.stack(), step, say).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes back what the active operation has begun. Errors are kept until all steps were tried.
+    ///
+    /// # Errors
+    /// The first step that could not be taken back.
+    pub async fn take_back(&self, book: &Book, say: Say<'_>) -> Result<(), LaunchError> {
+        let Some(active) = book.read().await.active else { return Ok(()) };
+        let begun = match active.phase {
+            Phase::Building | Phase::Committed | Phase::Destroying => 0,
+            Phase::Before(begun) => begun.max(last_written(&active.plan, begun)),
+        };
+        let mut first = Ok(());
+        for step in undo(&active.plan, begun) {
+            let done = match step {
+                Undo::Step(step) => self.perform(book.stack(), &step, say).await,
+                Undo::RemoveFolder(folder) => remove_folder(folder).await,
+            };
+            if first.is_ok() {
+                first = done;
+            }
+        }
+        first
+    }
+
+    /// Performs the retiring steps one by one, each leaving the journal when it is done. A step that fails is logged
+    /// and kept for the next start, the following ones go on.
+    pub async fn retire(&self, book: &Book) {
+        let quiet = |_: &str| {};
+        let mut failed = 0;
+        loop {
+            let Some(step) = book.read().await.retiring.get(failed).cloned() else { return };
+            match self.perform(book.stack(), &step, &quiet).await {
+                Ok(()) => {
+                    let written = book
+                        .write(|journal| {
+                            if let Some(place) = journal.retiring.iter().position(|one| *one == step) {
+                                journal.retiring.remove(place);
+                            }
+                        })
+                        .await;
+                    if let Err(error) = written {
+                        tracing::warn!(stack = %book.stack(), %error, "the journal of retirement cannot be written");
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(stack = %book.stack(), %step, %error, "a step of retirement failed");
+                    failed += 1;
+                }
+            }
+        }
+    }
+
+    /// Does one step. Every step may be done twice.
+    ///
+    /// # Errors
+    /// What the step ran into.
+    pub async fn perform(&self, stack: &StackName, step: &Step, say: Say<'_>) -> Result<(), LaunchError> {
+        let engine = |source| LaunchError::Engine { doing: step.to_string(), source };
+        match step {
+            Step::Network { name, subnet } => {
+                let labels = [(label::HQ, self.identity.id.as_str()), (label::STACK, stack.as_str())];
+                let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+                let network = Network { name: name.clone(), subnet: subnet.clone(), labels };
+                self.engine.create_network(&network).await.map_err(engine)
+            }
+            Step::Site { document_root, folder, .. } => self.copy_site(stack, document_root, folder).await,
+            Step::Once { container } => self.once(container, say).await,
+            Step::Boot { container } => {
+                let request = self.request(container).await?;
+                self.make(container, request).await.map_err(engine)?;
+                self.engine.start(&container.name).await.map_err(engine)
+            }
+            Step::Start { container } => match self.engine.start(container).await {
+                // On the way back a container that is gone has nothing to start.
+                Err(EngineError::NotFound { .. }) => Ok(()),
+                other => other.map_err(engine),
+            },
+            Step::Await { container, node, check, port, published, role } => {
+                let (port, published, role) = (*port, *published, *role);
+                let awaited = Awaited { engine: &*self.engine, container, node, port, published, role };
+                awaited.wait_until_up(check, say).await
+            }
+            Step::Hook { container, command, must } => {
+                let code = self.engine.exec(container, &command.words(), say).await;
+                match (code, must) {
+                    (Ok(0), _) | (_, false) => Ok(()),
+                    (Ok(code), true) => Err(LaunchError::Command { what: "hook", node: container.to_string(), code }),
+                    (Err(source), true) => Err(engine(source)),
+                }
+            }
+            Step::Stop { container, grace } => self.engine.stop(container, *grace).await.map_err(engine),
+            Step::Route { table } => match &self.edge {
+                Some(edge) => edge.set(table).await.map_err(LaunchError::Edge),
+                None => Ok(()),
+            },
+            Step::Unroute { stack } => match &self.edge {
+                Some(edge) => edge.remove(stack).await.map_err(LaunchError::Edge),
+                None => Ok(()),
+            },
+            Step::Drain { published, grace, .. } => {
+                self.drain(*published, *grace).await;
+                Ok(())
+            }
+            Step::Remove { container, grace } => {
+                self.engine.stop(container, *grace).await.map_err(engine)?;
+                self.engine.remove(container).await.map_err(engine)
+            }
+            Step::RemoveNetwork { name } => self.engine.remove_network(name).await.map_err(engine),
+        }
+    }
+
+    /// Makes a container; one of this name that an interrupted launch left behind is replaced.
+    async fn make(&self, container: &ContainerPlan, request: ContainerRequest) -> Result<(), EngineError> {
+        match self.engine.create(request.clone()).await {
+            Err(EngineError::Conflict { .. })
+                if self.engine.container(&container.name).await?.is_some_and(|found| {
+                    found.labels.get(label::HQ) == Some(&self.identity.id) && found.state != State::Running
+                }) =>
+            {
+                self.engine.remove(&container.name).await?;
+                self.engine.create(request).await
+            }
+            other => other,
+        }
+    }
+
+    /// A container's request with its environment composed and its volumes' folders made.
+    ///
+    /// # Errors
+    /// When the stack's variables or volume folders cannot be had.
+    pub async fn request(&self, plan: &ContainerPlan) -> Result<ContainerRequest, LaunchError> {
+        let key = layout::env_version(&plan.stack, plan.env_version);
+        let stack_env: Env = layout::read_json(&*self.db, &key).await.map_err(LaunchError::State)?.unwrap_or_default();
+        let request = request(plan, environment(&self.etc_env, &stack_env, plan), &self.identity, &self.root);
+        for (folder, _) in &request.binds {
+            make_volume(folder).await?;
+        }
+        Ok(request)
+    }
+
+    async fn copy_site(&self, stack: &StackName, root: &str, folder: &std::path::Path) -> Result<(), LaunchError> {
+        let from = self.root.join("stacks").join(stack.as_str()).join("src").join(root);
+        let to = folder.to_owned();
+        let done = tokio::task::spawn_blocking(move || super::files::copy_site(&from, &to)).await;
+        let done = done.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
+        done.map_err(|source| LaunchError::Folder { path: folder.to_owned(), source })
+    }
+
+    async fn once(&self, container: &ContainerPlan, say: Say<'_>) -> Result<(), LaunchError> {
+        let name = &container.name;
+        let engine = |source| LaunchError::Engine { doing: format!("run {name}"), source };
+        let request = self.request(container).await?;
+        self.make(container, request).await.map_err(engine)?;
+        self.engine.start(name).await.map_err(engine)?;
+        let logs = LogRequest { tail: None, follow: true, timestamps: false };
+        let output = self.engine.logs(name, logs).await.map_err(engine)?;
+        say_output(output, say).await;
+        let code = self.engine.wait(name).await.map_err(engine)?;
+        self.engine.remove(name).await.map_err(engine)?;
+        match code {
+            0 => Ok(()),
+            code => Err(LaunchError::Command { what: "release command", node: container.node.to_string(), code }),
+        }
+    }
+
+    /// Waits until no request is under way at the address, at most `grace`.
+    async fn drain(&self, published: std::net::SocketAddr, grace: Millis) {
+        let Some(edge) = &self.edge else { return };
+        let until = Instant::now() + grace.duration();
+        // A router that does not answer has nothing under way that could be waited for.
+        while let Ok(1..) = edge.in_flight(published).await
+            && Instant::now() < until
+        {
+            sleep(DRAIN_POLL).await;
+        }
+    }
+}
+
+/// Pause between two looks at a draining one.
+const DRAIN_POLL: Duration = Duration::from_millis(50);
+
+/// Steps that leave something behind and so are journaled; looking and waiting are not.
+fn revocable(step: &Step) -> bool {
+    match step {
+        Step::Network { .. }
+        | Step::Site { .. }
+        | Step::Once { .. }
+        | Step::Boot { .. }
+        | Step::Start { .. }
+        | Step::Hook { .. }
+        | Step::Stop { .. } => true,
+        Step::Await { .. }
+        | Step::Route { .. }
+        | Step::Unroute { .. }
+        | Step::Drain { .. }
+        | Step::Remove { .. }
+        | Step::RemoveNetwork { .. } => false,
+    }
+}
+
+/// Steps that are not journaled may follow the last written one; undoing them costs nothing.
+fn last_written(plan: &super::Plan, begun: usize) -> usize {
+    begun.min(plan.revocable().count())
+}
+
+/// Says a container's output line by line.
+pub(super) async fn say_output(
+    mut output: futures_util::stream::BoxStream<'static, Result<Output, EngineError>>,
+    say: Say<'_>,
+) {
+    let mut pending = Vec::new();
+    while let Some(Ok(Output::Stdout(bytes) | Output::Stderr(bytes))) = output.next().await {
+        pending.extend_from_slice(&bytes);
+        while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = pending.drain(..=end).collect();
+            say(&format!("       {}", String::from_utf8_lossy(&line).trim_end()));
+        }
+    }
+    if !pending.is_empty() {
+        say(&format!("       {}", String::from_utf8_lossy(&pending).trim_end()));
+    }
+}
+
+async fn make_volume(folder: &std::path::Path) -> Result<(), LaunchError> {
+    let path = folder.to_owned();
+    let done = tokio::task::spawn_blocking(move || super::files::make_volume(&path)).await;
+    let done = done.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
+    done.map_err(|source| LaunchError::Folder { path: folder.to_owned(), source })
+}
+
+async fn remove_folder(folder: PathBuf) -> Result<(), LaunchError> {
+    let path = folder.clone();
+    let done = tokio::task::spawn_blocking(move || super::files::remove_folder(&path)).await;
+    let done = done.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
+    done.map_err(|source| LaunchError::Folder { path: folder, source })
+}

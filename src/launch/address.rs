@@ -1,0 +1,111 @@
+//! Choosing ports, subnets and addresses, lowest free first, so that the same world gives the same answer.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::Ground;
+
+/// Nothing is left to hand out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Exhausted {
+    /// All ports are in use.
+    #[error("every port from {0} to {1} is in use; scale something down or widen `port-range` in quarry's settings")]
+    Ports(u16, u16),
+    /// All subnets are in use.
+    #[error("every /26 of {0} is in use; destroy a stack or widen `subnets` in quarry's settings")]
+    Subnets(String),
+    /// A stack's network has no place for one more service.
+    #[error("the stack's network {0} has no free address for a service")]
+    Addresses(String),
+}
+
+/// The lowest free port, which is then taken.
+///
+/// # Errors
+/// [`Exhausted::Ports`] with the range.
+pub fn port(ground: &Ground, taken: &mut BTreeSet<u16>) -> Result<SocketAddr, Exhausted> {
+    let (first, last) = (*ground.ports.start(), *ground.ports.end());
+    let free = (first..=last).find(|port| !taken.contains(port)).ok_or(Exhausted::Ports(first, last))?;
+    taken.insert(free);
+    Ok(SocketAddr::new(ground.bridge, free))
+}
+
+/// Addresses in one stack's subnet.
+const SUBNET_SIZE: u32 = 64;
+
+/// The lowest free /26 of `pool` (such as `10.208.0.0/12`), given the subnets in use.
+///
+/// # Errors
+/// [`Exhausted::Subnets`] with the pool, also when the pool is not a network.
+pub fn subnet(pool: &str, taken: &BTreeSet<String>) -> Result<String, Exhausted> {
+    let exhausted = || Exhausted::Subnets(pool.to_owned());
+    let (base, bits) = network(pool).filter(|(_, bits)| *bits <= 26).ok_or_else(exhausted)?;
+    let taken: Vec<(u32, u32)> = taken.iter().filter_map(|text| network(text)).map(range).collect();
+    let (first, last) = range((base, bits));
+    (first..=last - (SUBNET_SIZE - 1))
+        .step_by(SUBNET_SIZE as usize)
+        .find(|start| taken.iter().all(|(low, high)| start + SUBNET_SIZE - 1 < *low || start > high))
+        .map(|start| format!("{}/26", Ipv4Addr::from(start)))
+        .ok_or_else(exhausted)
+}
+
+/// The lowest free fixed address of a stack's subnet. Fixed ones lie in its lower half, the engine's own choice in
+/// the upper one, so that a stopped service finds its address free again.
+///
+/// # Errors
+/// [`Exhausted::Addresses`] with the subnet.
+pub fn fixed(subnet: &str, taken: &BTreeSet<Ipv4Addr>) -> Result<Ipv4Addr, Exhausted> {
+    let exhausted = || Exhausted::Addresses(subnet.to_owned());
+    let (base, _) = network(subnet).ok_or_else(exhausted)?;
+    (base + 2..base + SUBNET_SIZE / 2)
+        .map(Ipv4Addr::from)
+        .find(|address| !taken.contains(address))
+        .ok_or_else(exhausted)
+}
+
+fn network(text: &str) -> Option<(u32, u32)> {
+    let (address, bits) = text.split_once('/')?;
+    let address: Ipv4Addr = address.parse().ok()?;
+    let bits: u32 = bits.parse().ok().filter(|bits| (1..=32).contains(bits))?;
+    Some((u32::from(address), bits))
+}
+
+fn range((base, bits): (u32, u32)) -> (u32, u32) {
+    let size = 1u32 << (32 - bits);
+    let first = base & !(size - 1);
+    (first, first + (size - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_handed_out_lowest_first_until_none_is_left() {
+        let ground = Ground { bridge: Ipv4Addr::LOCALHOST.into(), ports: 20_000..=20_001 };
+        let mut taken = BTreeSet::from([20_000]);
+        assert_eq!(port(&ground, &mut taken).unwrap().port(), 20_001);
+        assert_eq!(port(&ground, &mut taken), Err(Exhausted::Ports(20_000, 20_001)));
+    }
+
+    #[test]
+    fn subnets_never_overlap_one_in_use_whatever_its_size() {
+        let taken = |list: &[&str]| list.iter().map(ToString::to_string).collect();
+        assert_eq!(subnet("10.208.0.0/12", &taken(&[])).unwrap(), "10.208.0.0/26");
+        assert_eq!(subnet("10.208.0.0/12", &taken(&["10.208.0.0/26"])).unwrap(), "10.208.0.64/26");
+        assert_eq!(subnet("10.208.0.0/12", &taken(&["10.208.0.128/25", "10.208.0.0/25"])).unwrap(), "10.208.1.0/26");
+        assert_eq!(subnet("10.208.0.0/12", &taken(&["10.0.0.0/8"])), Err(Exhausted::Subnets("10.208.0.0/12".into())));
+        assert_eq!(subnet("10.1.0.0/26", &taken(&[])).unwrap(), "10.1.0.0/26");
+        assert!(subnet("10.1.0.0/27", &taken(&[])).is_err());
+    }
+
+    #[test]
+    fn fixed_addresses_stay_in_the_lower_half() {
+        let mut taken = BTreeSet::new();
+        while let Ok(address) = fixed("10.208.0.64/26", &taken) {
+            assert!(address >= Ipv4Addr::new(10, 208, 0, 66) && address < Ipv4Addr::new(10, 208, 0, 96));
+            taken.insert(address);
+        }
+        assert_eq!(taken.len(), 30);
+    }
+}

@@ -1,0 +1,173 @@
+//! Waiting until a new container has come up, or has shown that it will not.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Check, LISTEN, SERVICE_LISTEN, SETTLE, http};
+use crate::docker::{Engine, EngineError, LogRequest, State};
+use crate::launch::Role;
+use crate::launch::act::{LaunchError, Say, say_output};
+use crate::names::{ContainerName, NodeName};
+use crate::stack::{Health, Probe};
+use crate::units::Millis;
+
+/// The container an await step waits for.
+pub struct Awaited<'a> {
+    /// The engine it runs on.
+    pub engine: &'a dyn Engine,
+    /// Its name.
+    pub container: &'a ContainerName,
+    /// Its node, for the person.
+    pub node: &'a NodeName,
+    /// Its routed port.
+    pub port: Option<u16>,
+    /// Where that is published.
+    pub published: Option<std::net::SocketAddr>,
+    /// What it is for.
+    pub role: Role,
+}
+
+/// Lines of a failed container's log that the pusher sees.
+const LAST_LINES: u32 = 30;
+/// First pause between two looks at a starting container.
+const FIRST_POLL: Duration = Duration::from_millis(15);
+impl Awaited<'_> {
+    /// Waits until the container shows what `check` asks; on failure its last lines are said first.
+    ///
+    /// # Errors
+    /// Why it does not count as up.
+    pub async fn wait_until_up(&self, check: &Check, say: Say<'_>) -> Result<(), LaunchError> {
+        let up = tokio::select! {
+            biased;
+            died = self.death(self.container) => match died {
+                Ok(code) => Err(LaunchError::Died { node: self.node.clone(), code }),
+                Err(source) => Err(LaunchError::Engine { doing: format!("watch {}", self.container), source }),
+            },
+            up = self.up(check) => up,
+        };
+        if up.is_err() {
+            self.say_last_lines(say).await;
+        }
+        up
+    }
+
+    /// Ends with the exit code when the container ends or falls into a restart.
+    async fn death(&self, name: &ContainerName) -> Result<i64, EngineError> {
+        match self.engine.container(name).await?.map(|found| found.state) {
+            Some(State::Exited(code)) => Ok(code),
+            Some(State::Restarting | State::Dead) | None => Ok(-1),
+            Some(State::Created | State::Running | State::Paused) => self.engine.wait(name).await,
+        }
+    }
+
+    async fn up(&self, check: &Check) -> Result<(), LaunchError> {
+        match check {
+            Check::Health(health) => self.healthy(health).await,
+            Check::Settles => {
+                sleep(SETTLE.duration()).await;
+                if self.role == Role::Service && self.port.is_some() {
+                    // A service may well listen elsewhere than its image says: late is told, not refused.
+                    let _ = timeout(SERVICE_LISTEN.duration(), self.listening()).await;
+                }
+                Ok(())
+            }
+            Check::Listens => {
+                let both = async { tokio::join!(sleep(SETTLE.duration()), self.listening()) };
+                timeout(LISTEN.duration(), both).await.map(drop).map_err(|_| LaunchError::Deaf {
+                    node: self.node.clone(),
+                    port: self.port.unwrap_or_default(),
+                    limit: LISTEN,
+                })
+            }
+        }
+    }
+
+    async fn listening(&self) {
+        loop {
+            let address = match self.published {
+                Some(address) => Some(address),
+                None => self.inner_address(self.port.unwrap_or_default()).await,
+            };
+            if let Some(address) = address
+                && http::listens(address, Duration::from_secs(1)).await
+            {
+                return;
+            }
+            sleep(FIRST_POLL).await;
+        }
+    }
+
+    /// Where a container's own port can be reached from this server.
+    async fn inner_address(&self, port: u16) -> Option<std::net::SocketAddr> {
+        let found = self.engine.container(self.container).await.ok()??;
+        found.addresses.values().next().map(|ip| std::net::SocketAddr::new(*ip, port))
+    }
+
+    /// Tries at first quickly, then at the check's interval, until it succeeds or the time to start is over.
+    async fn healthy(&self, health: &Health) -> Result<(), LaunchError> {
+        let began = Instant::now();
+        let mut pause = FIRST_POLL;
+        let mut failures = 0;
+        loop {
+            let what = match self.probe(health).await {
+                Ok(()) => return Ok(()),
+                Err(what) => what,
+            };
+            if began.elapsed() >= health.start.duration() {
+                failures += 1;
+            }
+            if failures >= health.retries.max(1) {
+                let limit = Millis(began.elapsed().as_millis() as u64);
+                return Err(LaunchError::Sick { node: self.node.clone(), limit, what });
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(health.interval.duration().max(FIRST_POLL));
+        }
+    }
+
+    async fn probe(&self, health: &Health) -> Result<(), String> {
+        let limit = health.timeout.duration();
+        match &health.probe {
+            Probe::Http(path) => {
+                let port = self.port.unwrap_or_default();
+                let address = match self.published {
+                    Some(address) => address,
+                    None => self.inner_address(port).await.ok_or("it has no address")?,
+                };
+                match http::status(address, path, limit).await {
+                    Ok(200..=399) => Ok(()),
+                    Ok(code) => Err(format!("GET {path} answered {code}")),
+                    Err(error) => Err(format!("GET {path}: {error}")),
+                }
+            }
+            Probe::Tcp(port) => {
+                let published = self.published.filter(|_| self.port == Some(*port));
+                let address = match published {
+                    Some(address) => address,
+                    None => self.inner_address(*port).await.ok_or("it has no address")?,
+                };
+                if http::listens(address, limit).await { Ok(()) } else { Err(format!("port {port} is closed")) }
+            }
+            Probe::Command(command) => {
+                let quiet = |_: &str| {};
+                let words = command.words();
+                match timeout(limit, self.engine.exec(self.container, &words, &quiet)).await {
+                    Ok(Ok(0)) => Ok(()),
+                    Ok(Ok(code)) => Err(format!("`{}` ended with {code}", words.join(" "))),
+                    Ok(Err(error)) => Err(error.to_string()),
+                    Err(_) => Err(format!("`{}` took longer than {}", words.join(" "), health.timeout)),
+                }
+            }
+        }
+    }
+
+    async fn say_last_lines(&self, say: Say<'_>) {
+        let request = LogRequest { tail: Some(LAST_LINES), follow: false, timestamps: false };
+        if let Ok(output) = self.engine.logs(self.container, request).await {
+            say(&format!("       last lines of {}:", self.node));
+            // A log that does not end must not keep the answer from the pusher.
+            let _ = timeout(Duration::from_secs(5), say_output(output, say)).await;
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The environment of one container: who covers whom, and the docker-link variables.
+
+use std::collections::BTreeMap;
+
+use super::ContainerPlan;
+use crate::env::Env;
+use crate::names::NodeName;
+
+/// Composes the environment of a container: etc env, stack env, service links, node env, quarry's own; later wins.
+pub fn environment(etc: &Env, stack: &Env, container: &ContainerPlan) -> Env {
+    let mut env = etc.clone();
+    env.cover(stack);
+    env.cover(&links(container));
+    env.cover(&container.settings.env);
+    if let Some(port) = container.settings.ports.first() {
+        env.set_known("PORT", port.to_string());
+    }
+    env.set_known("QUARRY_STACK", container.stack.as_str());
+    env.set_known("QUARRY_NODE", container.node.as_str());
+    env.set_known("QUARRY_RELEASE", container.release.to_string());
+    env.set_known("QUARRY_INDEX", container.index.to_string());
+    env
+}
+
+/// Variables for every service of the stack and every node linked to. A service has a fixed address; other nodes are
+/// reached by their name on the stack's network, which always means the containers that run.
+fn links(container: &ContainerPlan) -> Env {
+    let mut targets: BTreeMap<&NodeName, (&str, &[u16])> = BTreeMap::new();
+    for (node, ports) in &container.settings.links {
+        targets.insert(node, (node.as_str(), ports));
+    }
+    for (node, (address, ports)) in container.services.iter().filter(|(node, _)| **node != container.node) {
+        targets.insert(node, (address, ports));
+    }
+    targets.into_iter().flat_map(|(node, (address, ports))| link(node, address, ports)).collect()
+}
+
+/// One link in docker's form: `MONGO_PORT`, and for each port `MONGO_PORT_27017_TCP` with `_ADDR _PORT _PROTO`.
+fn link<'a>(
+    node: &NodeName,
+    address: &'a str,
+    ports: &'a [u16],
+) -> impl Iterator<Item = (crate::names::EnvName, String)> + use<'a> {
+    let prefix = node.as_str().to_ascii_uppercase().replace('-', "_");
+    let first = ports.first().map(|port| (format!("{prefix}_PORT"), format!("tcp://{address}:{port}")));
+    let all = ports.iter().flat_map(move |port| {
+        let base = format!("{prefix}_PORT_{port}_TCP");
+        [
+            (base.clone(), format!("tcp://{address}:{port}")),
+            (format!("{base}_ADDR"), address.to_owned()),
+            (format!("{base}_PORT"), port.to_string()),
+            (format!("{base}_PROTO"), "tcp".to_owned()),
+        ]
+    });
+    first.into_iter().chain(all).map(|(name, value)| {
+        (name.parse().expect("a node name in capitals with underscores is a variable name"), value)
+    })
+}

@@ -1,0 +1,69 @@
+//! Keeping a stack's journal in the tree.
+
+use std::sync::Arc;
+
+use super::Journal;
+use crate::db::{Db, DbError, Guard, layout};
+use crate::names::StackName;
+
+/// A stack's journal in the tree. The active operation and the retirement of old containers share it.
+pub struct Book {
+    db: Arc<dyn Db>,
+    stack: StackName,
+    journal: tokio::sync::Mutex<Journal>,
+}
+
+impl Book {
+    /// The journal as it was left.
+    ///
+    /// # Errors
+    /// When it cannot be read or is damaged.
+    pub async fn open(db: Arc<dyn Db>, stack: StackName) -> Result<Self, DbError> {
+        let journal = layout::read_json(&*db, &layout::journal(&stack)).await?.unwrap_or_default();
+        Ok(Self { db, stack, journal: tokio::sync::Mutex::new(journal) })
+    }
+
+    /// Whose journal this is.
+    pub fn stack(&self) -> &StackName {
+        &self.stack
+    }
+
+    /// A copy of what it says now.
+    pub async fn read(&self) -> Journal {
+        self.journal.lock().await.clone()
+    }
+
+    /// Changes it, durable when this returns; an empty journal's file goes away. On an error nothing has changed.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn write(&self, change: impl FnOnce(&mut Journal)) -> Result<(), DbError> {
+        let mut held = self.journal.lock().await;
+        let mut journal = held.clone();
+        change(&mut journal);
+        crash_point();
+        let key = layout::journal(&self.stack);
+        if journal.is_empty() {
+            self.db.delete(&key, Guard::Any).await?;
+        } else {
+            layout::put_json(&*self.db, &key, &journal, Guard::Any).await?;
+        }
+        *held = journal;
+        crash_point();
+        Ok(())
+    }
+}
+
+/// In debug builds, kills the process at the n-th call, n being in `QUARRY_KILL_AT`: the crash tests count through
+/// every journal step with it.
+fn crash_point() {
+    #[cfg(debug_assertions)]
+    {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static CALLS: AtomicU64 = AtomicU64::new(0);
+        let call = CALLS.fetch_add(1, Ordering::SeqCst) + 1;
+        if std::env::var("QUARRY_KILL_AT").is_ok_and(|at| at == call.to_string()) {
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        }
+    }
+}

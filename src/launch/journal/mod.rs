@@ -1,0 +1,69 @@
+//! What an operation writes before each step, so that a killed HQ can finish or undo it.
+
+use serde::{Deserialize, Serialize};
+
+use super::record::Release;
+use super::{Plan, Step};
+use crate::names::{CommitId, ReleaseNumber};
+
+pub mod act;
+
+/// `journal/<stack>.json`: the operation under way, and what still has to go.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journal {
+    /// At most one operation changes a stack at a time.
+    pub active: Option<Operation>,
+    /// Steps that retire old containers, oldest first. They are idempotent and only ever go forward.
+    pub retiring: Vec<Step>,
+}
+
+impl Journal {
+    /// Whether there is nothing left to do.
+    pub fn is_empty(&self) -> bool {
+        self.active.is_none() && self.retiring.is_empty()
+    }
+}
+
+/// One operation on a stack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    /// What it is, in a word for people: `deploy`, `scale` …
+    pub verb: String,
+    /// The release it makes; `None` for scale and restart.
+    pub release: Option<Release>,
+    /// The number pinned in the repository for it.
+    pub pinned: Option<ReleaseNumber>,
+    /// The branch it moves when it commits.
+    pub branch: Option<BranchMove>,
+    /// Its steps; empty while images are built.
+    pub plan: Plan,
+    /// How far it is.
+    pub phase: Phase,
+    /// Env names to put into the tree when it commits come from this version; `None` leaves the tree.
+    pub env_version: Option<u64>,
+}
+
+/// A branch and its old and new commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BranchMove {
+    /// Its name, such as `master`.
+    pub branch: String,
+    /// What it must point at before; `None`: it must not exist.
+    pub old: Option<CommitId>,
+    /// What it points at after.
+    pub new: CommitId,
+}
+
+/// How far an operation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Images are built; nothing runs yet.
+    Building,
+    /// This many of the revocable steps may have begun.
+    Before(usize),
+    /// The release counts: only forward from here.
+    Committed,
+    /// The stack goes away: only forward.
+    Destroying,
+}

@@ -1,0 +1,104 @@
+//! What is there before a plan is made: one stack's containers, routes, network, and what others have taken.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::{Ground, Identity, Proc, Role, label};
+use crate::docker::{Container, State};
+use crate::names::{ContainerName, NodeName, ReleaseNumber, StackName};
+use crate::router::StackRoutes;
+
+/// One container of the stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// Its name.
+    pub name: ContainerName,
+    /// Its node.
+    pub node: NodeName,
+    /// The release whose settings it has; `None` when it is to be replaced whatever it is.
+    pub release: Option<ReleaseNumber>,
+    /// Its number.
+    pub index: u32,
+    /// What it is for.
+    pub role: Role,
+    /// Whether it runs (or is being started again by the engine).
+    pub runs: bool,
+    /// Where its routed port is published.
+    pub published: Option<SocketAddr>,
+}
+
+/// Everything a plan depends on besides its instructions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct World {
+    /// Which HQ.
+    pub identity: Identity,
+    /// Whose world.
+    pub stack: StackName,
+    /// The release after this launch.
+    pub release: ReleaseNumber,
+    /// The version of the variables new containers get.
+    pub env_version: u64,
+    /// The stack's containers but those on their way out, by node and index.
+    pub instances: Vec<Instance>,
+    /// Names no new container may have.
+    pub names: BTreeSet<ContainerName>,
+    /// What should run now.
+    pub procs: BTreeMap<NodeName, Proc>,
+    /// What the router serves now.
+    pub routes: Option<StackRoutes>,
+    /// Whether the stack's network exists.
+    pub network_exists: bool,
+    /// The stack's subnet.
+    pub subnet: String,
+    /// Where ports are published.
+    pub ground: Ground,
+    /// Ports that containers, routes or launches under way have.
+    pub ports_taken: BTreeSet<u16>,
+    /// Folder under which this release's sites go.
+    pub sites: PathBuf,
+}
+
+impl World {
+    /// Containers of one node, by index.
+    pub fn of<'a>(&'a self, node: &'a NodeName) -> impl Iterator<Item = &'a Instance> {
+        self.instances.iter().filter(move |instance| instance.node == *node)
+    }
+
+    /// Makes every container of these nodes count as old: a restart replaces them.
+    pub fn forget(&mut self, nodes: &BTreeSet<NodeName>) {
+        for instance in self.instances.iter_mut().filter(|instance| nodes.contains(&instance.node)) {
+            instance.release = None;
+        }
+    }
+}
+
+/// Reads a container's labels; `None` when it is not a node's or service's container of this stack and HQ.
+pub fn instance(container: &Container, identity: &Identity, stack: &StackName) -> Option<Instance> {
+    let text = |name: &str| container.labels.get(name).map(String::as_str);
+    if text(label::HQ) != Some(&identity.id) || text(label::STACK) != Some(stack.as_str()) {
+        return None;
+    }
+    let role = match text(label::ROLE)? {
+        "node" => Role::Node,
+        "service" => Role::Service,
+        _ => return None,
+    };
+    Some(Instance {
+        name: container.name.clone(),
+        node: text(label::NODE)?.parse().ok()?,
+        release: Some(text(label::RELEASE)?.parse().ok()?),
+        index: text(label::INDEX)?.parse().ok()?,
+        role,
+        runs: match container.state {
+            State::Running | State::Restarting | State::Paused => true,
+            State::Created | State::Exited(_) | State::Dead => false,
+        },
+        published: published(container),
+    })
+}
+
+/// Where a quarry container says its port is published.
+pub fn published(container: &Container) -> Option<SocketAddr> {
+    container.labels.get(label::ADDRESS)?.parse().ok()
+}

@@ -1,0 +1,217 @@
+//! The settings of a node in quarry.yml that have a shape of their own: env, volumes, health, release, hooks.
+
+use crate::env::Env;
+use crate::names::EnvName;
+use crate::units::Millis;
+
+use super::keys::{Found, Keys};
+use super::mistakes::{Notes, nearest, shown};
+use super::tree::{Entry, Shape, Spot, Tree};
+use super::values;
+use super::{Health, Kind, Node, Overlap, Probe, Source};
+
+/// Reads release, overlap, grace, hooks and health into `node`, whose ports are known.
+pub(super) fn read(node: &mut Node, keys: &Keys<'_>, notes: &mut Notes<'_>) {
+    node.release = keys.found("release").and_then(|key| values::command(key, notes));
+    if let Some(key) = keys.found("overlap") {
+        let choices = [("start-first", Overlap::StartFirst), ("stop-first", Overlap::StopFirst)];
+        node.overlap = values::choice(key, &choices, notes).unwrap_or(node.overlap);
+    }
+    if let Some(key) = keys.found("grace") {
+        node.grace = values::parsed(key, notes).unwrap_or(node.grace);
+    }
+    if let Some(key) = keys.found("hook") {
+        node.hook = values::commands(key, notes);
+    }
+    if let Some(key) = keys.found("unhook") {
+        node.unhook = values::commands(key, notes);
+    }
+    if let Some(key) = keys.found("health") {
+        node.health = health(key, node, notes);
+    }
+    check_env(node, keys, notes);
+}
+
+/// A mapping, or a list of `NAME=value`.
+pub(super) fn env(key: Found<'_>, notes: &mut Notes<'_>) -> Env {
+    let mut env = Env::new();
+    match &key.value.shape {
+        Shape::Map(entries) => {
+            for entry in entries {
+                if let Some((name, value)) = variable(entry, notes) {
+                    env.set(name, value);
+                }
+            }
+        }
+        Shape::List(_) => {
+            for (spot, text) in values::words(key, notes) {
+                match text.split_once('=') {
+                    None => notes.add(spot, format!("{} has no `=`; write NAME=value", shown(text))),
+                    Some((name, value)) => match name.parse::<EnvName>() {
+                        Ok(name) if env.value(&name).is_some() => notes.add(spot, format!("`{name}` is already there")),
+                        Ok(name) => env.set(name, value),
+                        Err(error) => notes.add(spot, error.to_string()),
+                    },
+                }
+            }
+        }
+        Shape::Nothing | Shape::Text(_) => {
+            let message = format!("`{}` takes a mapping of names to values, or a list of NAME=value", key.written);
+            notes.add(key.value.spot, message);
+        }
+    }
+    env
+}
+
+fn variable(entry: &Entry, notes: &mut Notes<'_>) -> Option<(EnvName, String)> {
+    let name = entry.key.parse().map_err(|error| notes.add(entry.spot, format!("{error}"))).ok();
+    let value = match &entry.value.shape {
+        Shape::Nothing => Some(String::new()),
+        Shape::Text(text) if !text.contains('\0') => Some(text.clone()),
+        Shape::Text(_) => {
+            notes.add(entry.value.spot, format!("the value of {} contains a NUL character", shown(&entry.key)));
+            None
+        }
+        Shape::List(_) | Shape::Map(_) => {
+            let message = format!("the value of {} is {}, not text", shown(&entry.key), entry.value.what());
+            notes.add(entry.value.spot, message);
+            None
+        }
+    };
+    Some((name?, value?))
+}
+
+/// Variables that quarry sets itself would be covered and silently lost.
+fn check_env(node: &Node, keys: &Keys<'_>, notes: &mut Notes<'_>) {
+    let Some(key) = keys.found("env") else { return };
+    for (name, value) in node.env.iter() {
+        let spot = spot_of(key.value, name.as_str());
+        if name.as_str().starts_with("QUARRY_") {
+            notes.add(spot, format!("`{name}` is quarry's own: names that start with QUARRY_ are set by it"));
+        }
+        let first = node.expose.first().map(ToString::to_string);
+        if name.as_str() == "PORT" && node.kind == Kind::Web && first.as_deref() != Some(value) {
+            notes.add(spot, "`PORT` of a web node is set by quarry; to choose it, write it as `expose`");
+        }
+    }
+}
+
+fn spot_of(env: &Tree, name: &str) -> Spot {
+    let found = match &env.shape {
+        Shape::Map(entries) => entries.iter().find(|entry| entry.key == name).map(|entry| entry.spot),
+        Shape::List(items) => items
+            .iter()
+            .find(|item| matches!(&item.shape, Shape::Text(text) if text.split('=').next() == Some(name)))
+            .map(|item| item.spot),
+        Shape::Nothing | Shape::Text(_) => None,
+    };
+    found.unwrap_or(env.spot)
+}
+
+/// Folders the system itself lives in: a volume there hides it.
+const SYSTEM: [&str; 8] = ["/", "/bin", "/dev", "/etc", "/lib", "/proc", "/sys", "/usr"];
+
+/// Absolute paths inside the container, each once.
+pub(super) fn volumes(key: Found<'_>, notes: &mut Notes<'_>) -> Vec<String> {
+    let mut volumes = Vec::new();
+    for (spot, text) in values::words(key, notes) {
+        if let Some((before, _)) = text.split_once(':') {
+            let message = format!(
+                "{} mounts `{before}` of the server; quarry keeps volumes in its own place, so write only the path inside \
+                 the container",
+                shown(text)
+            );
+            notes.add(spot, message);
+            continue;
+        }
+        let Some(path) = values::container_path(key.written, (spot, text), notes) else { continue };
+        if SYSTEM.contains(&path.as_str()) || path.starts_with("/proc/") || path.starts_with("/sys/") {
+            notes.add(spot, format!("a volume cannot cover {} of the container", shown(&path)));
+        } else if volumes.contains(&path) {
+            notes.add(spot, format!("the volume {} is already there", shown(&path)));
+        } else {
+            volumes.push(path);
+        }
+    }
+    volumes
+}
+
+/// Between two tries, when nothing else is written. Short, because a deploy waits for it.
+const INTERVAL: Millis = Millis(500);
+const TIMEOUT: Millis = Millis::seconds(5);
+const RETRIES: u32 = 3;
+const START: Millis = Millis::seconds(60);
+
+/// The keys of `health`.
+const HEALTH: [&str; 7] = ["http", "tcp", "command", "interval", "timeout", "retries", "grace"];
+
+/// A mapping with exactly one question, or a bare path to GET.
+fn health(key: Found<'_>, node: &Node, notes: &mut Notes<'_>) -> Option<Health> {
+    let mut health = Health {
+        probe: Probe::Http(String::new()),
+        interval: INTERVAL,
+        timeout: TIMEOUT,
+        retries: RETRIES,
+        start: START,
+    };
+    let entries = match &key.value.shape {
+        Shape::Map(entries) => entries,
+        Shape::Nothing | Shape::Text(_) | Shape::List(_) => {
+            health.probe = http(key, node, notes)?;
+            return Some(health);
+        }
+    };
+    let mut probes = Vec::new();
+    for Entry { key: written, spot, value } in entries {
+        let found = Found { written, spot: *spot, value };
+        match written.as_str() {
+            "http" | "tcp" | "command" => probes.push((*spot, probe(found, node, notes))),
+            "interval" => health.interval = period(found, notes).unwrap_or(INTERVAL),
+            "timeout" => health.timeout = period(found, notes).unwrap_or(TIMEOUT),
+            "retries" => health.retries = values::number(found, 0, 1000, notes).unwrap_or(RETRIES),
+            "grace" => health.start = values::parsed(found, notes).unwrap_or(START),
+            _ => notes.suggest(*spot, format!("unknown key {} in `health`", shown(written)), nearest(written, HEALTH)),
+        }
+    }
+    match probes.len() {
+        0 => notes.add(key.spot, "`health` needs one of `http`, `tcp`, `command`"),
+        1 => {}
+        _ => notes.add(probes[1].0, "`health` takes only one of `http`, `tcp`, `command`"),
+    }
+    health.probe = probes.into_iter().next()?.1?;
+    Some(health)
+}
+
+fn probe(key: Found<'_>, node: &Node, notes: &mut Notes<'_>) -> Option<Probe> {
+    match key.written {
+        "http" => http(key, node, notes),
+        "tcp" => {
+            let word = values::word(key, notes)?;
+            values::port(key.written, word, notes).map(Probe::Tcp)
+        }
+        _ => values::command(key, notes).map(Probe::Command),
+    }
+}
+
+fn http(key: Found<'_>, node: &Node, notes: &mut Notes<'_>) -> Option<Probe> {
+    let (spot, path) = values::word(key, notes)?;
+    if !path.starts_with('/') || path.contains(|c: char| c.is_control() || c.is_whitespace()) || path.len() > 1000 {
+        notes.add(spot, format!("`{}` is a path such as `/health`, not {}", key.written, shown(path)));
+        return None;
+    }
+    // Any other image may bring ports of its own, which only the engine knows.
+    if node.kind != Kind::Web && node.expose.is_empty() && matches!(node.source, Source::Pack(_)) {
+        notes.add(spot, "an HTTP health check asks the first port of `expose`, and there is none");
+    }
+    Some(Probe::Http(path.to_owned()))
+}
+
+/// A length of time that a loop can wait for.
+fn period(key: Found<'_>, notes: &mut Notes<'_>) -> Option<Millis> {
+    let period: Millis = values::parsed(key, notes)?;
+    if period < Millis(10) {
+        notes.add(key.value.spot, format!("`{}` is at least 10ms", key.written));
+        return None;
+    }
+    Some(period)
+}

@@ -1,0 +1,508 @@
+//! What every engine promises: one contract, run on the fake and on the real dockerd.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use quarry::docker::bollard::Docker;
+use quarry::docker::fake::{Behaviour, Fake};
+use quarry::docker::{
+    Archive, Attachment, BuildRequest, Builder, ContainerRequest, Engine, EngineError, LogRequest, Network, Output,
+    Restart, State,
+};
+use quarry::env::Env;
+use quarry::names::ContainerName;
+use quarry::units::{Megabytes, Millis};
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+/// Longer than anything here takes; a promise that is not kept by then is broken.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// An engine and the name under which a test keeps its things there. All of them go when it is dropped.
+struct Bench {
+    engine: Arc<dyn Engine>,
+    fake: Option<Arc<Fake>>,
+    prefix: String,
+    image: String,
+}
+
+impl Bench {
+    async fn real() -> Bench {
+        let engine = Arc::new(Docker::local());
+        engine.version().await.expect("these tests need dockerd: apt install docker.io && systemctl start docker");
+        let base = engine.image("debian:bookworm-slim").await.unwrap();
+        base.expect("these tests need the image debian:bookworm-slim: docker pull debian:bookworm-slim");
+        Bench::new(engine, None).await
+    }
+
+    async fn fake() -> Bench {
+        let fake = Arc::new(Fake::new());
+        fake.add_image("debian:bookworm-slim");
+        Bench::new(fake.clone(), Some(fake)).await
+    }
+
+    async fn new(engine: Arc<dyn Engine>, fake: Option<Arc<Fake>>) -> Bench {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let prefix = format!("quarrytest-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let bench = Bench { engine, fake, image: format!("{prefix}:1"), prefix };
+        // The first line is the test's own: removing an image takes unnamed parents along, which another may build on.
+        let own = &bench.prefix;
+        let rest = "EXPOSE 8080 90/udp\nVOLUME /data\nCMD [\"sleep\", \"600\"]\n";
+        bench.build(&format!("FROM debian:bookworm-slim\nENV OWN={own}\n{rest}")).await;
+        bench
+    }
+
+    fn labels(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([("quarry.test".to_owned(), self.prefix.clone())])
+    }
+
+    fn label(&self) -> String {
+        format!("quarry.test={}", self.prefix)
+    }
+
+    async fn build(&self, dockerfile: &str) -> quarry::names::ImageId {
+        let request = BuildRequest {
+            tag: self.image.clone(),
+            dockerfile: "Dockerfile".to_owned(),
+            args: BTreeMap::new(),
+            labels: self.labels(),
+            builder: Builder::Classic,
+            no_cache: false,
+            memory: None,
+        };
+        self.engine.build(request, archive(dockerfile), &|_| {}).await.unwrap()
+    }
+
+    fn name(&self, short: &str) -> ContainerName {
+        format!("{}.{short}", self.prefix).parse().unwrap()
+    }
+
+    /// A container that does what `script` says; the fake is told what that comes to.
+    fn request(&self, short: &str, script: &str, behaviour: Behaviour) -> ContainerRequest {
+        let name = self.name(short);
+        if let Some(fake) = &self.fake {
+            fake.behave(&name, behaviour);
+        }
+        ContainerRequest {
+            name,
+            image: self.image.clone(),
+            entrypoint: None,
+            command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+            cwd: None,
+            env: Env::new(),
+            labels: self.labels(),
+            ports: Vec::new(),
+            binds: Vec::new(),
+            network: None,
+            memory: Some(Megabytes(64)),
+            cpus: None,
+            pids: Some(64),
+            restart: Restart::No,
+            stop_timeout: Millis::seconds(1),
+            tty: false,
+            stdin: false,
+        }
+    }
+
+    fn sleeper(&self, short: &str) -> ContainerRequest {
+        self.request(short, "sleep 600", Behaviour::default())
+    }
+
+    /// Makes and starts a container.
+    async fn run(&self, request: ContainerRequest) -> ContainerName {
+        let name = request.name.clone();
+        self.engine.create(request).await.unwrap();
+        self.engine.start(&name).await.unwrap();
+        name
+    }
+
+    async fn state(&self, name: &ContainerName) -> Option<State> {
+        self.engine.container(name).await.unwrap().map(|container| container.state)
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let (engine, label, image) = (self.engine.clone(), self.label(), self.image.clone());
+        // A test's own runtime cannot wait while it unwinds: another thread cleans up.
+        let cleaning = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                for container in engine.containers(&label).await.unwrap_or_default() {
+                    let _ = engine.remove(&container.name).await;
+                }
+                for network in engine.networks(&label).await.unwrap_or_default() {
+                    let _ = engine.remove_network(&network.name).await;
+                }
+                let _ = engine.remove_image(&image).await;
+                for image in engine.images(&label).await.unwrap_or_default() {
+                    let _ = engine.remove_image(image.id.as_str()).await;
+                }
+            });
+        });
+        let _ = cleaning.join();
+    }
+}
+
+/// A build context of one Dockerfile.
+fn archive(dockerfile: &str) -> Archive {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(dockerfile.len() as u64);
+    header.set_mode(0o644);
+    let mut tar = tar::Builder::new(Vec::new());
+    tar.append_data(&mut header, "Dockerfile", dockerfile.as_bytes()).unwrap();
+    Box::new(std::io::Cursor::new(tar.into_inner().unwrap()))
+}
+
+async fn in_time<T>(what: impl Future<Output = T>) -> T {
+    timeout(DEADLINE, what).await.expect("done within the deadline")
+}
+
+/// All of a container's output, each stream as text.
+async fn texts(mut output: impl futures_util::Stream<Item = Result<Output, EngineError>> + Unpin) -> (String, String) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    while let Some(chunk) = output.next().await {
+        match chunk.unwrap() {
+            Output::Stdout(bytes) => out.extend(bytes),
+            Output::Stderr(bytes) => err.extend(bytes),
+        }
+    }
+    (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+}
+
+/// Each promise becomes one test per engine.
+macro_rules! contract {
+    ($($promise:ident),* $(,)?) => {
+        mod on_the_fake {
+            $(#[tokio::test] async fn $promise() { super::in_time(super::$promise(&super::Bench::fake().await)).await })*
+        }
+        mod on_docker {
+            $(#[tokio::test] async fn $promise() { super::in_time(super::$promise(&super::Bench::real().await)).await })*
+        }
+    };
+}
+
+contract![
+    starting_stopping_and_removing_twice_is_success,
+    a_name_is_taken_once,
+    a_missing_image_or_container_is_named,
+    containers_are_listed_by_name_with_their_labels,
+    an_exit_code_is_waited_for_and_found_later,
+    the_restart_policy_brings_a_fallen_container_back,
+    a_log_is_read_whole_by_tail_and_followed,
+    commands_run_inside_and_give_their_exit_code,
+    standard_input_reaches_the_process_and_its_end_too,
+    a_network_is_made_once_and_keeps_its_subnet,
+    a_container_has_its_address_on_its_network,
+    events_tell_of_a_death,
+    an_image_tells_its_ports_and_volumes,
+    tags_are_given_and_taken,
+    a_signal_reaches_the_process,
+    the_bridge_has_an_address,
+];
+
+async fn starting_stopping_and_removing_twice_is_success(bench: &Bench) {
+    let engine = &bench.engine;
+    let name = bench.name("a");
+    engine.create(bench.sleeper("a")).await.unwrap();
+    assert_eq!(bench.state(&name).await, Some(State::Created));
+    for _ in 0..2 {
+        engine.start(&name).await.unwrap();
+        assert_eq!(bench.state(&name).await, Some(State::Running));
+    }
+    for _ in 0..2 {
+        engine.stop(&name, Millis::seconds(5)).await.unwrap();
+        // 143 is SIGTERM taken at once: process 1 passes it on.
+        assert_eq!(bench.state(&name).await, Some(State::Exited(143)));
+    }
+    engine.start(&name).await.unwrap();
+    for _ in 0..2 {
+        engine.remove(&name).await.unwrap();
+        assert_eq!(bench.state(&name).await, None);
+    }
+    engine.stop(&name, Millis(0)).await.unwrap();
+    engine.signal(&name, "SIGINT").await.unwrap();
+}
+
+async fn a_name_is_taken_once(bench: &Bench) {
+    bench.engine.create(bench.sleeper("a")).await.unwrap();
+    let error = bench.engine.create(bench.sleeper("a")).await.unwrap_err();
+    assert!(
+        matches!(&error, EngineError::Conflict { message } if message.contains(bench.name("a").as_str())),
+        "{error}"
+    );
+}
+
+async fn a_missing_image_or_container_is_named(bench: &Bench) {
+    let engine = &bench.engine;
+    let mut request = bench.sleeper("a");
+    request.image = format!("{}:missing", bench.prefix);
+    let check = |error: EngineError, name: &str| {
+        assert!(matches!(&error, EngineError::NotFound { what } if what.contains(name)), "{name}: {error:?}");
+    };
+    check(engine.create(request).await.unwrap_err(), ":missing");
+    let nobody = bench.name("nobody");
+    check(engine.start(&nobody).await.unwrap_err(), "nobody");
+    check(engine.wait(&nobody).await.unwrap_err(), "nobody");
+    check(engine.exec(&nobody, &["true".to_owned()], &|_| {}).await.unwrap_err(), "nobody");
+    check(engine.attach(&nobody).await.err().unwrap(), "nobody");
+    let all = LogRequest { tail: None, follow: false, timestamps: false };
+    check(engine.logs(&nobody, all).await.err().unwrap(), "nobody");
+    assert_eq!(engine.image(&format!("{}:missing", bench.prefix)).await.unwrap(), None);
+}
+
+async fn containers_are_listed_by_name_with_their_labels(bench: &Bench) {
+    for short in ["b", "c", "a"] {
+        let mut request = bench.sleeper(short);
+        request.labels.insert("quarry.short".to_owned(), short.to_owned());
+        bench.engine.create(request).await.unwrap();
+    }
+    let listed = bench.engine.containers(&bench.label()).await.unwrap();
+    let names: Vec<_> = listed.iter().map(|container| container.name.clone()).collect();
+    assert_eq!(names, ["a", "b", "c"].map(|short| bench.name(short)));
+    assert_eq!(listed[1].labels["quarry.short"], "b");
+    assert_eq!(listed[1].image, bench.engine.image(&bench.image).await.unwrap().unwrap().id.as_str());
+    assert_eq!(bench.engine.containers("quarry.test=nobody").await.unwrap(), []);
+}
+
+async fn an_exit_code_is_waited_for_and_found_later(bench: &Bench) {
+    let name = bench.run(bench.request("a", "sleep 0.2; exit 7", Behaviour::exits(200, 7))).await;
+    assert_eq!(bench.engine.wait(&name).await.unwrap(), 7);
+    assert_eq!(bench.engine.wait(&name).await.unwrap(), 7);
+    assert_eq!(bench.state(&name).await, Some(State::Exited(7)));
+}
+
+async fn the_restart_policy_brings_a_fallen_container_back(bench: &Bench) {
+    let mut request = bench.request("a", "sleep 0.1; exit 1", Behaviour::exits(100, 1));
+    request.restart = Restart::UnlessStopped;
+    let mut events = bench.engine.events().await.unwrap();
+    let name = bench.run(request).await;
+    let mut starts = 0;
+    while starts < 2 {
+        let event = events.next().await.unwrap().unwrap();
+        starts += u32::from(event.container == name.as_str() && event.action == "start");
+    }
+    bench.engine.stop(&name, Millis(0)).await.unwrap();
+    assert!(matches!(bench.state(&name).await, Some(State::Exited(_))));
+}
+
+async fn a_log_is_read_whole_by_tail_and_followed(bench: &Bench) {
+    let behaviour = Behaviour::exits(300, 0).printing(&["one", "two", "three"]);
+    let name = bench.run(bench.request("a", "echo one; echo two; echo three; sleep 0.3", behaviour)).await;
+    let read = |tail, follow, timestamps| {
+        let request = LogRequest { tail, follow, timestamps };
+        async { texts(bench.engine.logs(&name, request).await.unwrap()).await.0 }
+    };
+    assert_eq!(read(None, true, false).await, "one\ntwo\nthree\n");
+    assert_eq!(read(None, false, false).await, "one\ntwo\nthree\n");
+    assert_eq!(read(Some(1), false, false).await, "three\n");
+    let stamped = read(Some(1), false, true).await;
+    let (time, text) = stamped.split_once(' ').unwrap();
+    assert!(time.ends_with('Z') && time.contains('T') && text == "three\n", "{stamped}");
+}
+
+async fn commands_run_inside_and_give_their_exit_code(bench: &Bench) {
+    let behaviour = Behaviour::default().inside(&["hello", "again"], 3);
+    let name = bench.run(bench.request("a", "sleep 600", behaviour)).await;
+    let said = std::sync::Mutex::new(Vec::new());
+    let words = ["sh", "-c", "echo hello; printf again; exit 3"].map(str::to_owned);
+    let code = bench.engine.exec(&name, &words, &|line| said.lock().unwrap().push(line.to_owned())).await.unwrap();
+    assert_eq!(code, 3);
+    assert_eq!(said.into_inner().unwrap(), ["hello", "again"]);
+    bench.engine.stop(&name, Millis(0)).await.unwrap();
+    let error = bench.engine.exec(&name, &words, &|_| {}).await.unwrap_err();
+    assert!(matches!(error, EngineError::Conflict { .. }), "{error:?}");
+}
+
+async fn standard_input_reaches_the_process_and_its_end_too(bench: &Bench) {
+    let mut request = bench.request("a", "cat", Behaviour::echo());
+    request.stdin = true;
+    let name = request.name.clone();
+    bench.engine.create(request).await.unwrap();
+    let attached = bench.engine.attach(&name).await.unwrap();
+    bench.engine.start(&name).await.unwrap();
+    // Every byte there is, a megabyte of it.
+    let sent: Vec<u8> = (0..1024 * 1024_u32).map(|i| (i ^ (i >> 8)) as u8).collect();
+    let mut input = attached.input;
+    let (written, received) = tokio::join!(
+        async {
+            input.write_all(&sent).await.unwrap();
+            input.shutdown().await.unwrap();
+            drop(input);
+        },
+        attached.output.fold(Vec::new(), |mut all, chunk| async {
+            match chunk.unwrap() {
+                Output::Stdout(bytes) => all.extend(bytes),
+                Output::Stderr(bytes) => panic!("{}", String::from_utf8_lossy(&bytes)),
+            }
+            all
+        }),
+    );
+    let () = written;
+    assert!(received == sent, "{} of {} bytes came back as they were sent", received.len(), sent.len());
+    assert_eq!(bench.engine.wait(&name).await.unwrap(), 0);
+}
+
+/// A subnet of its own for each test process, so that runs beside each other do not collide.
+fn subnet(last: u32) -> String {
+    let own = std::process::id() % 4096 * 16 + last % 16;
+    format!("10.211.{}.{}/28", own / 16 % 256, own % 16 * 16)
+}
+
+async fn a_network_is_made_once_and_keeps_its_subnet(bench: &Bench) {
+    let network = Network { name: format!("{}-net", bench.prefix), subnet: subnet(0), labels: bench.labels() };
+    for _ in 0..2 {
+        bench.engine.create_network(&network).await.unwrap();
+    }
+    assert_eq!(bench.engine.networks(&bench.label()).await.unwrap(), std::slice::from_ref(&network));
+    let other = Network { subnet: subnet(1), ..network.clone() };
+    let error = bench.engine.create_network(&other).await.unwrap_err();
+    assert!(matches!(error, EngineError::Conflict { .. }), "{error:?}");
+    for _ in 0..2 {
+        bench.engine.remove_network(&network.name).await.unwrap();
+    }
+    assert_eq!(bench.engine.networks(&bench.label()).await.unwrap(), []);
+}
+
+async fn a_container_has_its_address_on_its_network(bench: &Bench) {
+    let network = Network { name: format!("{}-net", bench.prefix), subnet: subnet(2), labels: bench.labels() };
+    bench.engine.create_network(&network).await.unwrap();
+    let base: std::net::Ipv4Addr = network.subnet.split('/').next().unwrap().parse().unwrap();
+    let fixed = std::net::Ipv4Addr::from(u32::from(base) + 5);
+    let mut request = bench.sleeper("a");
+    let attachment = |address| Attachment { network: network.name.clone(), aliases: vec!["db".to_owned()], address };
+    request.network = Some(attachment(Some(fixed)));
+    let name = bench.run(request).await;
+    let container = bench.engine.container(&name).await.unwrap().unwrap();
+    assert_eq!(container.addresses[&network.name], std::net::IpAddr::V4(fixed));
+    let mut twin = bench.sleeper("b");
+    twin.network = Some(attachment(Some(fixed)));
+    bench.engine.create(twin).await.unwrap();
+    let error = bench.engine.start(&bench.name("b")).await.unwrap_err();
+    assert!(matches!(error, EngineError::Conflict { .. }), "{error:?}");
+    bench.engine.remove(&name).await.unwrap();
+    bench.engine.remove(&bench.name("b")).await.unwrap();
+    let mut lost = bench.sleeper("c");
+    lost.network = Some(Attachment { network: format!("{}-none", bench.prefix), aliases: Vec::new(), address: None });
+    let made = bench.engine.create(lost).await;
+    let error = match made {
+        Ok(()) => bench.engine.start(&bench.name("c")).await.unwrap_err(),
+        Err(error) => error,
+    };
+    assert!(matches!(&error, EngineError::NotFound { what } if what.contains("-none")), "{error:?}");
+}
+
+async fn events_tell_of_a_death(bench: &Bench) {
+    let mut events = bench.engine.events().await.unwrap();
+    let name = bench.run(bench.request("a", "exit 5", Behaviour::exits(0, 5))).await;
+    loop {
+        let event = events.next().await.unwrap().unwrap();
+        if event.container == name.as_str() && event.action == "die" {
+            assert_eq!(event.labels, bench.labels());
+            return;
+        }
+    }
+}
+
+async fn an_image_tells_its_ports_and_volumes(bench: &Bench) {
+    let image = bench.engine.image(&bench.image).await.unwrap().unwrap();
+    assert_eq!(image.ports, [8080]);
+    assert_eq!(image.volumes, ["/data"]);
+    assert_eq!(image.command, ["sleep", "600"]);
+    assert_eq!(image.labels, bench.labels());
+    assert_eq!(image.tags, std::slice::from_ref(&bench.image));
+}
+
+async fn tags_are_given_and_taken(bench: &Bench) {
+    let second = format!("{}:2", bench.prefix);
+    let id = bench.engine.image(&bench.image).await.unwrap().unwrap().id;
+    bench.engine.tag(id.as_str(), &second).await.unwrap();
+    assert_eq!(bench.engine.image(&second).await.unwrap().unwrap().id, id);
+    let listed = bench.engine.images(&bench.label()).await.unwrap();
+    assert_eq!(
+        listed.iter().map(|image| image.tags.clone()).collect::<Vec<_>>(),
+        [[bench.image.clone(), second.clone()]]
+    );
+    for _ in 0..2 {
+        bench.engine.remove_image(&second).await.unwrap();
+    }
+    assert_eq!(bench.engine.image(&second).await.unwrap(), None);
+    assert_eq!(bench.engine.image(id.as_str()).await.unwrap().unwrap().id, id);
+}
+
+async fn a_signal_reaches_the_process(bench: &Bench) {
+    let name = bench.run(bench.sleeper("a")).await;
+    bench.engine.signal(&name, "SIGKILL").await.unwrap();
+    assert_eq!(bench.engine.wait(&name).await.unwrap(), 137);
+    bench.engine.signal(&name, "SIGKILL").await.unwrap();
+}
+
+async fn the_bridge_has_an_address(bench: &Bench) {
+    assert!(!bench.engine.bridge_address().await.unwrap().is_loopback());
+}
+
+#[tokio::test]
+async fn an_engine_that_is_not_there_is_said_to_be() {
+    let docker = Docker::connect(Path::new("/nonexistent/docker.sock"));
+    let error = docker.version().await.unwrap_err();
+    assert!(error.to_string().contains("/nonexistent/docker.sock"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_stalls_is_found_out_within_seconds() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("docker.sock");
+    // It takes connections and never says a word.
+    let _stalled = tokio::net::UnixListener::bind(&socket).unwrap();
+    let docker = Docker::connect(&socket);
+    let name: ContainerName = "nobody".parse().unwrap();
+    let began = tokio::time::Instant::now();
+    for error in [
+        docker.version().await.unwrap_err(),
+        docker.start(&name).await.unwrap_err(),
+        docker.containers("a").await.unwrap_err(),
+        docker.events().await.err().unwrap(),
+        docker.attach(&name).await.err().unwrap(),
+    ] {
+        assert!(matches!(error, EngineError::Unreachable { .. }), "{error:?}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_terminal_has_the_size_it_is_given() {
+    let bench = Bench::real().await;
+    let mut request = bench.request("a", "stty size; read answer; echo got $answer", Behaviour::default());
+    (request.tty, request.stdin) = (true, true);
+    // The shell asks once the size is there: docker sets it only on a running container.
+    request.command[2] =
+        "until stty size | grep -q '^33 101'; do sleep 0.05; done; stty size; read a; echo \"<$a>\"".to_owned();
+    let name = request.name.clone();
+    bench.engine.create(request).await.unwrap();
+    let attached = bench.engine.attach(&name).await.unwrap();
+    bench.engine.start(&name).await.unwrap();
+    bench.engine.resize(&name, 101, 33).await.unwrap();
+    let mut input = attached.input;
+    input.write_all(b"hello\n").await.unwrap();
+    let (out, err) = in_time(texts(attached.output)).await;
+    assert!(out.contains("33 101") && out.contains("<hello>"), "{out:?}");
+    assert_eq!(err, "");
+}
+
+#[tokio::test]
+async fn output_and_errors_of_an_attached_process_come_apart() {
+    let bench = Bench::real().await;
+    let mut request = bench.request("a", "printf out; printf err >&2; exit 4", Behaviour::default());
+    request.stdin = true;
+    let name = request.name.clone();
+    bench.engine.create(request).await.unwrap();
+    let attached = bench.engine.attach(&name).await.unwrap();
+    bench.engine.start(&name).await.unwrap();
+    assert_eq!(in_time(texts(attached.output)).await, ("out".to_owned(), "err".to_owned()));
+    assert_eq!(in_time(bench.engine.wait(&name)).await.unwrap(), 4);
+}

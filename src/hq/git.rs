@@ -271,6 +271,49 @@ impl Repository {
         Ok(false)
     }
 
+    /// Sees to it that history may end at `roots`, commits whose parents a shallow pusher does not have, and takes back
+    /// what is not needed for it any more. What is here with all its parents is not cut.
+    ///
+    /// # Errors
+    /// When the repository's list cannot be read or written.
+    pub fn set_shallow(&self, roots: &BTreeSet<CommitId>) -> Result<(), GitError> {
+        let file = self.path.join("shallow");
+        let before = match fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(file_error("read", &file, source)),
+        };
+        let known = before.lines().filter_map(|line| line.parse().ok());
+        let odb = self.git.odb().map_err(self.err("open the objects"))?;
+        let mut needed = BTreeSet::new();
+        for id in known.chain(roots.iter().cloned()) {
+            if self.ends_at(&odb, &id, roots.contains(&id))? {
+                needed.insert(id);
+            }
+        }
+        let after: String = needed.iter().map(|id| format!("{id}\n")).collect();
+        if after == before {
+            return Ok(());
+        }
+        if after.is_empty() {
+            return fs::remove_file(&file).map_err(|source| file_error("remove", &file, source));
+        }
+        replace(&file, after.as_bytes(), 0o644)
+    }
+
+    /// Whether history has to end at `id`: it is here without all its parents, or is `expected` and not here yet.
+    fn ends_at(&self, odb: &git2::Odb<'_>, id: &CommitId, expected: bool) -> Result<bool, GitError> {
+        // Read from the object itself: the library's own commits hide parents that the list cuts off.
+        let object = match odb.read(oid(id)) {
+            Ok(object) => object,
+            Err(error) if error.code() == ErrorCode::NotFound => return Ok(expected),
+            Err(error) => return Err(self.err("read a commit")(error)),
+        };
+        let header = object.data().split(|byte| *byte == b'\n').take_while(|line| !line.is_empty());
+        let parents = header.filter_map(|line| std::str::from_utf8(line.strip_prefix(b"parent ")?).ok());
+        Ok(parents.filter_map(|id| Oid::from_str(id).ok()).any(|parent| !odb.exists(parent)))
+    }
+
     /// What the commit says of itself.
     ///
     /// # Errors
@@ -307,9 +350,13 @@ impl Repository {
         let mut submodules = BTreeMap::new();
         self.inspect(&tree, "", &mut submodules)?;
         fs::create_dir_all(into).map_err(|source| file_error("make the folder", into, source))?;
+        // libgit2 checks submodules out of a repository with a work tree only: a handle of its own has one.
+        let worker = git2::Repository::open_bare(&self.path).map_err(self.err("open it"))?;
+        worker.set_workdir(into, false).map_err(self.err("check out a commit"))?;
+        let tree = worker.find_tree(tree.id()).map_err(self.err("read a tree"))?;
         let mut options = CheckoutBuilder::new();
-        options.target_dir(into).force().update_index(false).refresh(false);
-        self.git.checkout_tree(tree.as_object(), Some(&mut options)).map_err(self.err("check out a commit"))?;
+        options.force().update_index(false).refresh(false);
+        worker.checkout_tree(tree.as_object(), Some(&mut options)).map_err(self.err("check out a commit"))?;
         if submodules.is_empty() {
             return Ok(());
         }
@@ -472,7 +519,7 @@ fn config(settings: &Settings) -> String {
          \thooksPath = \"{hooks}\"\n\
          [gc]\n\tauto = 0\n\
          [maintenance]\n\tauto = false\n\
-         [receive]\n\tprocReceiveRefs = refs/heads\n\tshallowUpdate = true\n\tunpackLimit = 1\n\tautogc = false\n\
+         [receive]\n\tprocReceiveRefs = refs/heads\n\tunpackLimit = 1\n\tautogc = false\n\
          \tdenyDeletes = false\n\tdenyNonFastForwards = false\n\tdenyDeleteCurrent = ignore\n\
          \tdenyCurrentBranch = ignore\n\tmaxInputSize = {limit}\n\
          [transfer]\n\thideRefs = refs/quarry\n\

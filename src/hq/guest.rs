@@ -171,6 +171,10 @@ impl Handler for Guest {
         Ok(())
     }
 
+    fn adjust_window(&mut self, _: ChannelId, _: u32) -> u32 {
+        self.control.granting()
+    }
+
     async fn pty_request(
         &mut self,
         channel: ChannelId,

@@ -9,5 +9,8 @@ mod db_files;
 mod docker_contract;
 mod e2e;
 mod harness;
+mod receiver;
+mod repository;
 mod router;
 mod stack_golden;
+mod tidy;

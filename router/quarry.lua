@@ -10,6 +10,7 @@
 local json = require "json"
 local balancer = require "ngx.balancer"
 local ffi = require "ffi"
+local get_request = require("resty.core.base").get_request
 
 ffi.cdef [[
 int kill(int pid, int sig);
@@ -28,6 +29,11 @@ local REST = 1
 local TRIES = 5
 -- Read and send timeout of an upgraded connection, in seconds.
 local UPGRADED = 24 * 3600
+
+local address = ffi.typeof("uintptr_t")
+
+-- No peer tried yet.
+local NONE = {}
 
 local M = {}
 local version
@@ -118,15 +124,11 @@ local function node_of(domain)
     return known and known.domains[domain]
 end
 
--- The node that answers for a host: its own entry, else the longest wildcard, which stands for one label or more.
-local function find(host)
-    local node = node_of(host)
-    if node then
-        return node
-    end
+-- The longest wildcard over a host; it stands for one label or more.
+local function find_wildcard(host)
     local dot = host:find(".", 1, true)
     while dot do
-        node = node_of("*" .. host:sub(dot))
+        local node = node_of("*" .. host:sub(dot))
         if node then
             return node
         end
@@ -136,14 +138,13 @@ end
 
 -- Requests -------------------------------------------------------------------------------------------------------
 
--- The next peer in turn that was not tried yet and did not just refuse; else one that was not tried; else any.
-local function choose(node, tried)
-    local peers, count = node.peers, #node.peers
-    local time = now()
-    local second
-    for _ = 1, count do
-        local peer = peers[node.turn % count + 1]
-        node.turn = node.turn + 1
+-- LuaJIT compiles a function whole when it has no loop, and most requests need none: so the loops stand apart.
+
+-- A peer that was not tried yet and did not just refuse; else one that was not tried; else any.
+local function search(peers, first, tried)
+    local time, second = now(), nil
+    for step = 0, #peers - 1 do
+        local peer = peers[(first + step) % #peers + 1]
         if not tried[peer.key] then
             if peer.rests_until <= time then
                 return peer
@@ -151,37 +152,52 @@ local function choose(node, tried)
             second = second or peer
         end
     end
-    return second or peers[node.turn % count + 1]
+    return second or peers[first % #peers + 1]
 end
 
-local function land()
-    local key = var.quarry_flight
-    if key and key ~= "" then
-        flights:incr(key, -1)
-        var.quarry_flight = ""
+-- The next peer in turn, unless it is better passed over.
+local function choose(node, tried)
+    local peers, turn = node.peers, node.turn
+    node.turn = turn + 1
+    local peer = peers[turn % #peers + 1]
+    if tried == NONE and peer.rests_until == 0 then
+        return peer
     end
+    return search(peers, turn, tried)
 end
 
--- Chooses a peer of the node as the table names it now and counts the request there. The second look at the table
--- comes after the count: so when a change of the table has been answered, each request that chose by the old one is
--- already counted, and whoever waits for the old peers to be quiet sees it.
-local function board(node, tried)
-    while true do
-        if #node.peers == 0 then
-            return nil
-        end
-        local peer = choose(node, tried)
-        flights:incr(peer.key, 1, 0)
-        local current = table_of(node.stack)
-        if current and current.nodes[node.name] == node then
-            var.quarry_flight = peer.key
-            return peer
-        end
-        flights:incr(peer.key, -1)
-        node = current and current.nodes[node.name]
-        if not node then
-            return nil
-        end
+-- What is known of each request on its way to a peer, by the request's address in memory. ngx.ctx would be lost when an
+-- error leads to a page, and with it the count.
+local journeys = {}
+
+local function id()
+    local at = tonumber(ffi.cast(address, get_request()))
+    return at
+end
+
+-- Chooses a peer of the node as the table names it now and counts the request there; nil when there is none. The
+-- second look at the table comes after the count: so when a change of the table has been answered, each request that
+-- chose by the old one is already counted, and whoever waits for the old peers to be quiet sees it.
+local function board(journey, node)
+    if not node or #node.peers == 0 then
+        return nil
+    end
+    local peer = choose(node, journey.tried)
+    flights:incr(peer.key, 1, 0)
+    local current = table_of(node.stack)
+    local same = current and current.nodes[node.name]
+    if same == node then
+        journey.node, journey.peer = node, peer
+        return peer
+    end
+    flights:incr(peer.key, -1)
+    return board(journey, same)
+end
+
+local function land(journey)
+    if journey.peer then
+        flights:incr(journey.peer.key, -1)
+        journey.peer = nil
     end
 end
 
@@ -190,9 +206,17 @@ local function is_private(path)
     return path:gsub("^/%.well%-known/", "/", 1):find("/.", 1, true) ~= nil
 end
 
+-- Whether a Host header is this host in some spelling.
+local function is_spelling(named, host)
+    if named:sub(1, #host) == host and named:byte(#host + 1) == 58 then
+        return true
+    end
+    return named:lower():gsub(":%d+$", ""):gsub("%.$", "") == host
+end
+
 local function route(bodied)
     local host = var.host
-    local node = find(host)
+    local node = node_of(host) or find_wildcard(host)
     if not node then
         return page(404)
     end
@@ -207,23 +231,20 @@ local function route(bodied)
     end
     if not bodied then
         local method = var.request_method
-        if method == "POST" or method == "PATCH" or method == "LOCK"
-            or (var.http_content_length or "0") ~= "0" or var.http_transfer_encoding then
+        if method ~= "GET" and method ~= "HEAD" and method ~= "OPTIONS" then
             return ngx.exec("@body")
         end
     end
-    local peer = board(node, {})
-    if not peer then
+    local journey = { tried = NONE }
+    if not board(journey, node) then
         return page(503)
     end
-    -- The client's own spelling with its port, but never another host than the one it was routed by.
+    journeys[id()] = journey
+    -- The app sees the client's own spelling with its port, but never another host than the one it was routed by.
     local named = var.http_host
-    if not named or (named ~= host and named:lower():gsub(":%d+$", ""):gsub("%.$", "") ~= host) then
-        named = host
+    if named ~= host and not (named and is_spelling(named, host)) then
+        var.quarry_host = host
     end
-    var.quarry_host = named
-    local ctx = ngx.ctx
-    ctx.node, ctx.peer = node, peer
 end
 
 function M.route()
@@ -236,23 +257,22 @@ end
 
 -- Names the peer of this try. Called again when a try failed before anything of the answer arrived.
 function M.balance()
-    local ctx = ngx.ctx
-    local peer = ctx.peer
-    if not ctx.tried then
-        ctx.tried = {}
-        local more = math.min(#ctx.node.peers, TRIES) - 1
+    local journey = journeys[id()]
+    local peer = journey.peer
+    if journey.tried == NONE then
+        journey.tried = {}
+        local more = math.min(#journey.node.peers, TRIES) - 1
         if more > 0 then
             balancer.set_more_tries(more)
         end
     else
         peer.rests_until = now() + REST
-        land()
-        ctx.tried[peer.key] = true
-        peer = board(ctx.node, ctx.tried)
+        journey.tried[peer.key] = true
+        land(journey)
+        peer = board(journey, journey.node)
         if not peer then
             return ngx.exit(ngx.ERROR)
         end
-        ctx.peer = peer
     end
     if var.quarry_upgrade ~= "" then
         balancer.set_timeouts(5, UPGRADED, UPGRADED)
@@ -261,6 +281,16 @@ function M.balance()
     if not ok then
         ngx.log(ngx.ERR, "no peer: ", problem)
         return ngx.exit(ngx.ERROR)
+    end
+end
+
+-- The last thing of every request, also of one whose client went away.
+function M.finish()
+    local at = id()
+    local journey = journeys[at]
+    if journey then
+        journeys[at] = nil
+        land(journey)
     end
 end
 
@@ -294,11 +324,6 @@ function M.elsewhere()
         end
     end
     return ngx.exit(404)
-end
-
--- The last thing of every request, also of one whose client went away.
-function M.finish()
-    land()
 end
 
 -- Start ----------------------------------------------------------------------------------------------------------

@@ -3,8 +3,8 @@
 //! The folders are the nouns. A module imports only from layers below its own; `tests/it/tidy.rs` keeps it so:
 //!
 //! ```text
-//! 7 cli   6 hq   5 launch   4 build   3 instruction   2 stack docker router
-//! 1 env etc db grid buildpacks   0 names units clock
+//! 8 cli   7 hq   6 launch   5 build   4 instruction   3 stack docker router
+//! 2 etc db grid buildpacks   1 env   0 names units clock
 //! ```
 //!
 //! A push enters in [`hq`], becomes a [`stack::Stack`], is built, compiled to [`instruction::Instruction`]s and

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::BuildSettings;
 use super::dockerfile::Dockerfile;
@@ -21,6 +22,12 @@ pub const STACK_LABEL: &str = "quarry.stack";
 
 /// Where a Dockerfile that is not the repository's own lies in the context.
 const DOCKERFILE: &str = ".quarry/Dockerfile";
+
+/// A text that describes a build is never larger.
+const LARGEST: u64 = 1024 * 1024;
+
+/// A build whose cache was taken away under its hands is tried this often.
+const TRIES: u32 = 3;
 
 /// The first engine whose builder knows heredocs.
 const HEREDOC_ENGINE: u32 = 23;
@@ -204,44 +211,14 @@ async fn build(
 ) -> Result<Built, BuildError> {
     say(&format!("Building {node} by {recipe}"));
     let prepared = prepare(engine, job, node, recipe, say).await?;
-    let request = BuildRequest {
-        tag: format!("quarry/{}/{node}:{}", job.stack, job.suffix),
-        dockerfile: prepared.dockerfile,
-        args: job.settings.env.iter().map(|(name, value)| (name.to_string(), value.to_owned())).collect(),
-        labels: BTreeMap::from([(STACK_LABEL.to_owned(), job.stack.to_string())]),
-        builder: prepared.builder,
-        no_cache: false,
-        memory: job.settings.memory,
-    };
-    let output = std::sync::Mutex::new(Output::default());
-    let follow = |line: &str| {
-        for shown in output.lock().unwrap_or_else(|poison| poison.into_inner()).line(line) {
-            say(&shown);
+    let mut tries = 1;
+    let id = loop {
+        match attempt(engine, job, node, recipe, &prepared, say).await {
+            Err(BuildError::Failed { message, .. }) if tries < TRIES && lost_its_cache(&message) => tries += 1,
+            ended => break ended?,
         }
     };
-    let limit = job.settings.timeout;
-    let building = engine.build(request, context(prepared.context), &follow);
-    let ended = match limit {
-        Some(limit) => tokio::time::timeout(limit.duration(), building).await.ok(),
-        None => Some(building.await),
-    };
-    let (held, step) = output.into_inner().unwrap_or_else(|poison| poison.into_inner()).end();
-    if let Some(line) = held {
-        say(&line);
-    }
-    let (node, recipe_text) = (node.clone(), recipe.to_string());
-    let id = match (ended, limit) {
-        (Some(Ok(id)), _) => id,
-        (Some(Err(EngineError::Build { message })), _) => {
-            let message = super::output::clean(&message);
-            return Err(BuildError::Failed { node, recipe: recipe_text, step, message });
-        }
-        (Some(Err(source)), _) => return Err(BuildError::Engine { node, source }),
-        (None, limit) => {
-            let limit = limit.unwrap_or(Millis(0));
-            return Err(BuildError::TooSlow { node, recipe: recipe_text, step, limit });
-        }
-    };
+    let node = node.clone();
     let image = engine.image(id.as_str()).await;
     let gone = || EngineError::NotFound { what: format!("image `{id}` any more") };
     let image = image.and_then(|image| image.ok_or_else(gone));
@@ -250,6 +227,57 @@ async fn build(
         Recipe::Pack { rendered, .. } => described(image, Some(rendered)),
         Recipe::Inline(_) | Recipe::Path(_) => described(image, None),
     })
+}
+
+/// Whether the builder tripped over a layer of its cache that someone removed meanwhile: old images of other stacks are
+/// collected at any time, and their unnamed parents with them. Built again it starts from what is left.
+fn lost_its_cache(message: &str) -> bool {
+    ["failed to get digest sha256:", "No such image: sha256:", "unknown parent image ID ", "layer does not exist"]
+        .iter()
+        .any(|words| message.contains(words))
+}
+
+async fn attempt(
+    engine: &dyn Engine,
+    job: &BuildJob<'_>,
+    node: &NodeName,
+    recipe: &Recipe,
+    prepared: &Prepared,
+    say: Say<'_>,
+) -> Result<ImageId, BuildError> {
+    let request = BuildRequest {
+        tag: format!("quarry/{}/{node}:{}", job.stack, job.suffix),
+        dockerfile: prepared.dockerfile.clone(),
+        args: job.settings.env.iter().map(|(name, value)| (name.to_string(), value.to_owned())).collect(),
+        labels: BTreeMap::from([(STACK_LABEL.to_owned(), job.stack.to_string())]),
+        builder: prepared.builder,
+        no_cache: false,
+        memory: job.settings.memory,
+    };
+    let output = Mutex::new(Output::default());
+    let follow = |line: &str| {
+        for shown in output.lock().unwrap_or_else(PoisonError::into_inner).line(line) {
+            say(&shown);
+        }
+    };
+    let building = engine.build(request, context(prepared.context.clone()), &follow);
+    let ended = match job.settings.timeout {
+        Some(limit) => tokio::time::timeout(limit.duration(), building).await.map_err(|_| limit),
+        None => Ok(building.await),
+    };
+    let (held, step) = output.into_inner().unwrap_or_else(PoisonError::into_inner).end();
+    if let Some(line) = held {
+        say(&line);
+    }
+    let (node, recipe) = (node.clone(), recipe.to_string());
+    match ended {
+        Ok(Ok(id)) => Ok(id),
+        Ok(Err(EngineError::Build { message })) => {
+            Err(BuildError::Failed { node, recipe, step, message: super::output::clean(&message) })
+        }
+        Ok(Err(source)) => Err(BuildError::Engine { node, source }),
+        Err(limit) => Err(BuildError::TooSlow { node, recipe, step, limit }),
+    }
 }
 
 /// A build ready to be sent.
@@ -366,8 +394,12 @@ fn inside(dir: &Path, path: &str) -> std::io::Result<Option<String>> {
         Err(error) => Err(error),
     };
     let (Some(root), Some(file)) = (resolve(dir.to_owned())?, resolve(dir.join(path))?) else { return Ok(None) };
-    if !file.starts_with(&root) || !file.metadata()?.is_file() {
+    let metadata = file.metadata()?;
+    if !file.starts_with(&root) || !metadata.is_file() {
         return Ok(None);
+    }
+    if metadata.len() > LARGEST {
+        return Err(std::io::Error::other("it is larger than 1 MiB"));
     }
     Ok(String::from_utf8(std::fs::read(&file)?).ok())
 }

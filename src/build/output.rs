@@ -65,9 +65,12 @@ pub fn clean(line: &str) -> String {
             '\x1b' => {
                 let (sequence, after) = escape(rest);
                 if let Some(colour) = sequence {
-                    clean.push('\x1b');
-                    clean.push_str(colour);
-                    coloured = true;
+                    let ends = matches!(colour, "[m" | "[0m");
+                    if coloured || !ends {
+                        clean.push('\x1b');
+                        clean.push_str(colour);
+                    }
+                    coloured = !ends;
                 }
                 rest = after;
             }
@@ -87,7 +90,7 @@ fn escape(rest: &str) -> (Option<&str>, &str) {
     let after = |at: usize| rest.get(at..).unwrap_or_default();
     match rest.as_bytes().first() {
         Some(b'[') => {
-            let end = rest.bytes().skip(1).position(|b| (0x40..=0x7e).contains(&b) || b < 0x20 || b >= 0x80);
+            let end = rest.bytes().skip(1).position(|b| (0x40..=0x7e).contains(&b) || !(0x20..0x80).contains(&b));
             match end.map(|end| end + 1) {
                 Some(end) if rest.as_bytes()[end] == b'm' => {
                     let plain = rest[1..end].bytes().all(|b| b.is_ascii_digit() || b == b';' || b == b':');
@@ -124,7 +127,9 @@ mod tests {
     fn colours_stay_and_everything_else_that_moves_goes() {
         let check = |text: &str, expected: &str| assert_eq!(clean(text), expected, "{text:?}");
         check("plain\ttext é", "plain\ttext é");
-        check("\x1b[1;31mred\x1b[0m", "\x1b[1;31mred\x1b[0m\x1b[0m");
+        check("\x1b[1;31mred\x1b[0m", "\x1b[1;31mred\x1b[0m");
+        check("\x1b[0mStep 1/2", "Step 1/2");
+        check("\x1b[91merror", "\x1b[91merror\x1b[0m");
         check("\x1b[2J\x1b[Hgone\x1b[K", "gone");
         check("\x1b]0;title\x07a\x1b]8;;http://x\x1b\\b", "ab");
         check("\x1b[38;2;1;2;3mx", "\x1b[38;2;1;2;3mx\x1b[0m");

@@ -272,10 +272,10 @@ mod tests {
             listing(&first),
             [
                 ".quarry/Dockerfile 644 6",
-                ".quarry/ 755 0",
+                ".quarry 755 0",
                 "Dockerfile 644 6",
                 "a.sh 755 2",
-                "b/ 755 0",
+                "b 755 0",
                 "b/inner.txt 644 3",
                 "link 777 0→/etc/passwd"
             ]

@@ -130,7 +130,7 @@ struct Tool {
     /// What npm installs to have it.
     global: Option<String>,
     install: String,
-    /// Takes the dependencies of development out again.
+    /// Takes the dependencies of development out again; yarn 2 and 3 cannot do it without a plugin.
     prune: String,
 }
 
@@ -174,7 +174,10 @@ impl Tool {
         Self {
             global: Some(format!("@yarnpkg/cli-dist@{}", version.unwrap_or("4"))),
             install: "yarn install --immutable".to_owned(),
-            prune: "true".to_owned(),
+            prune: match version {
+                Some(version) if version.starts_with(['2', '3']) => "true".to_owned(),
+                Some(_) | None => "yarn workspaces focus --all --production".to_owned(),
+            },
         }
     }
 }

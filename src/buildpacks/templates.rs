@@ -58,9 +58,9 @@ pub(super) fn dockerfile(name: &'static str, plan: &Plan, request: &PackRequest<
     }
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
-    environment
-        .render_str(template, Value::from(values))
-        .map_err(move |error| PackError::Template { pack: name, reason: error.to_string() })
+    let rendered = environment.render_str(template, Value::from(values));
+    // The engine takes the template's last line break away.
+    rendered.map(|text| text + "\n").map_err(move |error| PackError::Template { pack: name, reason: error.to_string() })
 }
 
 /// Words in the JSON form of Dockerfile instructions, in which nothing is expanded.

@@ -2,7 +2,6 @@
 
 use super::context::Context;
 use super::failure::{Exit, Failure};
-use crate::hq::HqError;
 use crate::hq::deploy::Request;
 use crate::launch::record::Cause;
 use crate::names::CommitId;
@@ -42,7 +41,7 @@ impl Deploy {
         cx.reporting(|say| async move {
             let _turn = Context::turn(&hq, &stack, &caller, "deploy", &say).await;
             let request = Request { stack, commit, branch: None, cause, user: caller.user };
-            hq.deploy(request, hung_up, &|line| say.line(line)).await.map(drop).map_err(HqError::from)
+            hq.deploy(request, hung_up, &|line| say.line(line)).await.map(drop)
         })
         .await
     }

@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use crate::docker::{Attached, Output};
-use crate::hq::change::act::OneOff;
 use crate::hq::door::{IoEvent, Stdin, Terminal};
+use crate::hq::oneoff::OneOff;
 use crate::names::ContainerName;
 use crate::units::Millis;
 

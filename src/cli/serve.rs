@@ -56,8 +56,9 @@ impl Serve {
         hq.recover().await?;
         let stop = CancellationToken::new();
         tokio::spawn(async move { nginx.watch().await });
-        let address = self.open_doors(places, &root, hq, stop.clone()).await?;
+        let address = self.open_doors(places, &root, hq.clone(), stop.clone()).await?;
         tracing::info!(ssh = %address, took = ?began.elapsed(), "HQ is ready");
+        tokio::spawn(hq.reconcile());
         ready(address, self.http).await;
         wait_for_end().await?;
         tracing::info!("HQ stops; what runs runs on");

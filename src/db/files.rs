@@ -41,6 +41,8 @@ struct Home {
 
 struct Turn {
     leases: Leases,
+    /// The list of leases on disk is an older one.
+    unsaved: bool,
     /// Leases whose end nobody waits for yet: those an earlier process left.
     left_over: Vec<Lease>,
 }
@@ -53,7 +55,7 @@ impl Files {
     pub fn open(root: &Path) -> Result<Self, DbError> {
         let tree = Tree::open(root)?;
         let leases = left_leases(&tree);
-        let turn = Turn { left_over: leases.all(), leases };
+        let turn = Turn { left_over: leases.all(), leases, unsaved: false };
         Ok(Self { home: Arc::new(Home { tree: Arc::new(tree), bell: Arc::default(), turn: Mutex::new(turn) }) })
     }
 
@@ -74,7 +76,9 @@ impl Files {
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 // The runtime is going down.
-                Err(error) => Err(DbError::Backend { doing: "wait for", key: String::new(), source: Box::new(error) }),
+                Err(error) => {
+                    Err(DbError::Backend { doing: "wait for", key: "the disk".into(), source: Box::new(error) })
+                }
             },
         }
     }
@@ -153,12 +157,24 @@ impl Home {
         if let Some(lease) = lease {
             turn.leases.check(lease, Instant::now())?;
         }
-        if turn.leases.bind(key, lease) { self.keep(turn) } else { Ok(()) }
+        turn.unsaved |= turn.leases.bind(key, lease);
+        self.save(turn).map_err(|trouble| self.tree.error("write", key.as_str(), trouble))
     }
 
-    fn keep(&self, turn: &Turn) -> Result<(), DbError> {
-        let text = serde_json::to_vec_pretty(&turn.leases.kept()).expect("leases have string keys and serialise");
-        self.tree.write_own(LEASES, &text).map_err(|trouble| self.tree.error("write", LEASES, trouble))
+    fn save(&self, turn: &mut Turn) -> Result<(), Trouble> {
+        if turn.unsaved {
+            let text = serde_json::to_vec_pretty(&turn.leases.kept()).expect("leases have string keys and serialise");
+            self.tree.write_own(LEASES, &text)?;
+            turn.unsaved = false;
+        }
+        Ok(())
+    }
+
+    /// After keys went, a list that still names them does no harm: it is written when there is room for it again.
+    fn save_soon(&self, turn: &mut Turn) {
+        if let Err(trouble) = self.save(turn) {
+            warn!(error = %self.tree.error("write", LEASES, trouble), "the list of leases is written later");
+        }
     }
 
     /// Takes back the folders a failed put made. They are empty and harm nobody, so a failure here is not told.
@@ -174,9 +190,8 @@ impl Home {
             return Err(DbError::Changed { key: key.clone() });
         }
         let removed = self.tree.remove(key).map_err(cannot)?;
-        if turn.leases.bind(key, None) {
-            self.keep(&turn)?;
-        }
+        turn.unsaved |= turn.leases.bind(key, None);
+        self.save_soon(&mut turn);
         drop(turn);
         if removed {
             self.bell.ring(&Hint::Key(key.clone()));
@@ -187,12 +202,11 @@ impl Home {
     fn delete_under(&self, prefix: &str) -> Result<(), DbError> {
         let mut turn = self.turn();
         let removed = self.tree.remove_under(prefix).map_err(|trouble| self.tree.error("delete", prefix, trouble));
-        let freed = turn.leases.free(prefix);
-        if freed {
-            self.keep(&turn)?;
-        }
+        let removed = removed?;
+        turn.unsaved |= turn.leases.free(prefix);
+        self.save_soon(&mut turn);
         drop(turn);
-        for key in removed? {
+        for key in removed {
             self.bell.ring(&Hint::Key(key));
         }
         Ok(())
@@ -207,9 +221,8 @@ impl Home {
             let removed = self.tree.remove(key);
             result = result.and(removed.map(drop).map_err(|trouble| self.tree.error("delete", key.as_str(), trouble)));
         }
-        if !keys.is_empty() {
-            result = result.and(self.keep(&turn));
-        }
+        turn.unsaved |= !keys.is_empty();
+        self.save_soon(&mut turn);
         drop(turn);
         for key in keys {
             self.bell.ring(&Hint::Key(key));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
+mod act;
 pub mod fake;
 pub mod files;
 pub mod layout;

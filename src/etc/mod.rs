@@ -78,33 +78,15 @@ impl Default for Settings {
     }
 }
 
-/// A range of private addresses, cut into networks of 64.
+/// A range of private addresses that stacks' networks are cut from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subnets {
     network: Ipv4Addr,
     bits: u8,
 }
 
-/// How many bits of an address name a stack's network.
-const STACK_BITS: u8 = 26;
-
-impl Subnets {
-    /// How many networks there are.
-    pub fn count(self) -> u32 {
-        1 << (STACK_BITS - self.bits)
-    }
-
-    /// The network with this number from 0, such as `10.208.0.64/26`; `None` past the last.
-    pub fn nth(self, number: u32) -> Option<String> {
-        let first = u32::from(self.network) + number.checked_mul(1 << (32 - STACK_BITS))?;
-        (number < self.count()).then(|| format!("{}/{STACK_BITS}", Ipv4Addr::from(first)))
-    }
-
-    /// The first network that is not in `taken`.
-    pub fn first_free(self, taken: &[String]) -> Option<String> {
-        (0..self.count()).filter_map(|number| self.nth(number)).find(|network| !taken.contains(network))
-    }
-}
+/// The size of one stack's network: a smaller range than this holds none.
+const SMALLEST: u8 = 26;
 
 impl fmt::Display for Subnets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -116,11 +98,11 @@ impl FromStr for Subnets {
     type Err = String;
     /// `10.208.0.0/12`: private, from /8 to /26, on its own boundary.
     fn from_str(text: &str) -> Result<Self, String> {
-        let rule = || format!("`{text}` is not a private range such as `10.208.0.0/12`, from /8 to /{STACK_BITS}");
+        let rule = || format!("`{text}` is not a private range such as `10.208.0.0/12`, from /8 to /{SMALLEST}");
         let (network, bits) = text.split_once('/').ok_or_else(rule)?;
         let network: Ipv4Addr = network.parse().map_err(|_| rule())?;
         let bits: u8 = bits.parse().map_err(|_| rule())?;
-        if !(8..=STACK_BITS).contains(&bits) || !network.is_private() {
+        if !(8..=SMALLEST).contains(&bits) || !network.is_private() {
             return Err(rule());
         }
         let own = Ipv4Addr::from(u32::from(network) & (u32::MAX << (32 - bits)));
@@ -351,22 +333,5 @@ mod tests {
         for wrong in ["9-", "5000", "30000-20000", "1-99999"] {
             assert!(ports(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn each_stack_gets_a_network_of_its_own() {
-        let subnets = Settings::default().subnets;
-        assert_eq!(subnets.count(), 16_384);
-        assert_eq!(subnets.nth(0).as_deref(), Some("10.208.0.0/26"));
-        assert_eq!(subnets.nth(5).as_deref(), Some("10.208.1.64/26"));
-        assert_eq!(subnets.nth(16_383).as_deref(), Some("10.223.255.192/26"));
-        assert_eq!(subnets.nth(16_384), None);
-        assert_eq!(subnets.nth(u32::MAX), None);
-        assert_eq!(
-            subnets.first_free(&["10.208.0.0/26".into(), "10.208.0.128/26".into()]).as_deref(),
-            Some("10.208.0.64/26")
-        );
-        let one: Subnets = "192.168.7.0/26".parse().unwrap();
-        assert_eq!(one.first_free(&["192.168.7.0/26".into()]), None);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! [`ssh`] and [`socket`] are the ways in; both speak to a [`door::Door`]. One operation changes a stack at a time
 //! ([`lock`]). Each goes the same way: gather the world, plan, journal, stage, switch, commit, retire ([`act`]);
-//! [`deploy`] and [`change`] say with which instructions, and [`recover`] finishes or undoes what a killed HQ left.
+//! [`deploy`] and [`change`] say with which instructions, [`recover`] finishes or undoes what a killed HQ left, and
+//! [`reconcile`] heals what drifts.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ pub mod call;
 pub mod change;
 pub mod collect;
 pub mod deploy;
+pub mod destroy;
 pub mod door;
 pub mod env;
 pub mod exec;
@@ -36,15 +38,17 @@ pub mod frames;
 pub mod git;
 pub mod grid;
 pub mod guard;
-pub mod guest;
+pub(crate) mod guest;
 pub mod hooks;
 pub mod host_key;
 pub mod keys;
-pub mod lane;
+pub(crate) mod lane;
 pub mod limits;
 pub mod lock;
+pub mod oneoff;
 pub mod progress;
 pub mod push;
+pub mod reconcile;
 pub mod recover;
 pub mod relay;
 pub mod socket;

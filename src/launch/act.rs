@@ -11,16 +11,14 @@ use super::check::act::Awaited;
 use super::compose::environment;
 use super::journal::Phase;
 use super::journal::act::Book;
+use super::request::request;
 use super::undo::{Undo, undo};
-use super::{ContainerPlan, Identity, Role, Step, label};
+use super::{ContainerPlan, Identity, Step, label};
 use crate::db::{Db, DbError, layout};
-use crate::docker::{
-    Attachment, ContainerRequest, Engine, EngineError, LogRequest, Network, Output, Published, Restart, State,
-};
+use crate::docker::{ContainerRequest, Engine, EngineError, LogRequest, Network, Output, State};
 use crate::env::Env;
 use crate::names::{NodeName, StackName};
 use crate::router::edge::{Edge, EdgeError};
-use crate::stack::Overlap;
 use crate::units::Millis;
 
 /// Takes one line for the person who waits.
@@ -126,7 +124,7 @@ impl Launcher {
                 .await
                 .map_err(LaunchError::State)?;
             }
-            self.perform(&book.stack(), step, say).await?;
+            self.perform(book.stack(), step, say).await?;
         }
         Ok(())
     }
@@ -144,7 +142,7 @@ impl Launcher {
         let mut first = Ok(());
         for step in undo(&active.plan, begun) {
             let done = match step {
-                Undo::Step(step) => self.perform(&book.stack(), &step, say).await,
+                Undo::Step(step) => self.perform(book.stack(), &step, say).await,
                 Undo::RemoveFolder(folder) => remove_folder(folder).await,
             };
             if first.is_ok() {
@@ -161,7 +159,7 @@ impl Launcher {
         let mut failed = 0;
         loop {
             let Some(step) = book.read().await.retiring.get(failed).cloned() else { return };
-            match self.perform(&book.stack(), &step, &quiet).await {
+            match self.perform(book.stack(), &step, &quiet).await {
                 Ok(()) => {
                     let written = book
                         .write(|journal| {
@@ -257,79 +255,18 @@ impl Launcher {
         }
     }
 
-    /// A container's request with its environment composed.
+    /// A container's request with its environment composed and its volumes' folders made.
     ///
     /// # Errors
     /// When the stack's variables or volume folders cannot be had.
     pub async fn request(&self, plan: &ContainerPlan) -> Result<ContainerRequest, LaunchError> {
-        let settings = &plan.settings;
-        let stack_env: Env = layout::read_json(&*self.db, &layout::env_version(&plan.stack, plan.env_version))
-            .await
-            .map_err(LaunchError::State)?
-            .unwrap_or_default();
-        let command = settings.command.as_ref().map(crate::stack::Command::words).unwrap_or_default();
-        let mut binds = Vec::new();
-        for volume in &settings.volumes {
-            let folder = self.volume(&plan.stack, &plan.node, volume);
-            make_volume(&folder).await?;
-            binds.push((folder, volume.clone()));
+        let key = layout::env_version(&plan.stack, plan.env_version);
+        let stack_env: Env = layout::read_json(&*self.db, &key).await.map_err(LaunchError::State)?.unwrap_or_default();
+        let request = request(plan, environment(&self.etc_env, &stack_env, plan), &self.identity, &self.root);
+        for (folder, _) in &request.binds {
+            make_volume(folder).await?;
         }
-        let restart = match (plan.role, settings.overlap) {
-            (Role::Service, _) | (Role::Node, Overlap::StartFirst) => Restart::UnlessStopped,
-            (Role::Node, Overlap::StopFirst) | (Role::Once, _) => Restart::No,
-        };
-        Ok(ContainerRequest {
-            name: plan.name.clone(),
-            image: settings.image.as_str().to_owned(),
-            entrypoint: None,
-            command: [command, settings.args.clone()].concat(),
-            cwd: settings.cwd.clone(),
-            env: environment(&self.etc_env, &stack_env, plan),
-            labels: self.labels(plan),
-            ports: match (plan.published, settings.ports.first()) {
-                (Some(at), Some(port)) => vec![Published { address: at.ip(), port: at.port(), container: *port }],
-                (None, _) | (_, None) => Vec::new(),
-            },
-            binds,
-            network: Some(Attachment {
-                network: plan.network.clone(),
-                aliases: match plan.role {
-                    Role::Node | Role::Service => vec![plan.node.to_string()],
-                    Role::Once => Vec::new(),
-                },
-                address: plan.address,
-            }),
-            memory: Some(settings.size),
-            cpus: settings.cpus,
-            pids: Some(PIDS),
-            restart,
-            stop_timeout: settings.grace,
-            tty: false,
-            stdin: false,
-        })
-    }
-
-    fn labels(&self, plan: &ContainerPlan) -> std::collections::BTreeMap<String, String> {
-        let mut labels: std::collections::BTreeMap<String, String> = [
-            (label::HQ, self.identity.id.clone()),
-            (label::STACK, plan.stack.to_string()),
-            (label::NODE, plan.node.to_string()),
-            (label::RELEASE, plan.release.to_string()),
-            (label::INDEX, plan.index.to_string()),
-            (label::ROLE, plan.role.word().to_owned()),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into();
-        if let Some(address) = plan.published {
-            labels.insert(label::ADDRESS.to_owned(), address.to_string());
-        }
-        labels
-    }
-
-    /// Where a volume lies on the server.
-    fn volume(&self, stack: &StackName, node: &NodeName, path: &str) -> PathBuf {
-        let inside = path.trim_matches('/').replace('/', "_");
-        self.root.join("volumes").join(stack.as_str()).join(node.as_str()).join(inside)
+        Ok(request)
     }
 
     async fn copy_site(&self, stack: &StackName, root: &str, folder: &std::path::Path) -> Result<(), LaunchError> {
@@ -370,8 +307,6 @@ impl Launcher {
     }
 }
 
-/// Most processes of one container.
-const PIDS: i64 = 4096;
 /// Pause between two looks at a draining one.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
 

@@ -18,10 +18,13 @@ pub mod act;
 pub mod address;
 pub mod check;
 pub mod compose;
+pub mod difference;
 pub mod files;
 pub mod journal;
 pub mod plan;
 pub mod record;
+pub mod request;
+pub mod table;
 pub mod undo;
 pub mod world;
 

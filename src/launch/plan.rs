@@ -5,11 +5,13 @@ use std::net::Ipv4Addr;
 
 use super::address::{self, Exhausted};
 use super::check::Check;
+use super::difference::difference;
+use super::table::Table;
 use super::world::{Instance, World};
 use super::{ContainerPlan, Plan, Proc, Role, Step};
 use crate::instruction::{Instruction, Settings};
 use crate::names::{Domain, NodeName, ReleaseNumber};
-use crate::router::{NodeRoutes, Peer, StackRoutes, Target};
+use crate::router::Peer;
 use crate::stack::{Kind, Overlap};
 use crate::units::Millis;
 
@@ -61,7 +63,7 @@ struct Planner<'a> {
     ports_taken: BTreeSet<u16>,
     services: BTreeMap<NodeName, (String, Vec<u16>)>,
     addresses: BTreeSet<Ipv4Addr>,
-    table: StackRoutes,
+    table: Table,
     /// Nodes told to rest: beside a release they are gone for good, by themselves they keep their place.
     rested: BTreeSet<NodeName>,
     releases_something: bool,
@@ -82,11 +84,7 @@ impl<'a> Planner<'a> {
                 .map(|(proc, address)| (proc.node.clone(), (address.to_string(), proc.settings.ports.clone())))
                 .collect(),
             addresses: services.map(|(_, address)| address).collect(),
-            table: StackRoutes {
-                stack: world.stack.clone(),
-                release: world.release,
-                nodes: world.routes.as_ref().map(|routes| routes.nodes.clone()).unwrap_or_default(),
-            },
+            table: Table::of(world),
             rested: BTreeSet::new(),
             releases_something: false,
         }
@@ -148,16 +146,21 @@ impl<'a> Planner<'a> {
         let kept = current.len().min(proc.count as usize);
         let missing = proc.count - kept as u32;
         let surplus = current[kept..].to_vec();
-        for instance in current[..kept].iter().filter(|instance| !instance.runs) {
-            self.boots.push(Step::Start { container: instance.name.clone() });
-            self.checks.push(awaiting(&instance.name, &proc, instance.published));
-        }
-        self.peers(&proc.node, &current[..kept]);
+        self.keep(&proc, &current[..kept]);
         let going = [olds, surplus].concat();
         if proc.settings.release.is_some() && missing > 0 && current.is_empty() {
             self.release_command(&proc);
         }
         self.replace(&going, proc, missing)
+    }
+
+    /// Containers that stay: those asleep are started, and all are routed.
+    fn keep(&mut self, proc: &Proc, kept: &[Instance]) {
+        for instance in kept.iter().filter(|instance| !instance.runs) {
+            self.boots.push(Step::Start { container: instance.name.clone() });
+            self.checks.push(awaiting(&instance.name, proc, instance.published));
+        }
+        self.table.peers(&proc.node, kept);
     }
 
     fn scale(&mut self, node: &NodeName, count: u32) -> Result<(), PlanError> {
@@ -170,9 +173,9 @@ impl<'a> Planner<'a> {
         }
         let current: Vec<Instance> = self.world.of(node).cloned().collect();
         let kept = current.len().min(count as usize);
-        self.peers(node, &current[..kept]);
         let missing = count - kept as u32;
         let proc = Proc { count, ..known };
+        self.keep(&proc, &current[..kept]);
         self.replace(&current[kept..], proc, missing)
     }
 
@@ -215,7 +218,7 @@ impl<'a> Planner<'a> {
             let name = container.name.clone();
             let published = container.published;
             if let Some(address) = published {
-                self.peer(&proc.node, Peer { container: name.clone(), address });
+                self.table.join(&proc.node, Peer { container: name.clone(), address });
             }
             let mut checks = vec![awaiting(&name, proc, published)];
             checks.extend(proc.settings.hook.iter().map(|command| Step::Hook {
@@ -296,42 +299,20 @@ impl<'a> Planner<'a> {
         self.releases.push(Step::Once { container: Box::new(container) });
     }
 
-    /// Sets a node's peers to these containers.
-    fn peers(&mut self, node: &NodeName, kept: &[Instance]) {
-        if let Some(routes) = self.table.nodes.get_mut(node) {
-            let peers = kept
-                .iter()
-                .filter_map(|instance| Some(Peer { container: instance.name.clone(), address: instance.published? }));
-            routes.target = Target::Peers(peers.collect());
-        } else if kept.iter().any(|instance| instance.published.is_some()) {
-            self.table.nodes.insert(node.clone(), no_routes());
-            self.peers(node, kept);
-        }
-    }
-
-    fn peer(&mut self, node: &NodeName, peer: Peer) {
-        let routes = self.table.nodes.entry(node.clone()).or_insert_with(no_routes);
-        match &mut routes.target {
-            Target::Peers(peers) => peers.push(peer),
-            Target::Site(_) => routes.target = Target::Peers(vec![peer]),
-        }
-    }
-
     fn route(&mut self, node: &NodeName, add: &[Domain], remove: &[Domain], document_root: Option<&str>) {
         if add.is_empty() && document_root.is_none() && !self.plan.procs.contains_key(node) {
-            self.table.nodes.remove(node);
+            self.table.forget(node);
             return;
         }
-        let routes = self.table.nodes.entry(node.clone()).or_insert_with(no_routes);
-        let mut domains: BTreeSet<Domain> = routes.domains.drain(..).filter(|one| !remove.contains(one)).collect();
-        domains.extend(add.iter().cloned());
-        routes.domains = domains.into_iter().collect();
-        if let Some(document_root) = document_root {
-            let folder = self.world.sites.join(node.as_str());
-            routes.target = Target::Site(folder.clone());
-            self.releases.push(Step::Site { node: node.clone(), document_root: document_root.to_owned(), folder });
-        } else if matches!(routes.target, Target::Site(_)) {
-            routes.target = Target::Peers(Vec::new());
+        self.table.domains(node, add, remove);
+        match document_root {
+            Some(document_root) => {
+                let folder = self.world.sites.join(node.as_str());
+                self.table.site(node, folder.clone());
+                let document_root = document_root.to_owned();
+                self.releases.push(Step::Site { node: node.clone(), document_root, folder });
+            }
+            None => self.table.no_site(node),
         }
     }
 
@@ -339,9 +320,7 @@ impl<'a> Planner<'a> {
         if let Some(instance) = self.world.instances.iter().find(|instance| instance.name == *container)
             && let Some(published) = instance.published
         {
-            if let Some(NodeRoutes { target: Target::Peers(peers), .. }) = self.table.nodes.get_mut(&instance.node) {
-                peers.retain(|peer| peer.container != *container);
-            }
+            self.table.leave(&instance.node, container);
             self.plan.retire.push(Step::Drain { container: container.clone(), published, grace });
         }
         self.plan.retire.push(Step::Remove { container: container.clone(), grace });
@@ -367,13 +346,9 @@ impl<'a> Planner<'a> {
         plan.stage.extend(checks);
         for node in &plan.ended {
             plan.procs.remove(node);
-            self.table.nodes.remove(node);
+            self.table.forget(node);
         }
-        let same = |routes: &StackRoutes| routes.nodes == self.table.nodes;
-        let routed = self.world.routes.as_ref();
-        if !routed.is_some_and(same) && (routed.is_some() || !self.table.nodes.is_empty()) {
-            plan.route.push(Step::Route { table: self.table });
-        }
+        plan.route.extend(self.table.changed(self.world).map(|table| Step::Route { table }));
         plan
     }
 }
@@ -398,10 +373,6 @@ fn is_service(step: &Step, procs: &BTreeMap<NodeName, Proc>) -> bool {
     }
 }
 
-fn no_routes() -> NodeRoutes {
-    NodeRoutes { domains: Vec::new(), target: Target::Peers(Vec::new()) }
-}
-
 /// Whether a node may exist only once.
 fn alone(settings: &Settings) -> bool {
     settings.overlap == Overlap::StopFirst
@@ -421,26 +392,4 @@ fn awaiting(name: &crate::names::ContainerName, proc: &Proc, published: Option<s
         published,
         role: if proc.address.is_some() { Role::Service } else { Role::Node },
     }
-}
-
-/// What differs between a service that runs and what the repository says now.
-fn difference(world: &World, node: &NodeName, runs: &Settings, wanted: &Settings) -> String {
-    let mut parts = Vec::new();
-    let mut part = |what: &str, differs: bool| {
-        if differs {
-            parts.push(what.to_owned());
-        }
-    };
-    part("image", runs.image != wanted.image);
-    part("command", runs.command != wanted.command || runs.args != wanted.args || runs.cwd != wanted.cwd);
-    part("env", runs.env != wanted.env);
-    part("expose", runs.ports != wanted.ports);
-    part("volumes", runs.volumes != wanted.volumes);
-    part("size", runs.size != wanted.size || runs.cpus != wanted.cpus);
-    part("link", runs.links != wanted.links);
-    if parts.is_empty() {
-        parts.push("settings".to_owned());
-    }
-    let list = parts.join(", ");
-    format!("service {node} keeps running as it is; changed: {list}. Apply with `restart {}/{node}`", world.stack)
 }

@@ -41,10 +41,21 @@ pub fn prepare(folder: &Path) -> io::Result<()> {
         }
         fs::set_permissions(&path, Permissions::from_mode(mode))?;
     }
-    for closed in folder.ancestors().skip(1).filter(|path| !is_open(path)) {
-        warn!(folder = %closed.display(), "nginx's workers may not pass this folder: sites answer 404, logs do not rotate");
-    }
     Ok(())
+}
+
+/// What an nginx that is about to start needs: settled tables, and no socket of the last one.
+///
+/// # Errors
+/// A file cannot be read, written or taken away.
+pub fn make_ready(folder: &Path) -> io::Result<()> {
+    for closed in folder.ancestors().skip(1).filter(|path| !is_open(path)) {
+        warn!(folder = %closed.display(), "nginx's workers may not pass this folder: sites below it cannot be shown");
+    }
+    match fs::remove_file(folder.join("control/socket")) {
+        Err(problem) if problem.kind() != io::ErrorKind::NotFound => Err(problem),
+        Ok(()) | Err(_) => settle(folder).map(drop),
+    }
 }
 
 /// Whether everybody may pass through.
@@ -57,6 +68,7 @@ fn is_open(path: &Path) -> bool {
 /// # Errors
 /// It cannot be written; then the file is as it was.
 pub fn append(folder: &Path, line: &str) -> io::Result<u64> {
+    let _one = alone(folder)?;
     let path = folder.join(ROUTES);
     let is_new = !path.exists();
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
@@ -73,6 +85,13 @@ pub fn append(folder: &Path, line: &str) -> io::Result<u64> {
         sync_folder(folder)?;
     }
     Ok(end + line.len() as u64 + 1)
+}
+
+/// Nobody else changes the tables while this is held: a line added while they are being rewritten would be lost.
+fn alone(folder: &Path) -> io::Result<File> {
+    let held = File::open(folder)?;
+    held.lock()?;
+    Ok(held)
 }
 
 /// Where the last whole line ends; a torn one after it, left by a crash, is cut off.
@@ -100,6 +119,7 @@ fn whole_lines(file: &mut File) -> io::Result<u64> {
 /// # Errors
 /// They cannot be read or written; then the file is as it was.
 pub fn settle(folder: &Path) -> io::Result<u64> {
+    let _one = alone(folder)?;
     let path = folder.join(ROUTES);
     let text = match fs::read(&path) {
         Ok(text) => text,

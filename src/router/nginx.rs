@@ -37,9 +37,6 @@ const LOG_LIMIT: u64 = 64 * 1024 * 1024;
 /// The file of tables is rewritten when it is this many bytes long and four times as long as it need be.
 const SETTLE: u64 = 1024 * 1024;
 
-/// The most workers; each takes some 10 MB.
-const WORKERS: usize = 8;
-
 /// The router of one HQ.
 #[derive(Debug)]
 pub struct Nginx {
@@ -56,7 +53,7 @@ pub struct Nginx {
 pub enum Came {
     /// It ran with this very text.
     Adopted,
-    /// It ran with another text, and changed to this one without dropping a connection.
+    /// It ran with another text and changed to this one; requests under way finish.
     Reloaded,
     /// It did not run.
     Started,
@@ -81,8 +78,7 @@ impl Nginx {
         }
         let folder = self.folder.clone();
         self.blocking(move || files::prepare(&folder)).await?;
-        let available = std::thread::available_parallelism().map_or(1, |count| count.get().min(WORKERS));
-        let text = text::render(&self.listen, available.try_into().unwrap_or(std::num::NonZeroUsize::MIN));
+        let text = text::render(&self.listen, process::size());
         let running = self.running().await?;
         if let Some(master) = master(&running)
             && let Ok(version) = self.ping().await
@@ -108,21 +104,22 @@ impl Nginx {
         let mut wait = Duration::ZERO;
         loop {
             sleep(wait).await;
-            match self.look().await {
-                Ok(()) => wait = Duration::ZERO,
+            let longer = (wait * 2).clamp(Duration::from_millis(250), BACKOFF);
+            wait = match self.look().await {
+                Ok(Came::Adopted | Came::Reloaded) => Duration::ZERO,
+                // One that dies as soon as it has started is not started as fast as it dies.
+                Ok(Came::Started) => longer,
                 Err(problem) => {
-                    wait = (wait * 2).clamp(Duration::from_millis(250), BACKOFF);
                     warn!(error = &problem as &dyn std::error::Error, "the router is down");
+                    longer
                 }
-            }
+            };
         }
     }
 
     /// Sees that it runs and waits until it ended, at most until the next look.
-    async fn look(&self) -> Result<(), EdgeError> {
-        if self.start_or_adopt().await? == Came::Started {
-            warn!("the router was not running");
-        }
+    async fn look(&self) -> Result<Came, EdgeError> {
+        let came = self.start_or_adopt().await?;
         let folder = self.folder.clone();
         if self.blocking(move || files::move_logs(&folder, LOG_LIMIT)).await? {
             self.reopen_logs().await?;
@@ -131,7 +128,7 @@ impl Nginx {
             let ended = tokio::time::timeout(LOOK, process::ended(master)).await;
             ended.unwrap_or(Ok(())).map_err(|source| self.at("/proc", source))?;
         }
-        Ok(())
+        Ok(came)
     }
 
     /// Has nginx open its logs again, after they were moved.
@@ -183,13 +180,8 @@ impl Nginx {
     async fn start(&self, text: &Text, leaving: &[Process]) -> Result<(), EdgeError> {
         self.ports_are_free(leaving).await?;
         let folder = self.folder.clone();
-        self.blocking(move || files::settle(&folder)).await?;
+        self.blocking(move || files::make_ready(&folder)).await?;
         self.choose(text).await?;
-        let socket = self.socket();
-        match std::fs::remove_file(&socket) {
-            Err(problem) if problem.kind() != io::ErrorKind::NotFound => return Err(self.at("control/socket", problem)),
-            Ok(()) | Err(_) => {}
-        }
         let configuration = format!("{}/nginx.conf", files::CURRENT);
         process::run(&self.folder, &configuration, &[]).await.map_err(start_error)?;
         self.answers_with(text).await

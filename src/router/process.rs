@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Resource, Signal, getrlimit, kill_process, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::process::Command;
+
+use super::text::Size;
 
 const PROGRAM: &str = "/usr/sbin/nginx";
 
@@ -45,6 +47,13 @@ pub enum Role {
 /// The first piece of nginx that is not on this machine.
 pub fn missing_piece() -> Option<&'static str> {
     PIECES.into_iter().find(|piece| !Path::new(piece).exists())
+}
+
+/// As many workers as processors, up to eight of some 10 MB each, and as many files as the machine allows.
+pub fn size() -> Size {
+    let files = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX).min(65_536);
+    let workers = std::thread::available_parallelism().map_or(1, |count| count.get().min(8));
+    Size { workers, files }
 }
 
 /// Runs nginx with its prefix in `folder` until it has gone into the background, or, with `-t`, tested its text.

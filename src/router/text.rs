@@ -3,7 +3,6 @@
 //! Nothing of it comes from outside: what is routed is data, and all paths are relative to the router's folder.
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 
 use sha2::{Digest, Sha256};
 
@@ -11,6 +10,9 @@ const CONFIGURATION: &str = include_str!("../../router/nginx.conf");
 const LUA: &str = include_str!("../../router/quarry.lua");
 const JSON: &str = include_str!("../../router/json.lua");
 const PAGE: &str = include_str!("../../router/page.html");
+
+/// Most connections of one worker; each costs memory from the start.
+const CONNECTIONS: u64 = 8192;
 
 /// Files by name, and one word that tells this set from every other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,11 +30,23 @@ impl Text {
     }
 }
 
-/// The text for an nginx that listens there with so many workers.
-pub fn render(listen: &[SocketAddr], workers: NonZeroUsize) -> Text {
+/// How large an nginx is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Processes that answer requests, at least one.
+    pub workers: usize,
+    /// Most open files and connections of each.
+    pub files: u64,
+}
+
+/// The text for an nginx of this size that listens there.
+pub fn render(listen: &[SocketAddr], size: Size) -> Text {
     let lines: Vec<String> = listen.iter().map(listen_line).collect();
-    let configuration =
-        CONFIGURATION.replace("{{listen}}", &lines.join("\n")).replace("{{workers}}", &workers.to_string());
+    let configuration = CONFIGURATION
+        .replace("{{listen}}", &lines.join("\n"))
+        .replace("{{workers}}", &size.workers.to_string())
+        .replace("{{files}}", &size.files.to_string())
+        .replace("{{connections}}", &size.files.min(CONNECTIONS).to_string());
     let version = digest(&[&configuration, LUA, JSON, PAGE]);
     let configuration = configuration.replace("{{version}}", &version);
     let own = |text: &str| text.to_owned();
@@ -61,7 +75,7 @@ mod tests {
 
     fn version(listen: &[&str], workers: usize) -> String {
         let listen: Vec<SocketAddr> = listen.iter().map(|address| address.parse().unwrap()).collect();
-        render(&listen, workers.try_into().unwrap()).version
+        render(&listen, Size { workers, files: 1024 }).version
     }
 
     #[test]
@@ -75,7 +89,7 @@ mod tests {
 
     #[test]
     fn no_placeholder_is_left_in_the_configuration() {
-        let text = render(&["[::]:80".parse().unwrap()], 2.try_into().unwrap());
+        let text = render(&["[::]:80".parse().unwrap()], Size { workers: 2, files: 65_536 });
         let configuration = &text.files[0].1;
         assert!(!configuration.contains("{{"), "{configuration}");
         assert!(configuration.contains("listen [::]:80 default_server backlog=4096 so_keepalive=on ipv6only=on;"));

@@ -28,7 +28,7 @@ pub fn describe(repository: &Repository) -> Result<Described, Mistakes> {
                 return Err(Mistake::of_file(file, message).into());
             }
             let said = nodes_of(file, &stack);
-            (with_ports(stack, repository), vec![said])
+            (stack, vec![said])
         }
         Some((file, text)) => {
             let stack = yaml::parse(file, text, repository)?;
@@ -38,7 +38,7 @@ pub fn describe(repository: &Repository) -> Result<Described, Mistakes> {
         None => undescribed(repository)?,
     };
     said.extend(said_by_packs(&stack, repository));
-    Ok(Described { stack, said })
+    Ok(Described { stack: with_ports(stack, repository), said })
 }
 
 /// The file that describes the stack, and its text.
@@ -68,7 +68,7 @@ fn undescribed(repository: &Repository) -> Result<(Stack, Vec<String>), Mistakes
     if let Some((_, message)) = unbuildable(&stack, repository).into_iter().next() {
         return Err(Mistake::of_repository(message).into());
     }
-    Ok((with_ports(stack, repository), said))
+    Ok((stack, said))
 }
 
 fn nothing_deployable() -> Mistake {
@@ -86,14 +86,30 @@ fn own_source(repository: &Repository) -> Source {
     }
 }
 
-/// The ports of a Dockerfile are those of the web node that is built from it.
+/// Routed nodes and services that name no ports have those of the Dockerfile they come from.
 fn with_ports(mut stack: Stack, repository: &Repository) -> Stack {
-    for node in stack.nodes.values_mut().filter(|node| node.kind == Kind::Web) {
-        if let Source::Dockerfile(path) = &node.source {
-            node.expose = repository.text(path).map(buildpacks::dockerfile_ports).unwrap_or_default();
+    let ports: Vec<(NodeName, Vec<u16>)> = stack
+        .nodes
+        .iter()
+        .filter(|(_, node)| matches!(node.kind, Kind::Web | Kind::Service) && node.expose.is_empty())
+        .filter_map(|(name, node)| Some((name.clone(), dockerfile(&maker(&stack, node)?.source, repository)?)))
+        .map(|(name, text)| (name, buildpacks::dockerfile_ports(text)))
+        .collect();
+    for (name, ports) in ports {
+        if let Some(node) = stack.nodes.get_mut(&name) {
+            node.expose = ports;
         }
     }
     stack
+}
+
+/// The Dockerfile's text, as far as it is known before the build.
+fn dockerfile<'a>(source: &'a Source, repository: &'a Repository) -> Option<&'a str> {
+    match source {
+        Source::Inline(text) => Some(text),
+        Source::Dockerfile(path) => repository.text(path),
+        Source::Image(_) | Source::Node(_) | Source::Pack(_) | Source::Nothing => None,
+    }
 }
 
 fn nodes_of(file: &str, stack: &Stack) -> String {

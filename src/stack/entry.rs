@@ -129,17 +129,20 @@ fn source(
         true => Source::Dockerfile("Dockerfile".to_owned()),
         false => Source::Pack(None),
     };
+    // Stands in for what was not understood: nothing further is to be said about it.
+    let unknown = || Source::Image(String::new());
     if let Some(key) = keys.found("container") {
-        let source = container(name, key, around, notes).unwrap_or_else(by_repository);
+        let source = container(name, key, around, notes).unwrap_or_else(unknown);
         let reference = matches!(source, Source::Node(_)).then_some(key.value.spot);
         (source, reference)
     } else if let Some(key) = keys.found("dockerfile") {
-        (dockerfile(key, around, notes).unwrap_or_else(by_repository), None)
+        (dockerfile(key, around, notes).unwrap_or_else(unknown), None)
     } else if let Some(key) = keys.found("buildpack") {
-        (buildpack(key, notes).unwrap_or_else(by_repository), None)
+        (buildpack(key, notes).unwrap_or_else(unknown), None)
     } else {
         if kind == Kind::Service && !keys.has("run") {
             notes.add(spot, format!("the service `{name}` needs a `container`, the image it runs"));
+            return (unknown(), None);
         }
         (by_repository(), None)
     }
@@ -215,7 +218,7 @@ fn running(node: &mut Node, keys: &Keys<'_>, notes: &mut Notes<'_>) {
     }
     node.command = keys.found("run").and_then(|key| values::command(key, notes));
     if let Some(key) = keys.found("args") {
-        node.args = values::words(key, notes).into_iter().map(values::owned).collect();
+        node.args = values::arguments(key, notes);
     }
     // A shell takes words after its text as $0 and $1 and drops them, so they become part of the text.
     if let Some(Command::Shell(text)) = &mut node.command {
@@ -235,23 +238,16 @@ fn running(node: &mut Node, keys: &Keys<'_>, notes: &mut Notes<'_>) {
 /// Ports, domains and the folder that is served.
 fn ports(draft: &mut Draft, keys: &Keys<'_>, around: &Around<'_>, notes: &mut Notes<'_>) {
     let node = &mut draft.node;
-    match (keys.found("expose"), &node.source) {
-        (Some(key), _) => {
-            for word in values::words(key, notes) {
-                match values::port(key.written, word, notes) {
-                    Some(port) if node.expose.contains(&port) => {
-                        notes.add(word.0, format!("the port {port} is already there"));
-                    }
-                    Some(port) => node.expose.push(port),
-                    None => {}
+    if let Some(key) = keys.found("expose") {
+        for word in values::words(key, notes) {
+            match values::port(key.written, word, notes) {
+                Some(port) if node.expose.contains(&port) => {
+                    notes.add(word.0, format!("the port {port} is already there"));
                 }
+                Some(port) => node.expose.push(port),
+                None => {}
             }
         }
-        (None, Source::Inline(text)) => node.expose = buildpacks::dockerfile_ports(text),
-        (None, Source::Dockerfile(path)) => {
-            node.expose = around.repository.text(path).map(buildpacks::dockerfile_ports).unwrap_or_default();
-        }
-        (None, Source::Image(_) | Source::Node(_) | Source::Pack(_) | Source::Nothing) => {}
     }
     if let Some(key) = keys.found("domains") {
         for (spot, text) in values::words(key, notes) {

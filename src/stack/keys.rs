@@ -6,6 +6,26 @@ use super::Kind;
 use super::mistakes::{Notes, nearest, shown};
 use super::tree::{Entry, Spot, Tree};
 
+/// Keys of other tools, and what means the same here.
+const ELSEWHERE: [(&str, &str); 16] = [
+    ("build", "dockerfile"),
+    ("depends_on", "link"),
+    ("entrypoint", "run"),
+    ("environment", "env"),
+    ("healthcheck", "health"),
+    ("hostname", "domains"),
+    ("instances", "scale"),
+    ("links", "link"),
+    ("mem_limit", "size"),
+    ("memory", "size"),
+    ("port", "expose"),
+    ("ports", "expose"),
+    ("replicas", "scale"),
+    ("start", "run"),
+    ("stop_grace_period", "grace"),
+    ("working_dir", "cwd"),
+];
+
 /// What a key is good for today.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Standing {
@@ -187,8 +207,9 @@ fn unknown(node: &str, key: &str, spot: Spot, notes: &mut Notes<'_>) {
     if NEVER.contains(&key) {
         notes.add(spot, format!("{message}: containers get no rights over their server"));
     } else {
-        let known = KEYS.iter().map(|(written, _, _)| *written);
-        notes.suggest(spot, message, nearest(key, known));
+        let same = ELSEWHERE.iter().find(|(theirs, _)| *theirs == key).map(|(_, ours)| (*ours).to_owned());
+        let near = || nearest(key, KEYS.iter().map(|(written, _, _)| *written));
+        notes.suggest(spot, message, same.or_else(near));
     }
 }
 

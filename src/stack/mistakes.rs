@@ -22,7 +22,7 @@ pub struct Mistake {
 impl Mistake {
     /// A mistake of the repository as a whole.
     pub fn of_repository(message: impl Into<String>) -> Self {
-        Self { file: None, line: None, column: None, message: message.into(), suggestion: None }
+        Self { file: None, line: None, column: None, message: clean(&message.into()), suggestion: None }
     }
 
     /// A mistake of a file.
@@ -105,6 +105,7 @@ impl<'f> Notes<'f> {
     }
 
     pub(super) fn suggest(&mut self, spot: Spot, message: impl Into<String>, suggestion: Option<String>) {
+        let suggestion = suggestion.map(|word| clean(&word));
         self.found.push(Mistake { suggestion, ..Mistake::at(self.file, spot.line, spot.column, message) });
     }
 
@@ -121,11 +122,20 @@ impl<'f> Notes<'f> {
     }
 }
 
-/// Text from outside within a message: quoted, without control characters, shortened.
+/// Text from outside within a message: quoted and shortened.
 pub(super) fn shown(text: &str) -> String {
-    let short: String = text.chars().take(60).flat_map(char::escape_debug).collect();
+    let short: String = text.chars().take(60).collect();
     let dots = if text.chars().nth(60).is_some() { "…" } else { "" };
     format!("`{short}{dots}`")
+}
+
+/// One line a terminal can show: what comes from a repository must not move the cursor or fill the screen.
+fn clean(text: &str) -> String {
+    let mut clean = String::new();
+    for c in text.chars().take(500) {
+        if c.is_control() { clean.extend(c.escape_debug()) } else { clean.push(c) }
+    }
+    clean
 }
 
 /// The known word nearest to `given`: at most a third of its letters differ.

@@ -8,7 +8,7 @@ use super::keys::{Found, Keys};
 use super::mistakes::{Notes, nearest, shown};
 use super::tree::{Entry, Shape, Spot, Tree};
 use super::values;
-use super::{Health, Kind, Node, Overlap, Probe};
+use super::{Health, Kind, Node, Overlap, Probe, Source};
 
 /// Reads release, overlap, grace, hooks and health into `node`, whose ports are known.
 pub(super) fn read(node: &mut Node, keys: &Keys<'_>, notes: &mut Notes<'_>) {
@@ -199,8 +199,8 @@ fn http(key: Found<'_>, node: &Node, notes: &mut Notes<'_>) -> Option<Probe> {
         notes.add(spot, format!("`{}` is a path such as `/health`, not {}", key.written, shown(path)));
         return None;
     }
-    // The ports of a ready image are known only to the engine.
-    if node.kind != Kind::Web && node.expose.is_empty() && !matches!(node.source, super::Source::Image(_)) {
+    // Any other image may bring ports of its own, which only the engine knows.
+    if node.kind != Kind::Web && node.expose.is_empty() && matches!(node.source, Source::Pack(_)) {
         notes.add(spot, "an HTTP health check asks the first port of `expose`, and there is none");
     }
     Some(Probe::Http(path.to_owned()))

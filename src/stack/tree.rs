@@ -81,11 +81,11 @@ pub(super) fn read(file: &str, text: &str) -> (Option<Tree>, Vec<Mistake>) {
         let stop = match next {
             Ok((event, span)) => builder.take(event, span),
             Err(error) => {
-                let mut message = error.info();
-                if line_has_tab(text, error.marker().line()) {
-                    message.push_str(" (tabs cannot indent YAML: use spaces)");
+                let spot = Spot::from(*error.marker());
+                match tab_near(text, spot.line) {
+                    Some(tab) => builder.mistake(tab, "a tab in the indentation; YAML takes only spaces there"),
+                    None => builder.mistake(spot, error.info()),
                 }
-                builder.mistake((*error.marker()).into(), message);
                 Flow::Stop
             }
         };
@@ -96,9 +96,13 @@ pub(super) fn read(file: &str, text: &str) -> (Option<Tree>, Vec<Mistake>) {
     (builder.root, builder.mistakes)
 }
 
-fn line_has_tab(text: &str, line: usize) -> bool {
-    let start = line.saturating_sub(2);
-    text.lines().skip(start).take(2).any(|line| line.trim_start_matches(' ').starts_with('\t'))
+/// A tab in the indentation at `line` or around it: the scanner often stumbles a line before or after.
+fn tab_near(text: &str, line: usize) -> Option<Spot> {
+    let first = line.saturating_sub(1).max(1);
+    (first..=line + 1).zip(text.lines().skip(first - 1)).find_map(|(line, text)| {
+        let column = text.len() - text.trim_start_matches(' ').len() + 1;
+        text[column - 1..].starts_with('\t').then_some(Spot { line, column })
+    })
 }
 
 enum Flow {

@@ -110,6 +110,18 @@ pub(super) fn commands(key: Found<'_>, notes: &mut Notes<'_>) -> Vec<Command> {
     words(key, notes).into_iter().map(|word| Command::Shell(owned(word).trim().to_owned())).collect()
 }
 
+/// Words as a list, or as one text without quotes that is split at its blanks.
+pub(super) fn arguments(key: Found<'_>, notes: &mut Notes<'_>) -> Vec<String> {
+    if matches!(key.value.shape, Shape::List(_)) {
+        return words(key, notes).into_iter().map(owned).collect();
+    }
+    let Some((spot, text)) = word(key, notes) else { return Vec::new() };
+    if text.contains(['\'', '"', '\\']) {
+        notes.add(spot, format!("`{}` with quotes has to be a list, one word an item", key.written));
+    }
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
 pub(super) fn owned((_, text): Word<'_>) -> String {
     text.to_owned()
 }

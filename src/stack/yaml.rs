@@ -48,15 +48,11 @@ pub fn parse(file: &str, text: &str, repository: &Repository) -> Result<Stack, M
 }
 
 fn draft(entry: &Entry, around: &Around<'_>, notes: &mut Notes<'_>) -> Option<(NodeName, Draft)> {
-    let name = match entry.key.parse::<NodeName>() {
-        Ok(name) => Some(name),
-        Err(error) => {
-            let lower = entry.key.to_lowercase();
-            let better = lower.parse::<NodeName>().is_ok().then_some(lower);
-            notes.suggest(entry.spot, error.to_string(), better);
-            None
-        }
-    };
+    let name = entry.key.parse::<NodeName>();
+    let lower = entry.key.to_lowercase().parse::<NodeName>().ok();
+    if let Err(error) = &name {
+        notes.suggest(entry.spot, error.to_string(), lower.clone().map(String::from));
+    }
     let entries = match &entry.value.shape {
         Shape::Map(entries) => entries.as_slice(),
         Shape::Nothing if entry.key == "web" => &[],
@@ -69,9 +65,9 @@ fn draft(entry: &Entry, around: &Around<'_>, notes: &mut Notes<'_>) -> Option<(N
     };
     let keys = Keys::sort(&entry.key, entries, notes);
     // A node whose name is wrong is still read, for the mistakes inside.
-    let stand_in = || "node".parse().expect("`node` is a node name");
-    let draft = entry::read(&name.clone().unwrap_or_else(stand_in), entry.spot, keys, around, notes);
-    Some((name?, draft))
+    let stand_in = || lower.unwrap_or_else(|| "node".parse().expect("`node` is a node name"));
+    let draft = entry::read(&name.clone().unwrap_or_else(|_| stand_in()), entry.spot, keys, around, notes);
+    Some((name.ok()?, draft))
 }
 
 /// Borrowed images end at a node that has one.

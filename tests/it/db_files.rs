@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
+use quarry::db::fake::Fake;
 use quarry::db::files::Files;
 use quarry::db::{Change, Db, DbError, Guard, layout};
 
@@ -298,6 +299,25 @@ async fn a_full_disk_is_told_and_leaves_the_old_values() {
 }
 
 #[tokio::test]
+async fn leases_survive_a_full_disk() {
+    let disk = TinyDisk::mount();
+    let db = Files::open(disk.0.path()).unwrap();
+    let (lease, at) = (db.lease(LONG).await.unwrap(), key("ps/hq/a.json"));
+    let mut ballast = 0;
+    while db.put(&key(&format!("config/files/{ballast}")), &[b'x'; 4000], Guard::Any, None).await.is_ok() {
+        ballast += 1;
+    }
+    let refused = db.put(&at, b"1", Guard::Any, Some(&lease)).await;
+    assert!(matches!(&refused, Err(DbError::Full { key, .. }) if *key == at), "{refused:?}");
+    db.delete_under("config").await.unwrap();
+    db.put(&at, b"1", Guard::Any, Some(&lease)).await.unwrap();
+    drop(db);
+    let db = Files::open(disk.0.path()).unwrap();
+    db.revoke(&lease).await.unwrap();
+    assert!(listed(&db, "").await.is_empty());
+}
+
+#[tokio::test]
 async fn keys_of_a_lease_whose_holder_died_go_after_its_time() {
     let (root, db) = tree();
     tokio::time::pause();
@@ -400,4 +420,62 @@ async fn a_reader_never_sees_half_a_value() {
         }
     }
     reader.join().unwrap();
+}
+
+/// One call of the seam.
+#[derive(Debug, Clone)]
+enum Call {
+    Put(String, u8, bool),
+    Delete(String),
+    DeleteUnder(String),
+    List(String, Option<String>, usize),
+    Names(String),
+}
+
+/// What came of it, in words.
+async fn called(db: &dyn Db, call: &Call) -> String {
+    let kind = |error: DbError| format!("{error:?}").split([' ', '{']).next().unwrap_or_default().to_owned();
+    match call {
+        Call::Put(at, value, absent) => {
+            let guard = if *absent { Guard::Absent } else { Guard::Any };
+            db.put(&key(at), &[*value], guard, None).await.map_or_else(kind, |_| "put".into())
+        }
+        Call::Delete(at) => db.delete(&key(at), Guard::Any).await.map_or_else(kind, |()| "deleted".into()),
+        Call::DeleteUnder(prefix) => db.delete_under(prefix).await.map_or_else(kind, |()| "deleted".into()),
+        Call::List(prefix, after, limit) => {
+            let entries = db.list(prefix, after.as_deref().map(key).as_ref(), *limit).await;
+            entries.map_or_else(kind, |all| all.iter().map(|one| format!("{}={:?} ", one.key, one.value)).collect())
+        }
+        Call::Names(prefix) => db.names(prefix).await.map_or_else(kind, |names| names.join(" ")),
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn files_and_the_fake_answer_alike(calls in proptest::collection::vec(call(), 1..40)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (_root, files) = tree();
+            let fake = Fake::new();
+            for (number, call) in calls.iter().enumerate() {
+                assert_eq!(called(&files, call).await, called(&fake, call).await, "call {number}: {call:?}");
+            }
+            assert_eq!(listed(&files, "").await, listed(&fake, "").await);
+        });
+    }
+}
+
+fn call() -> impl proptest::strategy::Strategy<Value = Call> {
+    use proptest::prelude::*;
+    // Few names, so that keys meet: one below the other, beside each other, `a-b` between `a` and `a/b`.
+    let place = "stacks(/(a|a-b|b|src|env)){0,4}|proc(/(a|a\\.json)){1,3}";
+    prop_oneof![
+        4 => (place, 0_u8..4, any::<bool>()).prop_map(|(at, value, absent)| Call::Put(at, value, absent)),
+        2 => place.prop_map(Call::Delete),
+        1 => place.prop_map(Call::DeleteUnder),
+        2 => (place, proptest::option::of(place), 0_usize..5).prop_map(|(at, after, limit)| Call::List(at, after, limit)),
+        1 => place.prop_map(Call::Names),
+    ]
 }

@@ -1,5 +1,7 @@
 //! The router against a real nginx: what it promises to those who visit, deploy and operate.
 
+#![allow(clippy::unwrap_used)]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -296,7 +296,9 @@ fn lock(path: &Path) -> Result<File, DbError> {
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
             file.take(32).read_to_string(&mut holder).map_err(cannot)?;
-            return Err(DbError::InUse { place: path.display().to_string(), holder: holder.trim().to_owned() });
+            // Between its lock and its words the holder is nobody for an instant.
+            let holder = if holder.trim().is_empty() { "unknown" } else { holder.trim() };
+            return Err(DbError::InUse { place: path.display().to_string(), holder: holder.to_owned() });
         }
         Err(TryLockError::Error(source)) => return Err(cannot(source)),
     }

@@ -121,7 +121,9 @@ impl Progress {
 
     fn buildkit(&mut self, status: StatusResponse, say: Say<'_>) {
         for step in status.vertexes {
-            if step.name.starts_with("[internal]") || step.started.is_none() {
+            // Its own steps: reading the Dockerfile, unpacking the context.
+            let own = step.name.starts_with("[internal]") || step.name == "copy /context /";
+            if own || step.started.is_none() {
                 continue;
             }
             if self.begun.insert(step.digest.clone()) {

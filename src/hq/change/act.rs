@@ -1,9 +1,8 @@
-//! Scale, restart, rollback, variables, launch of a tarball, destroy. The caller holds the stack's turn.
+//! Scale, restart, rollback, variables, launch of a tarball. The caller holds the stack's turn.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::db::{Guard, layout};
 use crate::env::Env;
 use crate::hq::act::Job;
 use crate::hq::progress::{detail, phase};
@@ -11,13 +10,9 @@ use crate::hq::{Hq, HqError};
 use crate::instruction::tarball::Manifest;
 use crate::instruction::{Instruction, Settings};
 use crate::launch::act::Say;
-use crate::launch::journal::{Operation, Phase};
 use crate::launch::record::{Cause, Release};
-use crate::launch::{ContainerPlan, Plan, Proc, Role, Step};
-use crate::names::{ContainerName, NodeName, ReleaseNumber, StackName, UserName};
+use crate::names::{NodeName, ReleaseNumber, StackName, UserName};
 use crate::router::check_domains;
-use crate::stack::Command;
-use crate::units::Millis;
 
 impl Hq {
     /// The instructions that give nodes these numbers of containers.
@@ -249,121 +244,6 @@ impl Hq {
             renew: BTreeSet::new(),
         })
     }
-
-    /// Makes the container of a one-off command, not yet started, and gives its name.
-    ///
-    /// # Errors
-    /// When the stack or node does not exist, or docker fails.
-    pub async fn prepare_one_off(&self, wanted: OneOff) -> Result<ContainerName, HqError> {
-        let current = self.current(&wanted.stack).await?;
-        let procs = self.procs(&wanted.stack).await?;
-        let found = match &wanted.node {
-            Some(node) => procs.iter().find(|proc| proc.node == *node),
-            None => procs
-                .iter()
-                .find(|proc| proc.node.as_str() == "web")
-                .or_else(|| procs.iter().find(|proc| proc.address.is_none()).or_else(|| procs.first())),
-        };
-        let missing = || wanted.node.clone().unwrap_or_else(|| "web".parse().expect("`web` is a node name"));
-        let proc = found.ok_or_else(|| self.no_node(&wanted.stack, &missing(), &current))?;
-        let world = self.world(&wanted.stack, current.number, current.env_version).await?;
-        let node: NodeName = "run".parse().expect("`run` is a node name");
-        let mut free = 1..;
-        let name = free
-            .find_map(|index| {
-                let name = self.launcher.identity.container(&wanted.stack, &node, current.number, index);
-                (!world.names.contains(&name)).then_some(name)
-            })
-            .expect("one of infinitely many names is free");
-        let plan = one_off_plan(name.clone(), proc, &procs, &wanted, self.launcher.identity.network(&wanted.stack));
-        let mut request = self.launcher.request(&plan).await?;
-        request.tty = wanted.tty;
-        request.stdin = true;
-        self.engine().create(request).await?;
-        Ok(name)
-    }
-
-    /// Stops every container of a stack and keeps its releases and volumes; gives how many there were.
-    ///
-    /// # Errors
-    /// When docker fails.
-    pub async fn stop_all(self: &Arc<Self>, stack: &StackName) -> Result<usize, HqError> {
-        let current = self.current(stack).await?;
-        let world = self.world(stack, current.number, current.env_version).await?;
-        for instance in &world.instances {
-            let grace = world.procs.get(&instance.node).map_or(Millis::seconds(10), |proc| proc.settings.grace);
-            let step = Step::Remove { container: instance.name.clone(), grace };
-            self.launcher.perform(stack, &step, &|_| {}).await?;
-        }
-        let network = Step::RemoveNetwork { name: self.launcher.identity.network(stack) };
-        self.launcher.perform(stack, &network, &|_| {}).await?;
-        Ok(world.instances.len())
-    }
-
-    /// Takes a stack and everything it has away.
-    ///
-    /// # Errors
-    /// When it cannot be begun; once begun, the next start finishes it.
-    pub async fn destroy(self: &Arc<Self>, stack: &StackName, say: Say<'_>) -> Result<(), HqError> {
-        self.status(stack).await?;
-        let world = self.world(stack, ReleaseNumber(0), 0).await?;
-        let kill = |name: &ContainerName| Step::Remove { container: name.clone(), grace: Millis::seconds(10) };
-        let mut plan = Plan { route: vec![Step::Unroute { stack: stack.clone() }], ..Plan::default() };
-        plan.retire.extend(world.instances.iter().map(|instance| kill(&instance.name)));
-        plan.retire.push(Step::RemoveNetwork { name: self.launcher.identity.network(stack) });
-        let book = self.book(stack).await?;
-        let operation = Operation {
-            verb: "destroy".to_owned(),
-            release: None,
-            pinned: None,
-            branch: None,
-            plan,
-            phase: Phase::Destroying,
-            env_version: None,
-        };
-        book.write(|journal| journal.active = Some(operation)).await?;
-        self.finish_destroy(stack, say).await
-    }
-
-    /// Does what is left of a destruction that was begun. Every part may be done twice.
-    ///
-    /// # Errors
-    /// What could not be removed; the journal stays.
-    pub async fn finish_destroy(self: &Arc<Self>, stack: &StackName, say: Say<'_>) -> Result<(), HqError> {
-        let book = self.book(stack).await?;
-        let journal = book.read().await;
-        let plan = journal.active.map(|active| active.plan).unwrap_or_default();
-        let earlier = journal.retiring.iter().filter(|step| matches!(step, Step::Remove { .. }));
-        for step in plan.route.iter().chain(earlier).chain(&plan.retire) {
-            self.launcher.perform(stack, step, say).await?;
-            // One write a step keeps the promise that every step can be the last one HQ lives to see.
-            book.write(|_| {}).await?;
-        }
-        self.db.delete(&layout::routes(stack), Guard::Any).await?;
-        self.db.delete_under(&layout::proc_prefix(stack)).await?;
-        self.remove_images(stack).await?;
-        self.remove_folders(stack).await?;
-        self.db.delete_under(&layout::stack(stack)).await?;
-        book.write(|journal| {
-            journal.active = None;
-            journal.retiring.clear();
-        })
-        .await?;
-        self.forget_book(stack);
-        Ok(())
-    }
-}
-
-/// A command to run once in a container of its own.
-pub struct OneOff {
-    /// In whose name.
-    pub stack: StackName,
-    /// With which node's image and settings; the web node's (or the first one's) when absent.
-    pub node: Option<NodeName>,
-    /// The command.
-    pub words: Vec<String>,
-    /// Whether it gets a terminal.
-    pub tty: bool,
 }
 
 fn has_sites(instructions: &[Instruction]) -> bool {
@@ -383,28 +263,4 @@ fn renumbered(instruction: &Instruction, number: ReleaseNumber) -> Instruction {
 /// A release command belongs to new code; it does not run again for code that has served already.
 fn without_release_command(settings: &Settings) -> Box<Settings> {
     Box::new(Settings { release: None, ..settings.clone() })
-}
-
-fn one_off_plan(name: ContainerName, proc: &Proc, procs: &[Proc], wanted: &OneOff, network: String) -> ContainerPlan {
-    let services = procs
-        .iter()
-        .filter_map(|proc| Some((proc.node.clone(), (proc.address?.to_string(), proc.settings.ports.clone()))));
-    ContainerPlan {
-        name,
-        stack: wanted.stack.clone(),
-        node: proc.node.clone(),
-        release: proc.release,
-        index: 0,
-        role: Role::Once,
-        settings: Settings {
-            command: Some(Command::Words(wanted.words.clone())),
-            args: Vec::new(),
-            ..proc.settings.clone()
-        },
-        env_version: proc.env_version,
-        services: services.collect(),
-        published: None,
-        network,
-        address: None,
-    }
 }

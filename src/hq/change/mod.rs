@@ -1,3 +1,3 @@
-//! Changes of a stack that need no push: scale, restart, rollback, variables, destroy; see [`act`].
+//! Changes of a stack that need no push: scale, restart, rollback, variables; see [`act`].
 
 pub mod act;

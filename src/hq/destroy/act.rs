@@ -1,0 +1,83 @@
+//! Stops or takes away everything of a stack.
+
+use std::sync::Arc;
+
+use crate::db::{Guard, layout};
+use crate::hq::{Hq, HqError};
+use crate::launch::act::Say;
+use crate::launch::journal::{Operation, Phase};
+use crate::launch::{Plan, Step};
+use crate::names::{ContainerName, ReleaseNumber, StackName};
+use crate::units::Millis;
+
+impl Hq {
+    /// Stops every container of a stack and keeps its releases and volumes; gives how many there were.
+    ///
+    /// # Errors
+    /// When docker fails.
+    pub async fn stop_all(self: &Arc<Self>, stack: &StackName) -> Result<usize, HqError> {
+        let current = self.current(stack).await?;
+        let world = self.world(stack, current.number, current.env_version).await?;
+        for instance in &world.instances {
+            let grace = world.procs.get(&instance.node).map_or(Millis::seconds(10), |proc| proc.settings.grace);
+            let step = Step::Remove { container: instance.name.clone(), grace };
+            self.launcher.perform(stack, &step, &|_| {}).await?;
+        }
+        let network = Step::RemoveNetwork { name: self.launcher.identity.network(stack) };
+        self.launcher.perform(stack, &network, &|_| {}).await?;
+        Ok(world.instances.len())
+    }
+
+    /// Takes a stack and everything it has away.
+    ///
+    /// # Errors
+    /// When it cannot be begun; once begun, the next start finishes it.
+    pub async fn destroy(self: &Arc<Self>, stack: &StackName, say: Say<'_>) -> Result<(), HqError> {
+        self.status(stack).await?;
+        let world = self.world(stack, ReleaseNumber(0), 0).await?;
+        let kill = |name: &ContainerName| Step::Remove { container: name.clone(), grace: Millis::seconds(10) };
+        let mut plan = Plan { route: vec![Step::Unroute { stack: stack.clone() }], ..Plan::default() };
+        plan.retire.extend(world.instances.iter().map(|instance| kill(&instance.name)));
+        plan.retire.push(Step::RemoveNetwork { name: self.launcher.identity.network(stack) });
+        let book = self.book(stack).await?;
+        let operation = Operation {
+            verb: "destroy".to_owned(),
+            release: None,
+            pinned: None,
+            branch: None,
+            plan,
+            phase: Phase::Destroying,
+            env_version: None,
+        };
+        book.write(|journal| journal.active = Some(operation)).await?;
+        self.finish_destroy(stack, say).await
+    }
+
+    /// Does what is left of a destruction that was begun. Every part may be done twice.
+    ///
+    /// # Errors
+    /// What could not be removed; the journal stays.
+    pub async fn finish_destroy(self: &Arc<Self>, stack: &StackName, say: Say<'_>) -> Result<(), HqError> {
+        let book = self.book(stack).await?;
+        let journal = book.read().await;
+        let plan = journal.active.map(|active| active.plan).unwrap_or_default();
+        let earlier = journal.retiring.iter().filter(|step| matches!(step, Step::Remove { .. }));
+        for step in plan.route.iter().chain(earlier).chain(&plan.retire) {
+            self.launcher.perform(stack, step, say).await?;
+            // One write a step keeps the promise that every step can be the last one HQ lives to see.
+            book.write(|_| {}).await?;
+        }
+        self.db.delete(&layout::routes(stack), Guard::Any).await?;
+        self.db.delete_under(&layout::proc_prefix(stack)).await?;
+        self.remove_images(stack).await?;
+        self.remove_folders(stack).await?;
+        self.db.delete_under(&layout::stack(stack)).await?;
+        book.write(|journal| {
+            journal.active = None;
+            journal.retiring.clear();
+        })
+        .await?;
+        self.forget_book(stack);
+        Ok(())
+    }
+}

@@ -1,0 +1,3 @@
+//! The end of a stack; see [`act`].
+
+pub mod act;

@@ -1,0 +1,40 @@
+//! Makes the containers of one-off commands.
+
+use super::{OneOff, one_off_plan};
+use crate::hq::{Hq, HqError};
+use crate::names::{ContainerName, NodeName};
+
+impl Hq {
+    /// Makes the container of a one-off command, not yet started, and gives its name.
+    ///
+    /// # Errors
+    /// When the stack or node does not exist, or docker fails.
+    pub async fn prepare_one_off(&self, wanted: OneOff) -> Result<ContainerName, HqError> {
+        let current = self.current(&wanted.stack).await?;
+        let procs = self.procs(&wanted.stack).await?;
+        let found = match &wanted.node {
+            Some(node) => procs.iter().find(|proc| proc.node == *node),
+            None => procs
+                .iter()
+                .find(|proc| proc.node.as_str() == "web")
+                .or_else(|| procs.iter().find(|proc| proc.address.is_none()).or_else(|| procs.first())),
+        };
+        let missing = || wanted.node.clone().unwrap_or_else(|| "web".parse().expect("`web` is a node name"));
+        let proc = found.ok_or_else(|| self.no_node(&wanted.stack, &missing(), &current))?;
+        let world = self.world(&wanted.stack, current.number, current.env_version).await?;
+        let node: NodeName = "run".parse().expect("`run` is a node name");
+        let mut free = 1..;
+        let name = free
+            .find_map(|index| {
+                let name = self.launcher.identity.container(&wanted.stack, &node, current.number, index);
+                (!world.names.contains(&name)).then_some(name)
+            })
+            .expect("one of infinitely many names is free");
+        let plan = one_off_plan(name.clone(), proc, &procs, &wanted, self.launcher.identity.network(&wanted.stack));
+        let mut request = self.launcher.request(&plan).await?;
+        request.tty = wanted.tty;
+        request.stdin = true;
+        self.engine().create(request).await?;
+        Ok(name)
+    }
+}

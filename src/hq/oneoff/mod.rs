@@ -1,0 +1,51 @@
+//! Commands that run once in a container of their own; see [`act`].
+
+pub mod act;
+
+use crate::instruction::Settings;
+use crate::launch::{ContainerPlan, Proc, Role};
+use crate::names::{ContainerName, NodeName, StackName};
+use crate::stack::Command;
+
+/// A command to run once in a container of its own.
+pub struct OneOff {
+    /// In whose name.
+    pub stack: StackName,
+    /// With which node's image and settings; the web node's (or the first one's) when absent.
+    pub node: Option<NodeName>,
+    /// The command.
+    pub words: Vec<String>,
+    /// Whether it gets a terminal.
+    pub tty: bool,
+}
+
+/// The container of a one-off command: the node's settings with another command.
+pub fn one_off_plan(
+    name: ContainerName,
+    proc: &Proc,
+    procs: &[Proc],
+    wanted: &OneOff,
+    network: String,
+) -> ContainerPlan {
+    let services = procs
+        .iter()
+        .filter_map(|proc| Some((proc.node.clone(), (proc.address?.to_string(), proc.settings.ports.clone()))));
+    ContainerPlan {
+        name,
+        stack: wanted.stack.clone(),
+        node: proc.node.clone(),
+        release: proc.release,
+        index: 0,
+        role: Role::Once,
+        settings: Settings {
+            command: Some(Command::Words(wanted.words.clone())),
+            args: Vec::new(),
+            ..proc.settings.clone()
+        },
+        env_version: proc.env_version,
+        services: services.collect(),
+        published: None,
+        network,
+        address: None,
+    }
+}

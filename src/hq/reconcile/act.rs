@@ -1,0 +1,148 @@
+//! Watches docker's events and the clock, and heals stacks that are at rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::time::{Instant, sleep_until};
+
+use super::{backoff, drift};
+use crate::hq::act::Job;
+use crate::hq::{Hq, HqError};
+use crate::launch::label;
+use crate::names::StackName;
+
+/// Every stack is looked at this often although no event names it.
+const ROUND: Duration = Duration::from_secs(30);
+/// An event is looked into after this: docker's own restart of a container comes first.
+const SETTLE: Duration = Duration::from_secs(1);
+/// How long to wait for docker to come back before its events are asked for again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// What the loop hears.
+enum Heard {
+    /// Something happened to a container of this stack.
+    Stack(StackName),
+    /// Docker's stream of events ended.
+    Lost,
+    /// The earliest appointment is due.
+    Due,
+}
+
+/// When each stack is looked at next, and how often healing it has failed in a row.
+#[derive(Default)]
+struct Agenda {
+    due: BTreeMap<StackName, Instant>,
+    failures: BTreeMap<StackName, u32>,
+    round: Option<Instant>,
+}
+
+impl Hq {
+    /// Heals until the process ends.
+    pub async fn reconcile(self: Arc<Self>) {
+        let mut agenda = Agenda::default();
+        loop {
+            let mut events = match self.engine().events().await {
+                Ok(events) => events,
+                Err(error) => {
+                    tracing::warn!(%error, "docker's events cannot be heard");
+                    tokio::time::sleep(AGAIN).await;
+                    continue;
+                }
+            };
+            // What happened while nobody listened shows in a look at everything.
+            agenda.round = Some(Instant::now());
+            loop {
+                let heard = tokio::select! {
+                    event = events.next() => match event {
+                        Some(Ok(event)) => match self.stack_of(&event) {
+                            Some(stack) => Heard::Stack(stack),
+                            None => continue,
+                        },
+                        Some(Err(_)) | None => Heard::Lost,
+                    },
+                    () = sleep_until(agenda.next()) => Heard::Due,
+                };
+                match heard {
+                    Heard::Stack(stack) => agenda.look_at(stack, Instant::now() + SETTLE),
+                    Heard::Due => self.heal_due(&mut agenda).await,
+                    Heard::Lost => break,
+                }
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    fn stack_of(&self, event: &crate::docker::Event) -> Option<StackName> {
+        let ours = event.labels.get(label::HQ) == Some(&self.launcher.identity.id);
+        let tells = ["die", "destroy", "stop", "oom"].contains(&event.action.as_str());
+        event.labels.get(label::STACK).filter(|_| ours && tells)?.parse().ok()
+    }
+
+    async fn heal_due(self: &Arc<Self>, agenda: &mut Agenda) {
+        let now = Instant::now();
+        if agenda.round.is_none_or(|round| round <= now) {
+            agenda.round = Some(now + ROUND);
+            match self.stack_names().await {
+                Ok(stacks) => stacks.into_iter().for_each(|stack| agenda.look_at(stack, now)),
+                Err(error) => tracing::warn!(%error, "the stacks cannot be listed"),
+            }
+        }
+        let due: Vec<StackName> =
+            agenda.due.iter().filter(|(_, at)| **at <= now).map(|(stack, _)| stack.clone()).collect();
+        for stack in due {
+            agenda.due.remove(&stack);
+            match self.heal(&stack).await {
+                Ok(()) => drop(agenda.failures.remove(&stack)),
+                Err(error) => {
+                    let failures = agenda.failures.entry(stack.clone()).or_default();
+                    *failures += 1;
+                    let pause = backoff(*failures);
+                    tracing::warn!(%stack, error = ?error, again_in = ?pause, "the stack could not be healed");
+                    agenda.look_at(stack, now + pause);
+                }
+            }
+        }
+    }
+
+    /// Brings one stack back to what should run. A busy stack is left alone: its operation ends in order itself.
+    async fn heal(self: &Arc<Self>, stack: &StackName) -> Result<(), HqError> {
+        let Some(_turn) = self.try_turn(stack, "the reconciler") else { return Ok(()) };
+        let book = self.book(stack).await?;
+        if book.read().await.active.is_some() {
+            return Ok(());
+        }
+        let Some(current) = self.releases(stack).await?.pop() else { return Ok(()) };
+        let world = self.world(stack, current.number, current.env_version).await?;
+        let instructions = drift(&world);
+        if instructions.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(%stack, instructions = instructions.len(), "healing");
+        let job = Job {
+            stack: stack.clone(),
+            verb: "heal",
+            instructions,
+            release: None,
+            branch: None,
+            env: None,
+            renew: BTreeSet::new(),
+        };
+        self.operate(job, &|_| {}).await.map(drop)
+    }
+}
+
+impl Agenda {
+    /// The earliest appointment.
+    fn next(&self) -> Instant {
+        let rounds = self.round.unwrap_or_else(Instant::now);
+        self.due.values().copied().chain([rounds]).min().unwrap_or(rounds)
+    }
+
+    /// Looks at a stack at `at`, or earlier if that was planned already.
+    fn look_at(&mut self, stack: StackName, at: Instant) {
+        let due = self.due.entry(stack).or_insert(at);
+        *due = at.min(*due);
+    }
+}

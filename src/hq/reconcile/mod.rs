@@ -1,0 +1,46 @@
+//! Desired against actual: which instructions bring a stack at rest back to what should run; [`act`] emits them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::instruction::Instruction;
+use crate::launch::world::World;
+use crate::names::NodeName;
+use crate::router::Target;
+use crate::units::Millis;
+
+pub mod act;
+
+/// What must happen so that a stack at rest runs what it should; empty when it does. The world's own planner chooses
+/// the containers.
+pub fn drift(world: &World) -> Vec<Instruction> {
+    let mut instructions = Vec::new();
+    for (node, proc) in &world.procs {
+        let found: Vec<_> = world.of(node).collect();
+        let wrong_number = found.len() != proc.count as usize;
+        let asleep = found.iter().any(|instance| !instance.runs);
+        if wrong_number || asleep || misrouted(world, node) {
+            instructions.push(Instruction::Scale { node: node.clone(), count: proc.count });
+        }
+    }
+    let known: BTreeSet<&NodeName> = world.procs.keys().collect();
+    for orphan in world.instances.iter().filter(|instance| !known.contains(&instance.node)) {
+        instructions.push(Instruction::Kill { container: orphan.name.clone(), grace: Millis::seconds(10) });
+    }
+    instructions
+}
+
+/// Whether the router names a container of the node that is not there, or leaves one out.
+fn misrouted(world: &World, node: &NodeName) -> bool {
+    let Some(routes) = world.routes.as_ref().and_then(|table| table.nodes.get(node)) else { return false };
+    let Target::Peers(peers) = &routes.target else { return false };
+    let routed: BTreeMap<_, _> = peers.iter().map(|peer| (&peer.container, peer.address)).collect();
+    let actual: BTreeMap<_, _> =
+        world.of(node).filter_map(|instance| Some((&instance.name, instance.published?))).collect();
+    routed != actual
+}
+
+/// How long to wait before the next try after this many failures in a row.
+pub fn backoff(failures: u32) -> Duration {
+    Duration::from_secs(1 << failures.min(6))
+}

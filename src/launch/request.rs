@@ -1,0 +1,87 @@
+//! From a planned container to what docker is asked for.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::{ContainerPlan, Identity, Role, label};
+use crate::docker::{Attachment, ContainerRequest, Published, Restart};
+use crate::env::Env;
+use crate::names::{NodeName, StackName};
+use crate::stack::{Command, Overlap};
+
+/// Most processes of one container.
+const PIDS: i64 = 4096;
+
+/// The request for a container with this environment; volumes lie below `root`.
+pub fn request(plan: &ContainerPlan, env: Env, identity: &Identity, root: &Path) -> ContainerRequest {
+    let settings = &plan.settings;
+    let command = settings.command.as_ref().map(Command::words).unwrap_or_default();
+    let volumes = settings.volumes.iter();
+    ContainerRequest {
+        name: plan.name.clone(),
+        image: settings.image.as_str().to_owned(),
+        entrypoint: None,
+        command: [command, settings.args.clone()].concat(),
+        cwd: settings.cwd.clone(),
+        env,
+        labels: labels(plan, identity),
+        ports: match (plan.published, settings.ports.first()) {
+            (Some(at), Some(port)) => vec![Published { address: at.ip(), port: at.port(), container: *port }],
+            (None, _) | (_, None) => Vec::new(),
+        },
+        binds: volumes.map(|path| (volume(root, &plan.stack, &plan.node, path), path.clone())).collect(),
+        network: Some(Attachment {
+            network: plan.network.clone(),
+            aliases: match plan.role {
+                Role::Node | Role::Service => vec![plan.node.to_string()],
+                Role::Once => Vec::new(),
+            },
+            address: plan.address,
+        }),
+        memory: Some(settings.size),
+        cpus: settings.cpus,
+        pids: Some(PIDS),
+        restart: match (plan.role, settings.overlap) {
+            (Role::Service, _) | (Role::Node, Overlap::StartFirst) => Restart::UnlessStopped,
+            (Role::Node, Overlap::StopFirst) | (Role::Once, _) => Restart::No,
+        },
+        stop_timeout: settings.grace,
+        tty: false,
+        stdin: false,
+    }
+}
+
+fn labels(plan: &ContainerPlan, identity: &Identity) -> BTreeMap<String, String> {
+    let mut labels: BTreeMap<String, String> = [
+        (label::HQ, identity.id.clone()),
+        (label::STACK, plan.stack.to_string()),
+        (label::NODE, plan.node.to_string()),
+        (label::RELEASE, plan.release.to_string()),
+        (label::INDEX, plan.index.to_string()),
+        (label::ROLE, plan.role.word().to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    if let Some(address) = plan.published {
+        labels.insert(label::ADDRESS.to_owned(), address.to_string());
+    }
+    labels
+}
+
+/// Where a node's volume lies on the server. Two paths that differ only in where they are cut stay apart.
+fn volume(root: &Path, stack: &StackName, node: &NodeName, path: &str) -> PathBuf {
+    let inside = path.trim_matches('/').replace('_', "__").replace('/', "_");
+    root.join("volumes").join(stack.as_str()).join(node.as_str()).join(inside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_of_different_paths_never_share_a_folder() {
+        let folder = |path: &str| volume(Path::new("/q"), &"s".parse().unwrap(), &"n".parse().unwrap(), path);
+        assert_eq!(folder("/data/db"), Path::new("/q/volumes/s/n/data_db"));
+        assert_ne!(folder("/a/b"), folder("/a_b"));
+    }
+}

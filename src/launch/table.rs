@@ -1,0 +1,83 @@
+//! The routing table of one stack while it is planned.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::world::{Instance, World};
+use crate::names::{ContainerName, Domain, NodeName};
+use crate::router::{NodeRoutes, Peer, StackRoutes, Target};
+
+/// A table in the making; it begins as what the router serves.
+pub struct Table(StackRoutes);
+
+impl Table {
+    /// What the router serves now, under the release that is planned.
+    pub fn of(world: &World) -> Self {
+        let nodes = world.routes.as_ref().map(|routes| routes.nodes.clone()).unwrap_or_default();
+        Self(StackRoutes { stack: world.stack.clone(), release: world.release, nodes })
+    }
+
+    fn node(&mut self, node: &NodeName) -> &mut NodeRoutes {
+        let empty = || NodeRoutes { domains: Vec::new(), target: Target::Peers(Vec::new()) };
+        self.0.nodes.entry(node.clone()).or_insert_with(empty)
+    }
+
+    /// Sets a node's peers to these containers.
+    pub fn peers(&mut self, node: &NodeName, kept: &[Instance]) {
+        let peers: Vec<Peer> = kept
+            .iter()
+            .filter_map(|instance| Some(Peer { container: instance.name.clone(), address: instance.published? }))
+            .collect();
+        if !peers.is_empty() || self.0.nodes.contains_key(node) {
+            self.node(node).target = Target::Peers(peers);
+        }
+    }
+
+    /// Adds one container to a node's peers.
+    pub fn join(&mut self, node: &NodeName, peer: Peer) {
+        match &mut self.node(node).target {
+            Target::Peers(peers) => peers.push(peer),
+            site @ Target::Site(_) => *site = Target::Peers(vec![peer]),
+        }
+    }
+
+    /// Takes one container out of a node's peers.
+    pub fn leave(&mut self, node: &NodeName, container: &ContainerName) {
+        if let Some(NodeRoutes { target: Target::Peers(peers), .. }) = self.0.nodes.get_mut(node) {
+            peers.retain(|peer| peer.container != *container);
+        }
+    }
+
+    /// Domains come and go.
+    pub fn domains(&mut self, node: &NodeName, add: &[Domain], remove: &[Domain]) {
+        let routes = self.node(node);
+        let mut domains: BTreeSet<Domain> = routes.domains.drain(..).filter(|one| !remove.contains(one)).collect();
+        domains.extend(add.iter().cloned());
+        routes.domains = domains.into_iter().collect();
+    }
+
+    /// The node is a folder of files.
+    pub fn site(&mut self, node: &NodeName, folder: PathBuf) {
+        self.node(node).target = Target::Site(folder);
+    }
+
+    /// The node is no folder of files any more.
+    pub fn no_site(&mut self, node: &NodeName) {
+        if let target @ Target::Site(_) = &mut self.node(node).target {
+            *target = Target::Peers(Vec::new());
+        }
+    }
+
+    /// The node is routed no more.
+    pub fn forget(&mut self, node: &NodeName) {
+        self.0.nodes.remove(node);
+    }
+
+    /// The finished table; `None` when the router serves the same already.
+    pub fn changed(self, world: &World) -> Option<StackRoutes> {
+        match &world.routes {
+            Some(routes) => (routes.nodes != self.0.nodes || routes.release != self.0.release).then_some(self.0),
+            None => (!self.0.nodes.is_empty()).then_some(self.0),
+        }
+    }
+}

@@ -1,0 +1,645 @@
+//! The way in: real `ssh`, `git` and libgit2 clients against the SSH server and the unix socket, with a double of HQ
+//! behind the door.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use quarry::hq::call::{Streams, converse};
+use quarry::hq::door::{Caller, Door, Frame, Io, IoEvent, Say, Service, Terminal, Update};
+use quarry::hq::git::{self, Repository, Settings};
+use quarry::hq::host_key::HostKey;
+use quarry::hq::keys::PublicKey;
+use quarry::hq::push::{Paths, Pushes};
+use quarry::hq::ssh::{Limits, Server};
+use quarry::hq::{guard, socket};
+use quarry::names::{ReleaseNumber, StackName, UserName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
+
+/// A double of HQ: knows some keys, runs some commands, takes all updates but those of branches named `refused…`.
+struct Double {
+    root: PathBuf,
+    keys: Mutex<BTreeMap<PublicKey, UserName>>,
+    updates: Mutex<Vec<Update>>,
+    ended: Mutex<Vec<String>>,
+}
+
+impl Double {
+    fn settings(&self) -> Settings {
+        Settings { hooks: self.root.join("hooks"), push_limit: 100 << 20 }
+    }
+
+    fn repository_path(&self, stack: &StackName) -> PathBuf {
+        self.root.join("stacks").join(stack.as_str()).join("repo.git")
+    }
+}
+
+#[async_trait]
+impl Door for Double {
+    async fn who(&self, key: &PublicKey) -> Option<UserName> {
+        self.keys.lock().unwrap().get(key).cloned()
+    }
+
+    async fn repository(&self, _: &Caller, stack: &StackName, service: Service) -> Result<PathBuf, String> {
+        let (path, settings) = (self.repository_path(stack), self.settings());
+        if service == Service::Upload && !path.exists() {
+            return Err(format!("there is no stack `{stack}`"));
+        }
+        let made = path.clone();
+        let work = move || Repository::open_or_create(&made, &settings).map(drop).map_err(|error| error.to_string());
+        tokio::task::spawn_blocking(work).await.unwrap()?;
+        Ok(path)
+    }
+
+    async fn command(&self, caller: Caller, words: Vec<String>, mut io: Io) -> u8 {
+        let out = |text: String| io.output.send(Frame::Stdout(text.into()));
+        match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            ["help"] => out(format!("hello {}\n", caller.user)).await.map_or(1, |()| 0),
+            ["exit", code] => code.parse().unwrap(),
+            ["words", ..] => out(format!("{words:?}\n")).await.map_or(1, |()| 0),
+            ["both"] => {
+                for number in 0..100 {
+                    let _ = io.output.send(Frame::Stdout(format!("out {number}\n").into())).await;
+                    let _ = io.output.send(Frame::Stderr(format!("err {number}\n").into())).await;
+                }
+                3
+            }
+            ["cat"] => {
+                while let Some(chunk) = io.stdin.chunk().await {
+                    if io.output.send(Frame::Stdout(chunk)).await.is_err() {
+                        self.ended.lock().unwrap().push("cat".into());
+                        return 1;
+                    }
+                }
+                0
+            }
+            ["deaf"] => {
+                io.hung_up.cancelled().await;
+                self.ended.lock().unwrap().push("deaf".into());
+                0
+            }
+            ["events"] => {
+                out(format!("{:?}\n", io.terminal)).await.unwrap();
+                while let Some(event) = io.events.recv().await {
+                    let last = matches!(event, IoEvent::Signal(_) | IoEvent::Interrupt);
+                    let _ = io.output.send(Frame::Stdout(format!("{event:?}\n").into())).await;
+                    if last {
+                        return 130;
+                    }
+                }
+                self.ended.lock().unwrap().push("events".into());
+                1
+            }
+            ["flood"] => {
+                for _ in 0..1024 {
+                    if io.output.send(Frame::Stdout(vec![7; 1 << 15].into())).await.is_err() {
+                        return 1;
+                    }
+                }
+                0
+            }
+            ["panic"] => panic!("the double was asked to"),
+            _ => {
+                let _ = io.output.send(Frame::Stderr("no such command\n".into())).await;
+                2
+            }
+        }
+    }
+
+    async fn update(&self, update: Update, say: Say) -> Result<(), String> {
+        self.updates.lock().unwrap().push(update.clone());
+        say.line("-----> the double takes it");
+        let branch = update.reference.strip_prefix("refs/heads/").unwrap().to_owned();
+        if branch.starts_with("refused") {
+            return Err("the double does not like it".into());
+        }
+        if branch == "patient" {
+            update.hung_up.cancelled().await;
+            self.ended.lock().unwrap().push("patient".into());
+        }
+        let path = self.repository_path(&update.stack);
+        let work = move || {
+            let repository = Repository::open(&path).unwrap();
+            match (&update.old, &update.new) {
+                (old, Some(new)) => repository.move_branch(&branch, old.as_ref(), new),
+                (Some(old), None) => repository.delete_branch(&branch, old),
+                (None, None) => Ok(()),
+            }
+        };
+        tokio::task::spawn_blocking(work).await.unwrap().map_err(|error| error.to_string())
+    }
+}
+
+/// A running server with one known key, and a folder for everything.
+struct Place {
+    folder: tempfile::TempDir,
+    port: u16,
+    double: Arc<Double>,
+    stop: CancellationToken,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn place() -> Place {
+    place_with(Limits::default()).await
+}
+
+async fn place_with(limits: Limits) -> Place {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().to_owned();
+    git::install_hooks(&root.join("hooks")).unwrap();
+    let double = Arc::new(Double {
+        root: root.clone(),
+        keys: Mutex::default(),
+        updates: Mutex::default(),
+        ended: Mutex::default(),
+    });
+    let paths = Paths { socket: root.join("hq.sock"), program: env!("CARGO_BIN_EXE_quarry").into() };
+    let (pushes, stop) = (Arc::new(Pushes::default()), CancellationToken::new());
+    let unix = socket::listen(&paths.socket).unwrap();
+    tokio::spawn(socket::serve(unix, double.clone(), pushes.clone(), "root".parse().unwrap(), stop.clone()));
+    let host_key = HostKey::open_or_create(&root.join("host_key")).unwrap();
+    let server = Arc::new(Server::new(host_key, limits, paths, double.clone(), pushes));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(server.serve(listener, stop.clone()));
+    let place = Place { folder, port, double, stop };
+    place.add_key("id", &["-t", "ed25519"]).await;
+    place
+}
+
+impl Place {
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Makes a key that HQ does not know.
+    async fn make_key(&self, name: &str, kind: &[&str]) -> PublicKey {
+        let path = self.path(name);
+        let made = Command::new("ssh-keygen").args(["-q", "-N", "", "-f"]).arg(&path).args(kind).status().await;
+        assert!(made.expect("ssh-keygen: apt-get install openssh-client").success());
+        fs::read_to_string(path.with_extension("pub")).unwrap().parse().unwrap()
+    }
+
+    async fn add_key(&self, name: &str, kind: &[&str]) {
+        let key = self.make_key(name, kind).await;
+        self.double.keys.lock().unwrap().insert(key, format!("user-{name}").parse().unwrap());
+    }
+
+    fn ssh_words(&self, key: &str) -> Vec<String> {
+        let key = self.path(key).display().to_string();
+        let options =
+            ["IdentitiesOnly=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"];
+        let mut words: Vec<String> = ["-F", "/dev/null", "-i", &key].map(String::from).to_vec();
+        for option in options {
+            words.extend(["-o".to_owned(), option.to_owned()]);
+        }
+        words
+    }
+
+    fn ssh(&self, key: &str, words: &[&str]) -> Command {
+        let mut command = Command::new("ssh");
+        command.env_remove("SSH_AUTH_SOCK").args(self.ssh_words(key)).args(["-p", &self.port.to_string()]);
+        command.arg("quarry@127.0.0.1").args(words).stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    async fn run(&self, words: &[&str]) -> Output {
+        finish(self.ssh("id", words)).await
+    }
+
+    fn git(&self, folder: &str, words: &[&str]) -> Command {
+        let mut command = Command::new("git");
+        command
+            .current_dir(self.path(folder))
+            .env("GIT_SSH_COMMAND", format!("ssh {}", self.ssh_words("id").join(" ")));
+        command.env("HOME", self.folder.path()).env("GIT_CONFIG_NOSYSTEM", "1").env_remove("SSH_AUTH_SOCK");
+        for (name, value) in [("NAME", "A B"), ("EMAIL", "a@b.example")] {
+            command.env(format!("GIT_AUTHOR_{name}"), value).env(format!("GIT_COMMITTER_{name}"), value);
+        }
+        command.args(words).stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    async fn git_done(&self, folder: &str, words: &[&str]) -> String {
+        let output = finish(self.git(folder, words)).await;
+        assert!(output.status.success(), "git {words:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    fn url(&self, stack: &str) -> String {
+        format!("ssh://quarry@127.0.0.1:{}/{stack}", self.port)
+    }
+
+    /// A repository with one commit on `master`.
+    async fn sample(&self, folder: &str) {
+        fs::create_dir_all(self.path(folder)).unwrap();
+        fs::write(self.path(folder).join("index.html"), "<h1>hello</h1>\n").unwrap();
+        self.git_done(folder, &["init", "-q", "-b", "master", "."]).await;
+        self.commit(folder).await;
+    }
+
+    async fn commit(&self, folder: &str) {
+        self.git_done(folder, &["add", "."]).await;
+        self.git_done(folder, &["commit", "-q", "--allow-empty", "-m", "one more"]).await;
+    }
+
+    async fn push(&self, folder: &str, stack: &str, what: &[&str]) -> Output {
+        let url = self.url(stack);
+        finish(self.git(folder, &[&["push", &url][..], what].concat())).await
+    }
+}
+
+async fn finish(mut command: Command) -> Output {
+    let running = command.output();
+    let output = tokio::time::timeout(PATIENCE, running).await.expect("the client did not end in time");
+    output.expect("a client is missing: apt-get install git openssh-client python3")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "still waiting: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+type Tested = ();
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pushed_branch_reaches_hq_and_can_be_cloned_back() -> Tested {
+    let place = place().await;
+    place.sample("work").await;
+    let output = place.push("work", "blog", &["master"]).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("remote: -----> the double takes it"), "{}", text(&output.stderr));
+    {
+        let updates = place.double.updates.lock().unwrap();
+        let [update] = &updates[..] else { panic!("{updates:?}") };
+        assert_eq!(update.reference, "refs/heads/master");
+        assert_eq!(update.caller.user.as_str(), "user-id");
+        assert!(update.old.is_none() && update.new.is_some());
+    }
+    place.git_done(".", &["clone", "-q", &place.url("blog.git"), "back"]).await;
+    assert_eq!(fs::read_to_string(place.path("back/index.html")).unwrap(), "<h1>hello</h1>\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn branches_are_changed_rewritten_and_deleted_by_hq() -> Tested {
+    let place = place().await;
+    place.sample("work").await;
+    place.push("work", "blog", &["master"]).await;
+    place.commit("work").await;
+    assert!(place.push("work", "blog", &["master", "master:side"]).await.status.success());
+    let repository = Repository::open(&place.double.repository_path(&"blog".parse().unwrap())).unwrap();
+    let (tip, side) = (repository.tip("master").unwrap().unwrap(), repository.tip("side").unwrap().unwrap());
+    assert_eq!(tip, side);
+    let old = place.double.updates.lock().unwrap()[0].new.clone().unwrap();
+    assert!(repository.is_ancestor(&old, &tip).unwrap());
+    place.git_done("work", &["commit", "-q", "--amend", "-m", "rewritten"]).await;
+    assert!(!place.push("work", "blog", &["master"]).await.status.success(), "git itself refuses without --force");
+    assert!(place.push("work", "blog", &["--force", "master"]).await.status.success());
+    let rewritten = repository.tip("master").unwrap().unwrap();
+    assert!(!repository.is_ancestor(&tip, &rewritten).unwrap());
+    assert!(place.push("work", "blog", &[":side"]).await.status.success());
+    assert_eq!(repository.tip("side").unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_update_shows_its_reason_and_moves_nothing() -> Tested {
+    let place = place().await;
+    place.sample("work").await;
+    let output = place.push("work", "blog", &["master:refused", "master:fine"]).await;
+    assert!(!output.status.success());
+    let shown = text(&output.stderr);
+    assert!(shown.contains("(the double does not like it)"), "{shown}");
+    let repository = Repository::open(&place.double.repository_path(&"blog".parse().unwrap())).unwrap();
+    assert_eq!(repository.tip("refused").unwrap(), None);
+    assert!(repository.tip("fine").unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shallow_clone_can_push() -> Tested {
+    let place = place().await;
+    place.sample("work").await;
+    for _ in 0..3 {
+        place.commit("work").await;
+    }
+    let from = format!("file://{}", place.path("work").display());
+    place.git_done(".", &["clone", "-q", "--depth", "1", &from, "shallow"]).await;
+    let output = place.push("shallow", "blog", &["master"]).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    place.commit("shallow").await;
+    assert!(place.push("shallow", "blog", &["master"]).await.status.success());
+    let repository = Repository::open(&place.double.repository_path(&"blog".parse().unwrap())).unwrap();
+    let ids: Vec<_> = place.double.updates.lock().unwrap().iter().map(|update| update.new.clone().unwrap()).collect();
+    assert!(repository.is_ancestor(&ids[0], &ids[1]).unwrap());
+    assert!(!repository.is_ancestor(&ids[1], &ids[0]).unwrap());
+    repository.checkout(&ids[1], &place.path("out")).unwrap();
+    assert!(place.path("out/index.html").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_key_is_refused_with_a_line_that_says_what_to_do() -> Tested {
+    let place = place().await;
+    place.make_key("stranger", &["-t", "ed25519"]).await;
+    let output = finish(place.ssh("stranger", &["help"])).await;
+    assert_eq!(output.status.code(), Some(255));
+    let shown = text(&output.stderr);
+    assert!(shown.contains("quarry: this key is unknown here; ask the admin to run: quarry keys add"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_key_logs_in() -> Tested {
+    let place = place().await;
+    for (name, kind) in [
+        ("p256", &["-t", "ecdsa", "-b", "256"][..]),
+        ("p384", &["-t", "ecdsa", "-b", "384"]),
+        ("p521", &["-t", "ecdsa", "-b", "521"]),
+        ("rsa", &["-t", "rsa", "-b", "2048"]),
+    ] {
+        place.add_key(name, kind).await;
+        for algorithm in if name == "rsa" { &["rsa-sha2-256", "rsa-sha2-512"][..] } else { &["+ssh-ed25519"] } {
+            let mut command = place.ssh(name, &["-o", &format!("PubkeyAcceptedAlgorithms={algorithm}"), "help"]);
+            if name != "rsa" {
+                command = place.ssh(name, &["help"]);
+            }
+            let output = finish(command).await;
+            assert_eq!(text(&output.stdout), format!("hello user-{name}\n"), "{}", text(&output.stderr));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_are_no_stacks_get_one_clear_line() -> Tested {
+    let place = place().await;
+    for (exec, line) in [
+        ("git-receive-pack '../blog'", "quarry: there can be no such repository: `../blog` is not a stack name"),
+        ("git-receive-pack '--upload-pack=id'", "quarry: git asks for one repository"),
+        ("git-upload-pack 'nothing'", "quarry: there is no stack `nothing`"),
+        ("git-upload-archive 'blog'", "quarry: `git upload-archive` is not offered here"),
+        ("ps 'open", "quarry: a quote in the command never closes"),
+    ] {
+        let output = place.run(&[exec]).await;
+        let shown = text(&output.stderr);
+        assert!(shown.starts_with(line) && shown.lines().count() == 1, "{exec}: {shown}");
+        assert!(matches!(output.status.code(), Some(1 | 2)), "{exec}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exit_codes_words_and_streams_pass() -> Tested {
+    let place = place().await;
+    for code in [0, 3, 70, 254] {
+        assert_eq!(place.run(&["exit", &code.to_string()]).await.status.code(), Some(code));
+    }
+    let output = place.run(&["words", "'a b'", "\"c\\\"d\""]).await;
+    assert_eq!(text(&output.stdout), "[\"words\", \"a b\", \"c\\\"d\"]\n");
+    let output = place.run(&["both"]).await;
+    assert_eq!(output.status.code(), Some(3));
+    let lines = |kind: &str| (0..100).map(|number| format!("{kind} {number}\n")).collect::<String>();
+    assert_eq!((text(&output.stdout), text(&output.stderr)), (lines("out"), lines("err")));
+    assert_eq!(text(&place.run(&[]).await.stdout), "hello user-id\n", "a shell is answered by help");
+    assert_eq!(place.run(&["panic"]).await.status.code(), Some(70));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_binary_streams_pass_unchanged_in_both_directions_at_once() -> Tested {
+    let place = place().await;
+    let sent: Vec<u8> = (0..50_u32 << 18).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    fs::write(place.path("sent"), &sent).unwrap();
+    let mut command = place.ssh("id", &["cat"]);
+    command.stdin(fs::File::open(place.path("sent")).unwrap());
+    command.stdout(fs::File::create(place.path("received")).unwrap());
+    let output = finish(command).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(fs::read(place.path("received")).unwrap() == sent, "the bytes differ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_reader_gets_everything_and_input_nobody_reads_stops_nothing() -> Tested {
+    let place = place().await;
+    let mut slow = place.ssh("id", &["flood"]);
+    let mut slow = slow.stdout(Stdio::piped()).spawn().unwrap();
+    // While nobody reads the flood, the same server answers others.
+    assert_eq!(place.run(&["exit", "4"]).await.status.code(), Some(4));
+    let mut received = Vec::new();
+    slow.stdout.take().unwrap().read_to_end(&mut received).await.unwrap();
+    assert!(received.len() == 32 << 20 && received.iter().all(|byte| *byte == 7), "{} bytes", received.len());
+    // Far more input than may wait: the client is held back, and its going away is still noticed.
+    let mut deaf = place.ssh("id", &["deaf"]);
+    let mut deaf = deaf.stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = deaf.stdin.take().unwrap();
+    let filling = tokio::time::timeout(Duration::from_secs(2), async {
+        loop {
+            stdin.write_all(&[0; 1 << 16]).await.unwrap();
+        }
+    });
+    assert!(filling.await.is_err(), "somebody swallowed input without end");
+    deaf.kill().await.unwrap();
+    until("the hang-up", || place.double.ended.lock().unwrap().contains(&"deaf".to_owned())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_its_size_ctrl_c_and_hanging_up_reach_the_command() -> Tested {
+    let place = place().await;
+    // `script` gives ssh a terminal of its own.
+    let ssh = place.ssh("id", &["-tt", "events"]);
+    let words: Vec<String> = ssh.as_std().get_args().map(|word| word.to_string_lossy().into_owned()).collect();
+    let line = format!("stty columns 91 rows 17; exec ssh {}", words.join(" "));
+    let mut script = Command::new("script");
+    script.args(["-q", "-e", "-c", &line, "/dev/null"]).env("TERM", "xterm-test").kill_on_drop(true);
+    script.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = script.spawn().expect("script: apt-get install bsdutils");
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut shown = String::new();
+    let mut buffer = [0; 1024];
+    while !shown.contains('\n') {
+        let length = stdout.read(&mut buffer).await.unwrap();
+        assert!(length > 0, "ended early: {shown}");
+        shown.push_str(&text(&buffer[..length]));
+    }
+    assert!(shown.contains("term: \"xterm-test\", columns: 91, rows: 17"), "{shown}");
+    stdin.write_all(&[3]).await.unwrap();
+    stdout.read_to_string(&mut shown).await.unwrap();
+    assert!(shown.contains("Interrupt"), "{shown}");
+    assert_eq!(child.wait().await.unwrap().code(), Some(130));
+
+    let mut gone = place.ssh("id", &["events"]);
+    let mut gone = gone.stdout(Stdio::piped()).spawn().unwrap();
+    let length = gone.stdout.take().unwrap().read(&mut buffer).await.unwrap();
+    assert_eq!(text(&buffer[..length]), "None\n");
+    gone.kill().await.unwrap();
+    until("the hang-up", || place.double.ended.lock().unwrap().contains(&"events".to_owned())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pusher_who_hangs_up_is_noticed_and_the_update_ends_by_itself() -> Tested {
+    let place = place().await;
+    place.sample("work").await;
+    let url = place.url("blog");
+    let mut push = place.git("work", &["push", &url, "master:patient"]).spawn().unwrap();
+    until("the update", || !place.double.updates.lock().unwrap().is_empty()).await;
+    // Git's ssh dies with it as its pipes close.
+    push.kill().await.unwrap();
+    until("the hang-up", || place.double.ended.lock().unwrap().contains(&"patient".to_owned())).await;
+    let repository = Repository::open(&place.double.repository_path(&"blog".parse().unwrap())).unwrap();
+    until("the branch", || repository.tip("patient").unwrap().is_some()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_commands_share_one_connection_one_after_another_and_at_once() -> Tested {
+    let place = place().await;
+    let control = place.path("mux").display().to_string();
+    let mux = ["-o", "ControlMaster=auto", "-o", "ControlPersist=30", "-S", &control];
+    for round in 0..25 {
+        let output = place.run(&[&mux[..], &["exit", "5"]].concat()).await;
+        assert_eq!(output.status.code(), Some(5), "round {round}: {}", text(&output.stderr));
+    }
+    let mut all = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        all.spawn(finish(place.ssh("id", &[&mux[..], &["both"]].concat())));
+    }
+    while let Some(output) = all.join_next().await {
+        assert_eq!(output.unwrap().stdout.len(), 790);
+    }
+    place.run(&["-S", &control, "-O", "exit"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_offered_is_refused() -> Tested {
+    let place = place().await;
+    let output = place.run(&["-s", "sftp"]).await;
+    assert!(!output.status.success() && text(&output.stderr).contains("subsystem request failed"));
+    let output = place.run(&["-W", "127.0.0.1:22"]).await;
+    assert!(!output.status.success(), "TCP forwarding was let through");
+    assert_eq!(text(&place.run(&["-A", "-X", "help"]).await.stdout), "hello user-id\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_do_nothing_are_dropped() -> Tested {
+    let short = Duration::from_millis(300);
+    let place = place_with(Limits { login: short, idle: short, ..Limits::default() }).await;
+    for greeting in [&b""[..], b"SSH-2.0-half\r\n"] {
+        let mut stream = TcpStream::connect(("127.0.0.1", place.port)).await.unwrap();
+        stream.write_all(greeting).await.unwrap();
+        let mut rest = Vec::new();
+        let end = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
+        assert!(end.is_ok(), "a half-open client was kept");
+    }
+    // Logged in and idle: the master has a connection and no channel.
+    let control = place.path("mux").display().to_string();
+    let mut master = place.ssh("id", &["-M", "-N", "-S", &control]).spawn().unwrap();
+    let ended = tokio::time::timeout(PATIENCE, master.wait()).await;
+    assert!(ended.is_ok(), "an idle client was kept");
+    // A running command is not idleness.
+    let mut busy = place.ssh("id", &["cat"]);
+    let mut busy = busy.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    tokio::time::sleep(short * 4).await;
+    let mut stdin = busy.stdin.take().unwrap();
+    stdin.write_all(b"still here").await.unwrap();
+    drop(stdin);
+    assert_eq!(busy.wait_with_output().await.unwrap().stdout, b"still here");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_keeps_failing_is_kept_out_for_a_while() -> Tested {
+    let limits = guard::Limits { failures: 2, forgive: Duration::from_secs(2), strangers: 100 };
+    let place = place_with(Limits { guard: limits, ..Limits::default() }).await;
+    place.make_key("stranger", &["-t", "ed25519"]).await;
+    for _ in 0..2 {
+        assert!(text(&finish(place.ssh("stranger", &["help"])).await.stderr).contains("unknown here"));
+    }
+    let mut kept_out = 0;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let output = place.run(&["help"]).await;
+        if output.status.success() {
+            break;
+        }
+        kept_out += 1;
+        assert!(Instant::now() < deadline, "never let in again");
+    }
+    assert!(kept_out > 0, "let in at once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_pushes_at_once_all_arrive() -> Tested {
+    let place = Arc::new(place().await);
+    place.sample("work").await;
+    let mut all = tokio::task::JoinSet::new();
+    for number in 0..20 {
+        let place = place.clone();
+        all.spawn(async move { place.push("work", &format!("stack-{number}"), &["master"]).await });
+    }
+    while let Some(output) = all.join_next().await {
+        let output = output.unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    assert_eq!(place.double.updates.lock().unwrap().len(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_hands_over_updates_without_a_push() -> Tested {
+    let place = place().await;
+    let mut hook = Command::new(env!("CARGO_BIN_EXE_quarry"));
+    hook.args(["hook", "proc-receive"]).env("QUARRY_SOCKET", place.path("hq.sock")).env("QUARRY_PUSH", "guessed");
+    let mut hook = hook.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let command = format!("{} {} refs/heads/master", "0".repeat(40), "1".repeat(40));
+    let packets = format!("000eversion=1\00000{:04x}{command}0000", command.len() + 4);
+    hook.stdin.take().unwrap().write_all(packets.as_bytes()).await.unwrap();
+    let answer = text(&hook.wait_with_output().await.unwrap().stdout);
+    assert!(answer.contains("ng refs/heads/master this push is not under way"), "{answer}");
+    assert!(place.double.updates.lock().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_unix_socket_carries_commands_with_all_their_streams() -> Tested {
+    let place = place().await;
+    let call = async |words: &[&str], stdin: &[u8], events: Vec<IoEvent>| {
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let terminal = Terminal { term: "xterm".into(), columns: 80, rows: 24 };
+        let terminal = Some(terminal).filter(|_| words[0] == "events");
+        let (sender, receiver) = tokio::sync::mpsc::channel(16);
+        for event in events {
+            sender.send(event).await.unwrap();
+        }
+        let streams = Streams { stdin, stdout: &mut stdout, stderr: &mut stderr };
+        let words = words.iter().map(ToString::to_string).collect();
+        let code = converse(&place.path("hq.sock"), words, terminal, streams, receiver).await.unwrap();
+        drop(sender);
+        (code, stdout, stderr)
+    };
+    assert_eq!(call(&["help"], b"", vec![]).await, (0, b"hello root\n".to_vec(), vec![]));
+    let (code, stdout, stderr) = call(&["both"], b"", vec![]).await;
+    assert_eq!((code, stdout.len(), stderr.len()), (3, 790, 790));
+    let sent: Vec<u8> = (0..20_u32 << 18).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let (code, stdout, _) = call(&["cat"], &sent, vec![]).await;
+    assert!(code == 0 && stdout == sent, "{} of {} bytes", stdout.len(), sent.len());
+    // Input that nobody reads does not keep a signal from arriving.
+    let resize = IoEvent::Resize { columns: 120, rows: 40 };
+    let (code, stdout, _) = call(&["events"], &sent, vec![resize, IoEvent::Signal("TERM".into())]).await;
+    assert_eq!(code, 130);
+    let shown = text(&stdout);
+    assert!(shown.contains("columns: 80") && shown.contains("columns: 120") && shown.contains("TERM"), "{shown}");
+    let mode = fs::metadata(place.path("hq.sock")).unwrap();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o777, 0o600);
+}

@@ -249,7 +249,8 @@ impl Hq {
     /// Makes a key pair and gives the public one.
     pub fn make_key(&self, name: &str) -> String {
         let path = self.file(name);
-        run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"]).arg(&path)).succeeded();
+        run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"]).arg(&path))
+            .succeeded();
         fs::read_to_string(path.with_extension("pub")).unwrap()
     }
 

@@ -230,12 +230,13 @@ async fn perform(hq: &Arc<Hq>, world: &World, act: Act) {
 
 /// Waits until an HQ has nothing left to retire.
 async fn rested(hq: &Arc<Hq>) {
-    let waiting = async {
-        while !hq.book(&blog()).await.unwrap().read().await.is_empty() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(600), waiting).await.expect("an HQ left alone comes to rest");
+    tokio::time::timeout(Duration::from_secs(600), resting(hq)).await.expect("an HQ left alone comes to rest");
+}
+
+async fn resting(hq: &Arc<Hq>) {
+    while !hq.book(&blog()).await.unwrap().read().await.is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// The world before an operation: what the operation needs to find.
@@ -341,7 +342,7 @@ async fn check(act: Act) {
             let (doomed, world) = (doomed.clone(), world.clone());
             tokio::spawn(async move {
                 perform(&doomed, &world, act).await;
-                rested(&doomed).await;
+                resting(&doomed).await;
             })
         };
         // An HQ that stands still for an hour of the test's own time is dead.

@@ -11,7 +11,7 @@ pub use super::failure::BuildError;
 use super::output::Output;
 use super::plan::{ImagePlan, Recipe};
 use super::tar::{Context, context};
-use super::{BuildSettings, checkout};
+use super::{BuildSettings, files};
 use crate::buildpacks::{CA_PATH, Rendered};
 use crate::docker::{BuildRequest, Builder, Engine, EngineError, Image, Say};
 use crate::names::{ImageId, NodeName, StackName};
@@ -251,7 +251,7 @@ async fn prepare(
 }
 
 async fn file(job: &BuildJob<'_>, node: &NodeName, path: &str) -> Result<Option<String>, BuildError> {
-    let text = checkout::read(job.dir, path).await;
+    let text = files::read(job.dir, path).await;
     text.map_err(|source| BuildError::File { node: node.clone(), path: path.to_owned(), source })
 }
 

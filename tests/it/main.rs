@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod build;
+mod crash;
 mod db_contract;
 mod db_files;
 mod docker_contract;

@@ -129,10 +129,6 @@ impl Running {
         self.stdin.as_mut().unwrap().write_all(bytes).unwrap();
     }
 
-    pub fn close_stdin(&mut self) {
-        self.stdin = None;
-    }
-
     /// What Ctrl-C does: SIGINT for all of its processes.
     pub fn interrupt(&self) {
         self.signal(Signal::INT);

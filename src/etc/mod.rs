@@ -158,7 +158,11 @@ pub fn decide(files: &BTreeMap<String, String>) -> Result<Settings, EtcError> {
 
 /// Files that people put beside settings and that set nothing: hidden ones, editors' backups, explanations.
 pub fn is_setting(name: &str) -> bool {
-    !name.starts_with('.') && !name.ends_with('~') && !name.to_ascii_uppercase().starts_with("README")
+    // The host key is the SSH receiver's own, which makes it here.
+    name != "host_key"
+        && !name.starts_with('.')
+        && !name.ends_with('~')
+        && !name.to_ascii_uppercase().starts_with("README")
 }
 
 fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
@@ -175,8 +179,6 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
         ("build", "ca-bundle") => settings.build.ca_bundle = Some(certificates(text)?),
         ("build", "timeout") => settings.build.timeout = parse(value)?,
         ("build", "memory") => settings.build.memory = Some(parse(value)?),
-        // The SSH receiver's own, made by it.
-        ("", "host_key") => {}
         (_, name) => return Err(unknown(name)),
     }
     Ok(())

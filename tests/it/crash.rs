@@ -366,7 +366,6 @@ async fn check(act: Act) {
             state => panic!("{when}: neither as before nor as after:\n{state}\nold {old}\nnew {new}"),
         }
     }
-    println!("{act:?}: undone at {undone}, finished at {finished} instants");
     assert!(undone > 0 && finished > 0, "{act:?}: both ways were taken: {undone} {finished}");
 }
 

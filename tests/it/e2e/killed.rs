@@ -176,7 +176,6 @@ fn a_first_deploy_killed_at_any_step_is_finished_or_undone() {
             assert_eq!(agree(hq, &last, "destroyed"), None);
         },
     );
-    println!("{deaths} deaths");
     assert!(deaths >= 10, "{deaths} deaths are too few for a deploy");
     assert_eq!(outcomes, BTreeSet::from([false, true]), "both outcomes happened");
 }

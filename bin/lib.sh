@@ -16,6 +16,9 @@ export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:$HOME/.cargo/bin
 # How the engine came up when start_engine had to start it: `systemd` or a process id. Empty: it ran already.
 ENGINE=
 
+# Empty until the lists of packages have been updated.
+PACKAGE_LISTS=
+
 step() {
     printf -- '-----> %s\n' "$*" >&2
 }
@@ -63,7 +66,11 @@ install_missing() {
     step "Installing ${missing[*]}"
     local hint="check the network and /etc/apt/sources.list, or install by hand: apt-get install ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
-    quietly "$hint" apt-get update
+    # Once a run is enough.
+    if [[ -z $PACKAGE_LISTS ]]; then
+        quietly "$hint" apt-get update
+        PACKAGE_LISTS=fresh
+    fi
     quietly "$hint" apt-get install -y --no-install-recommends "${missing[@]}"
     for pair; do
         has "${pair#*=}" || fail "${pair#*=} is still missing after installing ${pair%%=*}" "$hint"

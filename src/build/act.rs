@@ -1,21 +1,21 @@
 //! Builds the images of a stack, or finds them.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use super::BuildSettings;
 use super::dockerfile::Dockerfile;
-use super::dockerignore::{BadPattern, Ignore};
-use super::heredoc::{TooNew, lowered};
+use super::dockerignore::Ignore;
+use super::engine::{Abilities, adapt, knows_heredocs};
+pub use super::failure::BuildError;
 use super::output::Output;
 use super::plan::{ImagePlan, Recipe};
 use super::tar::{Context, context};
+use super::{BuildSettings, files};
 use crate::buildpacks::{CA_PATH, Rendered};
 use crate::docker::{BuildRequest, Builder, Engine, EngineError, Image, Say};
 use crate::names::{ImageId, NodeName, StackName};
 use crate::stack::Command;
-use crate::units::Millis;
 
 /// The label by which a stack's images are found again.
 pub const STACK_LABEL: &str = "quarry.stack";
@@ -23,14 +23,8 @@ pub const STACK_LABEL: &str = "quarry.stack";
 /// Where a Dockerfile that is not the repository's own lies in the context.
 const DOCKERFILE: &str = ".quarry/Dockerfile";
 
-/// A text that describes a build is never larger.
-const LARGEST: u64 = 1024 * 1024;
-
 /// A build whose cache was taken away under its hands is tried this often.
 const TRIES: u32 = 3;
-
-/// The first engine whose builder knows heredocs.
-const HEREDOC_ENGINE: u32 = 23;
 
 /// The images of one deploy.
 #[derive(Debug, Clone, Copy)]
@@ -64,86 +58,6 @@ pub struct Built {
     pub starts: bool,
     /// Paths it declares as volumes.
     pub volumes: Vec<String>,
-}
-
-/// Why there is no image.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// A ready image that is nowhere.
-    #[error(
-        "node `{node}`: the image `{reference}` is not on this server, and fetching it failed; check its name, or `docker load` it there"
-    )]
-    NoImage {
-        /// Whose image.
-        node: NodeName,
-        /// Its name.
-        reference: String,
-        /// What the engine says.
-        source: EngineError,
-    },
-    /// The rules of `.dockerignore` cannot be read.
-    #[error("node `{node}`: cannot tell which files to build from")]
-    Ignore {
-        /// Whose image.
-        node: NodeName,
-        /// Which line.
-        source: BadPattern,
-    },
-    /// A file that describes the build cannot be read.
-    #[error("node `{node}`: cannot read `{path}`")]
-    File {
-        /// Whose image.
-        node: NodeName,
-        /// Which file.
-        path: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The Dockerfile wants what this engine cannot do.
-    #[error("node `{node}`: this docker cannot build {recipe}")]
-    TooNew {
-        /// Whose image.
-        node: NodeName,
-        /// By what it is built.
-        recipe: String,
-        /// What it wants.
-        source: TooNew,
-    },
-    /// A step of the build failed. Its output has been shown.
-    #[error("node `{node}`: the build by {recipe} failed{}: {message}", step.as_ref().map(|step| format!(" at `{step}`")).unwrap_or_default())]
-    Failed {
-        /// Whose image.
-        node: NodeName,
-        /// By what it is built.
-        recipe: String,
-        /// The instruction that was being done.
-        step: Option<String>,
-        /// The builder's last words.
-        message: String,
-    },
-    /// It took too long.
-    #[error("node `{node}`: the build by {recipe} was ended after {limit}{}", step.as_ref().map(|step| format!(" at `{step}`")).unwrap_or_default())]
-    TooSlow {
-        /// Whose image.
-        node: NodeName,
-        /// By what it is built.
-        recipe: String,
-        /// The instruction that was being done.
-        step: Option<String>,
-        /// How long it may take.
-        limit: Millis,
-    },
-    /// The engine fails.
-    #[error("node `{node}`: cannot make its image")]
-    Engine {
-        /// Whose image.
-        node: NodeName,
-        /// How.
-        source: EngineError,
-    },
-    /// The plan names a node it does not plan; a bug of the caller.
-    #[error("node `{0}`: its image is that of a node without one")]
-    NoPlan(NodeName),
 }
 
 /// Builds or finds the image of every planned node, one after the other by name. What happens is said line by line,
@@ -301,7 +215,7 @@ async fn prepare(
     let ignore_paths = [format!("{path}.dockerignore"), ".dockerignore".to_owned()];
     let mut ignore = Ignore::default();
     for rules in &ignore_paths {
-        if let Some(text) = read(job, node, rules).await? {
+        if let Some(text) = file(job, node, rules).await? {
             ignore = Ignore::parse(rules, &text).map_err(|source| BuildError::Ignore { node: node.clone(), source })?;
             break;
         }
@@ -310,29 +224,38 @@ async fn prepare(
     if let Some(ca) = &job.settings.ca {
         extra.insert(CA_PATH.to_owned(), ca.clone().into_bytes());
     }
-    let builder = match recipe {
+    let dockerfile = match recipe {
         Recipe::Pack { rendered, .. } => {
             extra.insert(path.clone(), rendered.dockerfile.clone().into_bytes());
             // The builder takes these two away itself once it has read them: `COPY . .` then copies the repository.
             extra.insert(".dockerignore".to_owned(), format!("{DOCKERFILE}\n.dockerignore\n").into_bytes());
-            Builder::Classic
+            Dockerfile::parse(&rendered.dockerfile)
         }
         Recipe::Inline(text) => {
             extra.insert(path.clone(), text.clone().into_bytes());
             adapted(engine, node, recipe, (&path, text), &mut extra, say).await?
         }
         Recipe::Path(_) => {
-            let text = read(job, node, &path).await?.unwrap_or_default();
+            let text = file(job, node, &path).await?.unwrap_or_default();
             adapted(engine, node, recipe, (&path, &text), &mut extra, say).await?
         }
     };
+    let builder = dockerfile.builder();
+    if builder == Builder::BuildKit {
+        fetch_bases(engine, job, node, &dockerfile, say).await?;
+    }
     let [own, general] = ignore_paths;
     let always = vec![path.clone(), own, general];
     let context = Context { dir: job.dir.to_owned(), ignore, always, extra, mtime: job.mtime };
     Ok(Prepared { dockerfile: path, builder, context })
 }
 
-/// Chooses the builder of a person's Dockerfile, and puts a changed text into `extra` where this engine needs one.
+async fn file(job: &BuildJob<'_>, node: &NodeName, path: &str) -> Result<Option<String>, BuildError> {
+    let text = files::read(job.dir, path).await;
+    text.map_err(|source| BuildError::File { node: node.clone(), path: path.to_owned(), source })
+}
+
+/// What a person's Dockerfile becomes for this engine; a changed text and its files go into `extra`.
 async fn adapted(
     engine: &dyn Engine,
     node: &NodeName,
@@ -340,66 +263,36 @@ async fn adapted(
     (path, text): (&str, &str),
     extra: &mut BTreeMap<String, Vec<u8>>,
     say: Say<'_>,
-) -> Result<Builder, BuildError> {
-    let mut dockerfile = Dockerfile::parse(text);
-    let mut text = text.to_owned();
+) -> Result<Dockerfile, BuildError> {
     let error = |source| BuildError::Engine { node: node.clone(), source };
-    if let Some((line, syntax)) = dockerfile.syntax.clone() {
-        if engine.image(&syntax).await.map_err(error)?.is_some() {
-            return Ok(Builder::BuildKit);
-        }
-        say(&format!("{path} line {line}: `# syntax={syntax}` is left out, that image is not on this server"));
-        text = text
-            .lines()
-            .enumerate()
-            .map(|(at, own)| if at + 1 == line { "#\n".to_owned() } else { format!("{own}\n") })
-            .collect();
-        extra.insert(path.to_owned(), text.clone().into_bytes());
-        dockerfile = Dockerfile::parse(&text);
+    let dockerfile = Dockerfile::parse(text);
+    let mut abilities = Abilities::default();
+    if let Some((_, syntax)) = &dockerfile.syntax {
+        abilities.has_syntax = engine.image(syntax).await.map_err(error)?.is_some();
     }
-    if !dockerfile.has_heredocs() {
-        return Ok(dockerfile.builder());
+    if dockerfile.has_heredocs() {
+        abilities.knows_heredocs = knows_heredocs(&engine.version().await.map_err(error)?);
     }
-    let version = engine.version().await.map_err(error)?;
-    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
-    if major.is_some_and(|major| major >= HEREDOC_ENGINE) {
-        return Ok(Builder::BuildKit);
-    }
-    let older = lowered(&text, &dockerfile).map_err(|source| BuildError::TooNew {
+    let adapted = adapt(path, text, dockerfile, abilities).map_err(|source| BuildError::TooNew {
         node: node.clone(),
         recipe: recipe.to_string(),
         source,
     })?;
-    let builder = Dockerfile::parse(&older.text).builder();
-    extra.insert(path.to_owned(), older.text.into_bytes());
-    extra.extend(older.files);
-    Ok(builder)
+    adapted.said.iter().for_each(|line| say(line));
+    extra.extend(adapted.files);
+    Ok(adapted.dockerfile)
 }
 
-/// A text file of the checkout; `None` when it is not there, is no text, or is reached through a link that leaves the
-/// checkout.
-async fn read(job: &BuildJob<'_>, node: &NodeName, path: &str) -> Result<Option<String>, BuildError> {
-    let (dir, wanted) = (job.dir.to_owned(), path.to_owned());
-    let reading = tokio::task::spawn_blocking(move || inside(&dir, &wanted)).await;
-    let text = reading.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
-    text.map_err(|source| BuildError::File { node: node.clone(), path: path.to_owned(), source })
-}
-
-fn inside(dir: &Path, path: &str) -> std::io::Result<Option<String>> {
-    let resolve = |path: PathBuf| match path.canonicalize() {
-        Ok(path) => Ok(Some(path)),
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    };
-    let (Some(root), Some(file)) = (resolve(dir.to_owned())?, resolve(dir.join(path))?) else { return Ok(None) };
-    let metadata = file.metadata()?;
-    if !file.starts_with(&root) || !metadata.is_file() {
-        return Ok(None);
+/// Fetches the images a BuildKit build starts from. It has no session with quarry that could fetch them for it.
+async fn fetch_bases(
+    engine: &dyn Engine,
+    job: &BuildJob<'_>,
+    node: &NodeName,
+    dockerfile: &Dockerfile,
+    say: Say<'_>,
+) -> Result<(), BuildError> {
+    for base in dockerfile.bases(&job.settings.env) {
+        ready(engine, node, &base, say).await?;
     }
-    if metadata.len() > LARGEST {
-        return Err(std::io::Error::other("it is larger than 1 MiB"));
-    }
-    Ok(String::from_utf8(std::fs::read(&file)?).ok())
+    Ok(())
 }

@@ -1,6 +1,9 @@
 //! The little of a Dockerfile that decides how it is built.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::docker::Builder;
+use crate::env::Env;
 
 /// A Dockerfile in its instructions. Nothing is refused here: what cannot be read is left to the builder to refuse.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +77,47 @@ impl Dockerfile {
 
     /// The builder it needs: the classic one where that can do it, because it answers sooner when all is cached.
     pub fn builder(&self) -> Builder {
-        if self.beyond_classic().is_some() { Builder::BuildKit } else { Builder::Classic }
+        let buildkit = self.syntax.is_some() || self.beyond_classic().is_some();
+        if buildkit { Builder::BuildKit } else { Builder::Classic }
+    }
+
+    /// The images it starts from or copies out of, each once; those whose name depends on more than `arguments` and the
+    /// defaults of its `ARG` lines are left out.
+    pub fn bases(&self, arguments: &Env) -> Vec<String> {
+        let mut values: BTreeMap<String, String> = BTreeMap::new();
+        let mut stages: BTreeSet<String> = BTreeSet::from(["scratch".to_owned()]);
+        let mut bases = Vec::new();
+        for (index, instruction) in self.instructions.iter().enumerate() {
+            let words = || instruction.rest.split_whitespace();
+            let named = match instruction.word.as_str() {
+                // Only arguments before the first stage count in FROM.
+                "ARG" if !self.instructions[..index].iter().any(|before| before.word == "FROM") => {
+                    let (name, default) = instruction.rest.split_once('=').unwrap_or((&instruction.rest, ""));
+                    let given = name.parse().ok().and_then(|name| arguments.value(&name));
+                    values.insert(name.to_owned(), given.unwrap_or(default.trim_matches(['"', '\''])).to_owned());
+                    None
+                }
+                "FROM" => words().next().and_then(|base| expanded(base, &values)),
+                "COPY" | "ADD" => {
+                    instruction.flags.iter().find_map(|flag| flag.strip_prefix("--from=")).map(str::to_owned)
+                }
+                "RUN" => instruction.flags.iter().find_map(|flag| {
+                    flag.strip_prefix("--mount=")?
+                        .split(',')
+                        .find_map(|part| part.strip_prefix("from="))
+                        .map(str::to_owned)
+                }),
+                _ => None,
+            };
+            let is_image = |name: &String| {
+                !stages.contains(&name.to_ascii_lowercase()) && name.parse::<u32>().is_err() && !name.contains('$')
+            };
+            bases.extend(named.filter(is_image).filter(|name| !bases.contains(name)));
+            if let ("FROM", [_, _, stage, ..]) = (instruction.word.as_str(), &words().collect::<Vec<_>>()[..]) {
+                stages.insert(stage.to_ascii_lowercase());
+            }
+        }
+        bases
     }
 
     /// Whether a heredoc is in it.
@@ -209,6 +252,23 @@ fn instruction(line: &str) -> Option<Instruction> {
     Some(Instruction { lines: (0, 0), word, flags, rest: rest.trim_end().to_owned(), heredocs })
 }
 
+/// A base with its `$NAME` and `${NAME}` put in; `None` where a value is missing or the form is a richer one.
+fn expanded(text: &str, values: &BTreeMap<String, String>) -> Option<String> {
+    let mut result = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('$') {
+        result.push_str(before);
+        let (name, behind) = match after.strip_prefix('{') {
+            Some(braced) => braced.split_once('}')?,
+            None => after.split_at(after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len())),
+        };
+        result.push_str(values.get(name).filter(|value| !value.is_empty())?);
+        rest = behind;
+    }
+    result.push_str(rest);
+    Some(result)
+}
+
 /// Words with their quotes: what is quoted is part of one word.
 pub(super) fn raw_words(text: &str) -> Vec<&str> {
     let mut words = Vec::new();
@@ -262,11 +322,21 @@ mod tests {
             "FROM a\nRUN echo \"--mount <<EOF\" && test $((1<<2)) -eq 4 && cat <<< x && make --network",
             "FROM a\nRUN cat x # <<\nHEALTHCHECK --interval=5s CMD true",
             "",
-            "# syntax=docker/dockerfile:1\nFROM a",
             "FROM a\nRUN echo '<<EOF'",
         ] {
             check(text, None);
         }
+    }
+
+    #[test]
+    fn the_images_a_build_starts_from_are_found() {
+        let bases = |text: &str| Dockerfile::parse(text).bases(&crate::env::from_arguments(["V=2"]).unwrap());
+        assert_eq!(bases("FROM --platform=x a:1 AS One\nFROM one\nFROM scratch\nCOPY --from=0 x y"), ["a:1"]);
+        assert_eq!(bases("ARG V=1\nARG N=\"node\"\nFROM ${N}:$V-slim\nFROM $UNKNOWN\nFROM a:${V:-3}"), ["node:2-slim"]);
+        assert_eq!(
+            bases("FROM a\nCOPY --from=b/c x y\nRUN --mount=type=bind,from=d,target=/x y\nFROM a"),
+            ["a", "b/c", "d"]
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::error::Error as _;
 use std::future::Future;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -22,7 +23,6 @@ use super::{
 };
 use crate::names::{ContainerName, ImageId};
 use crate::units::Millis;
-use std::net::IpAddr;
 
 mod attach;
 mod builds;
@@ -34,14 +34,24 @@ mod streams;
 /// Where dockerd listens unless told otherwise.
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 
-/// A call that is still open after this long is followed by a ping, again and again.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a call is waited for.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// A call still open after this long is followed by a ping, again and again.
+    quiet: Duration,
+    /// The engine answers a ping within this time or counts as stalled.
+    ping: Duration,
+    /// It takes no longer: an engine that answers pings but not this has a stuck container.
+    limit: Duration,
+}
 
-/// The engine answers a ping within this time or counts as stalled.
-const PING: Duration = Duration::from_secs(5);
+/// For plain calls: a person or a site may be waiting.
+const CALL: Patience =
+    Patience { quiet: Duration::from_secs(5), ping: Duration::from_secs(5), limit: Duration::from_secs(180) };
 
-/// No plain call takes longer; an engine that answers pings but not this has a stuck container.
-const LIMIT: Duration = Duration::from_secs(180);
+/// For builds and downloads, which may themselves be what makes the server slow.
+const STREAM: Patience =
+    Patience { quiet: Duration::from_secs(30), ping: Duration::from_secs(60), limit: Duration::MAX };
 
 /// Bollard's own limit must never be the one that ends a call: streams live for days.
 const FOREVER: u64 = 10 * 365 * 86_400;
@@ -90,24 +100,24 @@ impl Docker {
         EngineError::Unreachable { address: self.socket.display().to_string(), source: source.into() }
     }
 
-    /// Waits for `call` as long as the engine lives, `limit` at most.
+    /// Waits for `call` as long as the engine lives and `patience` lasts.
     async fn patient<T>(
         &self,
         subject: &Subject<'_>,
-        limit: Duration,
+        patience: Patience,
         call: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, EngineError> {
         let watched = async {
             tokio::pin!(call);
             loop {
-                match timeout(PATIENCE, &mut call).await {
+                match timeout(patience.quiet, &mut call).await {
                     Ok(answer) => return answer.map_err(|error| self.explain(subject, error)),
-                    Err(_) => self.ping().await?,
+                    Err(_) => self.ping(patience.ping).await?,
                 }
             }
         };
-        timeout(limit, watched).await.unwrap_or_else(|_| {
-            let message = format!("it did not answer within {} seconds", limit.as_secs());
+        timeout(patience.limit, watched).await.unwrap_or_else(|_| {
+            let message = format!("it did not answer within {} seconds", patience.limit.as_secs());
             Err(EngineError::Refused { doing: subject.doing(), message })
         })
     }
@@ -118,12 +128,12 @@ impl Docker {
         subject: &Subject<'_>,
         call: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, EngineError> {
-        self.patient(subject, LIMIT, call).await
+        self.patient(subject, CALL, call).await
     }
 
     /// Succeeds when the engine answers in time.
-    async fn ping(&self) -> Result<(), EngineError> {
-        match timeout(PING, self.client()?.ping()).await {
+    async fn ping(&self, limit: Duration) -> Result<(), EngineError> {
+        match timeout(limit, self.client()?.ping()).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(self.unreachable(error)),
             Err(elapsed) => Err(self.unreachable(elapsed)),
@@ -134,7 +144,7 @@ impl Docker {
     async fn about(&self) -> Result<&About, EngineError> {
         self.about
             .get_or_try_init(|| async {
-                let answer = match timeout(PING, self.client()?.version()).await {
+                let answer = match timeout(CALL.ping, self.client()?.version()).await {
                     Ok(answer) => answer.map_err(|error| self.explain(&Subject::ENGINE, error))?,
                     Err(elapsed) => return Err(self.unreachable(elapsed)),
                 };
@@ -222,7 +232,7 @@ impl<'a> Subject<'a> {
 impl Engine for Docker {
     async fn version(&self) -> Result<String, EngineError> {
         // The cell may be full while the engine is gone, and this is the question by which people find out.
-        self.ping().await?;
+        self.ping(CALL.ping).await?;
         Ok(self.about().await?.version.clone())
     }
 

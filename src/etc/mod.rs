@@ -175,6 +175,8 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
         ("build", "ca-bundle") => settings.build.ca_bundle = Some(certificates(text)?),
         ("build", "timeout") => settings.build.timeout = parse(value)?,
         ("build", "memory") => settings.build.memory = Some(parse(value)?),
+        // The SSH receiver's own, made by it.
+        ("", "host_key") => {}
         (_, name) => return Err(unknown(name)),
     }
     Ok(())

@@ -33,8 +33,8 @@ pub enum BadConversation {
     /// Not `<old> <new> <reference>`.
     #[error("git sent a malformed command")]
     Command,
-    /// More references than [`COMMANDS`].
-    #[error("the push changes more than {COMMANDS} branches")]
+    /// More lines than a push may have.
+    #[error("the push changes more branches, or cuts more histories, than one push may")]
     TooMany,
 }
 
@@ -165,7 +165,7 @@ mod tests {
     fn only_version_one_is_spoken_and_its_features_are_answered_alike() {
         let both = offer(b"version=1\0push-options atomic\n").unwrap();
         assert_eq!(both, Offer { atomic: true, push_options: true });
-        assert_eq!(acceptance(both), b"0023version=1\0push-options atomic0000"[..].to_vec());
+        assert_eq!(acceptance(both), b"0021version=1\0push-options atomic0000"[..].to_vec());
         assert_eq!(offer(b"version=1"), Ok(Offer { atomic: false, push_options: false }));
         assert_eq!(offer(b"version=2\0atomic"), Err(BadConversation::Version));
         assert_eq!(offer(b""), Err(BadConversation::Version));
@@ -191,6 +191,6 @@ mod tests {
         let mut bytes = Vec::new();
         report(&mut bytes, "refs/heads/a", Ok(()));
         report(&mut bytes, "refs/heads/b", Err("bad\nok refs/heads/c\x1b"));
-        assert_eq!(bytes, b"0013ok refs/heads/a0025ng refs/heads/b bad ok refs/heads/c"[..].to_vec());
+        assert_eq!(bytes, b"0013ok refs/heads/a0027ng refs/heads/b bad ok refs/heads/c"[..].to_vec());
     }
 }

@@ -26,7 +26,6 @@ use crate::stack::Mistakes;
 use crate::stack::files::RepositoryError;
 
 pub mod act;
-pub mod call;
 pub mod change;
 pub mod collect;
 pub mod deploy;
@@ -38,24 +37,22 @@ pub mod frames;
 pub mod git;
 pub mod grid;
 pub mod guard;
-pub(crate) mod guest;
 pub mod hooks;
-pub mod host_key;
-pub mod keys;
-pub(crate) mod lane;
 pub mod limits;
 pub mod lock;
 pub mod oneoff;
 pub mod progress;
-pub mod push;
 pub mod reconcile;
 pub mod recover;
-pub mod relay;
+pub mod shallow;
 pub mod socket;
 pub mod ssh;
 pub mod stacks;
 pub mod status;
-pub mod tcp;
+
+pub use git::push;
+pub use socket::{call, relay};
+pub use ssh::{host_key, keys};
 
 /// What HQ works with.
 pub struct Parts {

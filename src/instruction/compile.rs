@@ -80,7 +80,7 @@ pub fn compile(stack: &Stack, context: &Context<'_>) -> Result<Vec<Instruction>,
             Ok(settings) => deploys.push(Instruction::Deploy {
                 node: name.clone(),
                 release: context.release,
-                count: node.scale.or_else(|| context.counts.get(name).copied()).unwrap_or(1),
+                count: node.scale.or_else(|| context.counts.get(name).copied()).unwrap_or(node.first),
                 settings: Box::new(settings),
             }),
             Err(mistake) => mistakes.push(mistake),

@@ -149,8 +149,10 @@ pub struct Node {
     pub env: Env,
     /// Nodes of this stack whose addresses it gets.
     pub link: Vec<NodeName>,
-    /// How many containers; `None` leaves the number as it is (1 at first).
+    /// How many containers; `None` leaves the number as it is.
     pub scale: Option<u32>,
+    /// How many containers at first, where `scale` names no number.
+    pub first: u32,
     /// Memory limit and size of its block.
     pub size: Option<Megabytes>,
     /// Processor share.
@@ -189,6 +191,7 @@ impl Node {
             env: Env::new(),
             link: Vec::new(),
             scale: None,
+            first: 1,
             size: None,
             cpus: None,
             health: None,

@@ -40,6 +40,12 @@ pub fn parse(file: &str, text: &str, source: &Source) -> Result<Stack, Mistakes>
         order.push(name);
     }
     let web = order.iter().find(|name| name.as_str() == "web");
+    if web.is_some() {
+        // As on Heroku and Dokku: whoever wants workers beside the web process scales them up.
+        for (_, node) in nodes.iter_mut().filter(|(name, _)| name.as_str() != "web") {
+            node.first = 0;
+        }
+    }
     match web.or(order.first()).and_then(|name| nodes.get_mut(name)) {
         Some(node) => node.release = release,
         None => notes.of_file("there is no process in the file: it needs a line such as `web: ./server`"),

@@ -12,11 +12,11 @@ use quarry::docker::bollard::Docker;
 use quarry::docker::fake::{Behaviour, Fake};
 use quarry::docker::{
     Archive, Attachment, BuildRequest, Builder, ContainerRequest, Engine, EngineError, LogRequest, Network, Output,
-    Restart, State,
+    Published, Restart, State,
 };
 use quarry::env::Env;
 use quarry::names::ContainerName;
-use quarry::units::{Megabytes, Millis};
+use quarry::units::{Megabytes, MilliCpus, Millis};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
@@ -204,6 +204,7 @@ contract![
     tags_are_given_and_taken,
     a_signal_reaches_the_process,
     the_bridge_has_an_address,
+    a_port_is_published_once,
 ];
 
 async fn starting_stopping_and_removing_twice_is_success(bench: &Bench) {
@@ -444,6 +445,87 @@ async fn a_signal_reaches_the_process(bench: &Bench) {
 
 async fn the_bridge_has_an_address(bench: &Bench) {
     assert!(!bench.engine.bridge_address().await.unwrap().is_loopback());
+}
+
+async fn a_port_is_published_once(bench: &Bench) {
+    let address = bench.engine.bridge_address().await.unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for short in ["a", "b"] {
+        let mut request = bench.sleeper(short);
+        request.ports = vec![Published { address, port: free, container: 8080 }];
+        bench.engine.create(request).await.unwrap();
+    }
+    bench.engine.start(&bench.name("a")).await.unwrap();
+    let error = bench.engine.start(&bench.name("b")).await.unwrap_err();
+    assert!(matches!(&error, EngineError::Conflict { message } if message.contains(&free.to_string())), "{error:?}");
+    bench.engine.stop(&bench.name("a"), Millis(0)).await.unwrap();
+    bench.engine.start(&bench.name("b")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_container_has_few_privileges_its_limits_and_an_init() {
+    let bench = Bench::real().await;
+    let mut request = bench.sleeper("a");
+    request.cpus = Some(MilliCpus(500));
+    request.env.set_known("GREETING", "two\nlines = one value");
+    let name = bench.run(request).await;
+    let said = std::sync::Mutex::new(Vec::new());
+    let script = "grep -E 'CapBnd|NoNewPrivs' /proc/1/status; cat /proc/1/comm; echo \"$GREETING\"; \
+        cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; \
+        cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max 2>/dev/null; true";
+    let words = ["sh", "-c", script].map(str::to_owned);
+    bench.engine.exec(&name, &words, &|line| said.lock().unwrap().push(line.replace('\t', " "))).await.unwrap();
+    let said = said.into_inner().unwrap();
+    // Docker's own set without mknod (27), net_raw (13), audit_write (29) and setfcap (31).
+    assert_eq!(said[1], "NoNewPrivs: 1");
+    assert_eq!(said[0], "CapBnd: 00000000000405fb");
+    assert!(said[2].contains("init"), "{said:?}");
+    assert_eq!(said[3..5], ["two", "lines = one value"]);
+    assert!(said.contains(&(64 * 1024 * 1024).to_string()) && said.contains(&"64".to_owned()), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_folder_of_the_server_is_seen_inside_and_a_missing_one_is_an_error() {
+    let bench = Bench::real().await;
+    let folder = tempfile::tempdir().unwrap();
+    let odd = folder.path().join("with:colon");
+    std::fs::create_dir(&odd).unwrap();
+    std::fs::write(odd.join("file"), "seen").unwrap();
+    let mut request = bench.request("a", "cat /kept/file; echo back > /kept/answer", Behaviour::default());
+    request.binds = vec![(odd.clone(), "/kept".to_owned())];
+    let name = bench.run(request.clone()).await;
+    assert_eq!(in_time(bench.engine.wait(&name)).await.unwrap(), 0);
+    assert_eq!(std::fs::read_to_string(odd.join("answer")).unwrap(), "back\n");
+    request.name = bench.name("b");
+    request.binds[0].0 = folder.path().join("missing");
+    let error = bench.engine.create(request).await.unwrap_err();
+    assert!(error.to_string().contains("missing"), "{error}");
+}
+
+#[tokio::test]
+async fn an_entrypoint_is_replaced_cleared_or_kept() {
+    let bench = Bench::real().await;
+    let own = &bench.prefix;
+    bench
+        .build(&format!("FROM debian:bookworm-slim\nENV OWN={own}\nENTRYPOINT [\"echo\", \"entry\"]\nCMD [\"cmd\"]\n"))
+        .await;
+    type Words = &'static [&'static str];
+    let cases: [(&str, Option<Words>, Words, &str); 4] = [
+        ("a", None, &[], "entry cmd"),
+        ("b", None, &["mine"], "entry mine"),
+        ("c", Some(&["echo", "new"]), &[], "new"),
+        ("d", Some(&[]), &["echo", "bare"], "bare"),
+    ];
+    for (short, entrypoint, command, expected) in cases {
+        let words = |words: Words| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let mut request = bench.sleeper(short);
+        request.entrypoint = entrypoint.map(words);
+        request.command = words(command);
+        let name = bench.run(request).await;
+        let all = LogRequest { tail: None, follow: true, timestamps: false };
+        let (out, _) = in_time(texts(bench.engine.logs(&name, all).await.unwrap())).await;
+        assert_eq!(out, format!("{expected}\n"), "{short}");
+    }
 }
 
 #[tokio::test]

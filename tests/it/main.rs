@@ -4,10 +4,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod build;
+mod crash;
 mod db_contract;
 mod db_files;
 mod docker_contract;
+mod e2e;
+mod harness;
 mod receiver;
+mod repository;
 mod router;
 mod stack_golden;
 mod tidy;

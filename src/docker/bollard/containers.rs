@@ -13,7 +13,7 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt;
 
-use super::{Docker, LIMIT, Subject};
+use super::{CALL, Docker, Patience, Subject};
 use crate::docker::{Container, ContainerRequest, EngineError, Restart, State};
 use crate::names::ContainerName;
 use crate::units::Millis;
@@ -43,8 +43,9 @@ impl Docker {
     pub(super) async fn stop_container(&self, name: &ContainerName, grace: Millis) -> Result<(), EngineError> {
         let subject = Subject::container("stop", name);
         let options = StopContainerOptions { t: Some(seconds(grace)), ..Default::default() };
+        let patience = Patience { limit: CALL.limit + grace.duration(), ..CALL };
         let stop = self.client()?.stop_container(name.as_str(), Some(options));
-        gone_is_success(self.patient(&subject, LIMIT + grace.duration(), stop).await)
+        gone_is_success(self.patient(&subject, patience, stop).await)
     }
 
     pub(super) async fn signal_container(&self, name: &ContainerName, signal: &str) -> Result<(), EngineError> {

@@ -6,7 +6,7 @@ use bollard::models::{ImageInspect, ImageSummary};
 use bollard::query_parameters::{CreateImageOptions, ListImagesOptions, RemoveImageOptions, TagImageOptions};
 use futures_util::StreamExt;
 
-use super::{Docker, Subject};
+use super::{Docker, STREAM, Subject};
 use crate::docker::{EngineError, Image, Say};
 use crate::names::ImageId;
 
@@ -54,7 +54,7 @@ impl Docker {
         subject: &Subject<'_>,
         stream: &mut (impl futures_util::Stream<Item = Result<T, bollard::errors::Error>> + Unpin),
     ) -> Result<Option<T>, EngineError> {
-        self.patient(subject, std::time::Duration::MAX, async { stream.next().await.transpose() }).await
+        self.patient(subject, STREAM, async { stream.next().await.transpose() }).await
     }
 
     pub(super) async fn tag_image(&self, reference: &str, tag: &str) -> Result<(), EngineError> {

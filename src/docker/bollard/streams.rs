@@ -10,7 +10,7 @@ use bollard::query_parameters::{EventsOptions, LogsOptions};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
-use super::{Docker, Subject};
+use super::{CALL, Docker, Subject};
 use crate::docker::lines::Lines;
 use crate::docker::{EngineError, Event, LogRequest, Output, Say};
 use crate::names::ContainerName;
@@ -88,7 +88,7 @@ impl Docker {
             until: None,
             filters: Some(HashMap::from([("type".to_owned(), vec!["container".to_owned()])])),
         };
-        self.ping().await?;
+        self.ping(CALL.ping).await?;
         let stream = self.client()?.events(Some(options));
         let docker = self.clone();
         let explained = stream.filter_map(move |item| {

@@ -13,25 +13,41 @@ use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Input in bytes that may wait for its command before reading stops.
-const BACKLOG: usize = 1 << 20;
+/// The window in bytes a client is granted, as OpenSSH grants it: what may be under way to here.
+pub(crate) const WINDOW: u32 = 2 << 20;
 
-/// Input in bytes that may wait when reading cannot stop because output waits for the client.
+/// The window while the input waits. What is under way by then comes on top of [`BACKLOG`].
+const SMALL_WINDOW: u32 = 1 << 13;
+
+/// Input in bytes that may wait for its command before no more is granted.
+const BACKLOG: usize = 1 << 18;
+
+/// Input in bytes that may wait before reading stops, which it does only when grants could not be kept back.
+const BACKLOG_PAUSE: usize = BACKLOG + 2 * WINDOW as usize;
+
+/// Input in bytes that may wait at all.
 const BACKLOG_LIMIT: usize = 64 << 20;
+
+/// A grant alone, encrypted by any of the ciphers on offer, is no longer than this in bytes.
+const GRANT: usize = 96;
 
 /// Sizes in bytes between which the read buffer grows: an idle client costs the first.
 const BUFFER: (usize, usize) = (1 << 12, 1 << 17);
 
 /// What is known of a connection outside of it.
 ///
-/// russh grants a client new window as soon as data has arrived, not when it has been used. What holds a client back
-/// is therefore that its connection is not read while input waits. Output needs the opposite: the client's own grants
-/// lie behind its data, so reading goes on while output waits for one.
+/// russh grants a client new window as soon as data has arrived, not when it has been used, and offers no way to grant
+/// it later. So grants are kept back here, as encrypted packets on their way out, until the waiting input has been
+/// taken: the client stops, and what it has to say besides (a signal, its own grants, that it hangs up) still arrives
+/// at once. A packet cannot overtake another, so output takes a kept grant with it; therefore grants are small while
+/// input waits. Should too much input come nevertheless, the connection is not read, unless output waits for a grant of
+/// the client's, which lies behind its input.
 #[derive(Debug, Default)]
 pub struct Control {
     cut: AtomicBool,
     waiting: AtomicUsize,
     starving: AtomicUsize,
+    granted: AtomicBool,
     reader: AtomicWaker,
 }
 
@@ -50,20 +66,33 @@ impl Control {
     /// Input has been taken.
     pub fn taken(&self, bytes: usize) {
         let before = self.waiting.fetch_sub(bytes, Ordering::AcqRel);
-        if before > BACKLOG && before - bytes <= BACKLOG {
+        let crosses = |limit| before > limit && before - bytes <= limit;
+        if crosses(BACKLOG) || crosses(BACKLOG_PAUSE) {
             self.reader.wake();
         }
+    }
+
+    /// A grant is on its way out; the answer is the window to grant next time.
+    pub(crate) fn granting(&self) -> u32 {
+        self.granted.store(true, Ordering::Release);
+        if self.is_congested() { SMALL_WINDOW } else { WINDOW }
     }
 
     /// Output waits for the client until the answer is dropped.
     pub fn starve(self: &Arc<Self>) -> Starving {
         self.starving.fetch_add(1, Ordering::AcqRel);
-        self.reader.wake();
+        if self.waiting.load(Ordering::Acquire) > BACKLOG_PAUSE {
+            self.reader.wake();
+        }
         Starving(self.clone())
     }
 
-    fn holds_back(&self) -> bool {
-        self.waiting.load(Ordering::Acquire) > BACKLOG && self.starving.load(Ordering::Acquire) == 0
+    fn is_congested(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > BACKLOG
+    }
+
+    fn is_paused(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > BACKLOG_PAUSE && self.starving.load(Ordering::Acquire) == 0
     }
 
     fn is_cut(&self) -> bool {
@@ -89,6 +118,8 @@ pub struct Line {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
+    /// Encrypted grants kept back.
+    kept: Vec<u8>,
 }
 
 impl Line {
@@ -107,7 +138,7 @@ impl Line {
         sockopt::set_tcp_keepintvl(&stream, Duration::from_secs(30))?;
         sockopt::set_tcp_keepcnt(&stream, 3)?;
         let buffer = vec![0; BUFFER.0].into_boxed_slice();
-        Ok((Line { stream, control: Arc::default(), buffer, start: 0, end: 0 }, address))
+        Ok((Line { stream, control: Arc::default(), buffer, start: 0, end: 0, kept: Vec::new() }, address))
     }
 
     /// The handle on this connection.
@@ -131,6 +162,15 @@ impl Line {
         }
         Poll::Ready(Ok(self.end))
     }
+
+    /// Sends the grants kept back.
+    fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.kept.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.kept))?;
+            self.kept.drain(..written);
+        }
+        Poll::Ready(Ok(()))
+    }
 }
 
 fn cut() -> io::Error {
@@ -145,8 +185,13 @@ impl AsyncRead for Line {
         if line.control.is_cut() {
             return Poll::Ready(Err(cut()));
         }
+        if !line.control.is_congested()
+            && let Poll::Ready(Err(error)) = line.poll_release(cx)
+        {
+            return Poll::Ready(Err(error));
+        }
         if line.start == line.end {
-            if line.control.holds_back() {
+            if line.control.is_paused() {
                 return Poll::Pending;
             }
             ready!(line.poll_fill(cx))?;
@@ -164,7 +209,13 @@ impl AsyncWrite for Line {
         if self.control.is_cut() {
             return Poll::Ready(Err(cut()));
         }
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let line = &mut *self;
+        if line.control.granted.swap(false, Ordering::AcqRel) && bytes.len() <= GRANT && line.control.is_congested() {
+            line.kept.extend_from_slice(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        ready!(line.poll_release(cx))?;
+        Pin::new(&mut line.stream).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

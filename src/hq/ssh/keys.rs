@@ -12,6 +12,10 @@ pub struct PublicKey {
     fingerprint: String,
 }
 
+/// The types that are taken, as keys name them.
+const TAKEN: [&str; 5] =
+    ["ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"];
+
 /// A line that is no usable public key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadKey {
@@ -61,9 +65,7 @@ impl FromStr for PublicKey {
         let line = format!("{algorithm} {data}");
         match ssh_key::PublicKey::from_openssh(&line) {
             Ok(key) => checked(&key),
-            Err(ssh_key::Error::AlgorithmUnknown | ssh_key::Error::AlgorithmUnsupported { .. })
-                if algorithm.starts_with("ssh-") || algorithm.contains('@') =>
-            {
+            Err(_) if !TAKEN.contains(&algorithm) && (algorithm.starts_with("ssh-") || algorithm.contains('@')) => {
                 Err(BadKey::Type(algorithm.chars().take(60).flat_map(char::escape_debug).collect()))
             }
             Err(_) => Err(BadKey::NotAKey),
@@ -96,5 +98,34 @@ impl fmt::Display for PublicKey {
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.fingerprint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ED25519: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
+
+    #[test]
+    fn equal_keys_are_equal_whatever_stands_around_them() {
+        let key: PublicKey = ED25519.parse().unwrap();
+        assert_eq!(format!("  {ED25519} me@home of mine\n").parse(), Ok(key.clone()));
+        assert_eq!(key.as_str(), ED25519);
+        assert!(key.fingerprint().starts_with("SHA256:"));
+        assert!(!format!("{key:?}").contains("AAAA"));
+    }
+
+    #[test]
+    fn what_is_no_usable_public_key_is_refused_with_a_reason() {
+        let check = |line: &str, expected: BadKey| assert_eq!(line.parse::<PublicKey>(), Err(expected), "{line}");
+        check("-----BEGIN OPENSSH PRIVATE KEY-----\nb3Blbn", BadKey::Private);
+        for line in ["", "hello", "ssh-ed25519", "ssh-ed25519 AAAA", "ssh-ed25519 ####", "ssh-rsa not a key"] {
+            check(line, BadKey::NotAKey);
+        }
+        let truncated = &ED25519[..ED25519.len() - 8];
+        check(truncated, BadKey::NotAKey);
+        let dsa = "AAAAB3NzaC1kc3MAAAADAQABAAAAAwEAAQAAAAMBAAEAAAADAQAB";
+        assert!(matches!(format!("ssh-dss {dsa}").parse::<PublicKey>(), Err(BadKey::Type(_))));
     }
 }

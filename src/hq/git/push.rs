@@ -1,6 +1,6 @@
 //! Git's side of a push or a clone: the process, its streams, and which updates belong to which push.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -14,10 +14,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::hq::door::{Caller, Door, Frame, Io, Service, Stdin};
-use crate::hq::git;
-use crate::names::StackName;
+use crate::hq::git::{self, GitError, Repository};
+use crate::hq::shallow::{self, Opening};
+use crate::names::{CommitId, StackName};
 
 /// Exit code for the person's mistake.
 const MISTAKE: u8 = 1;
@@ -31,7 +33,12 @@ const CHUNK: usize = 1 << 16;
 /// The pushes under way. A push is known by a random id that only its own git and hook have in their environment:
 /// no other process of the machine can hand over updates in a pusher's name.
 #[derive(Debug, Default)]
-pub struct Pushes(Mutex<BTreeMap<String, Ticket>>);
+pub struct Pushes {
+    tickets: Mutex<BTreeMap<String, Ticket>>,
+    /// Per repository, the commits at which the shallow pushes under way let history end. Held while the list in the
+    /// repository is written.
+    shallow: Mutex<BTreeMap<PathBuf, BTreeMap<String, BTreeSet<CommitId>>>>,
+}
 
 /// What is known of a push under way.
 #[derive(Debug, Clone)]
@@ -67,7 +74,28 @@ impl Pushes {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Ticket>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tickets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_shallow(&self, repository: &Path, id: &str) -> bool {
+        let all = self.shallow.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(repository).is_some_and(|pushes| pushes.contains_key(id))
+    }
+
+    /// Lets history end at `roots` in `repository` for the push `id`; with none, the push is over. Blocks.
+    fn set_shallow(&self, repository: &Path, id: &str, roots: BTreeSet<CommitId>) -> Result<(), GitError> {
+        let mut all = self.shallow.lock().unwrap_or_else(PoisonError::into_inner);
+        let pushes = all.entry(repository.to_owned()).or_default();
+        if roots.is_empty() {
+            pushes.remove(id);
+        } else {
+            pushes.insert(id.to_owned(), roots);
+        }
+        let expected = pushes.values().flatten().cloned().collect();
+        if pushes.is_empty() {
+            all.remove(repository);
+        }
+        Repository::open(repository)?.set_shallow(&expected)
     }
 }
 
@@ -122,7 +150,12 @@ pub async fn serve(
     command.env("QUARRY_PUSH", &admission.id);
     command.env("QUARRY_SOCKET", &paths.socket).env("QUARRY_PROGRAM", &paths.program);
     match command.spawn() {
-        Ok(child) => attend(child, io).await,
+        Ok(child) => {
+            let history = History { pushes, repository, push: admission.id.clone() };
+            let code = attend(child, io, Some(history.clone()).filter(|_| service == Service::Receive)).await;
+            history.settle().await;
+            code
+        }
         Err(error) => refuse(&io.output, &format!("cannot run git: {error}"), BROKEN).await,
     }
 }
@@ -142,15 +175,44 @@ fn program(service: &str, repository: &Path) -> Command {
     command
 }
 
+/// The list of commits at which a repository's history ends, on behalf of one push.
+#[derive(Clone)]
+struct History {
+    pushes: Arc<Pushes>,
+    repository: PathBuf,
+    push: String,
+}
+
+impl History {
+    async fn end_at(&self, roots: BTreeSet<CommitId>) -> Result<(), String> {
+        let History { pushes, repository, push } = self.clone();
+        let work = move || pushes.set_shallow(&repository, &push, roots).map_err(|error| error.to_string());
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|bug| Err(bug.to_string()))
+    }
+
+    /// The push is over: what it asked for and did not need goes.
+    async fn settle(&self) {
+        if self.pushes.is_shallow(&self.repository, &self.push)
+            && let Err(error) = self.end_at(BTreeSet::new()).await
+        {
+            warn!(error, "cannot tidy the list of shallow commits");
+        }
+    }
+}
+
 /// Connects the streams and waits for git. Git is never killed: when the client hangs up its input ends, and a hook
 /// that waits for HQ's answer still gets it.
-async fn attend(mut child: Child, io: Io) -> u8 {
+async fn attend(mut child: Child, io: Io, history: Option<History>) -> u8 {
     let Io { stdin, output, hung_up, .. } = io;
     let feeding = child.stdin.take().map(|into| {
+        let complaints = output.clone();
         tokio::spawn(async move {
-            tokio::select! {
-                () = feed(stdin, into) => {}
-                () = hung_up.cancelled() => {}
+            let fed = tokio::select! {
+                fed = feed(stdin, into, history) => fed,
+                () = hung_up.cancelled() => Ok(()),
+            };
+            if let Err(reason) = fed {
+                refuse(&complaints, &reason, MISTAKE).await;
             }
         })
     });
@@ -173,13 +235,34 @@ async fn attend(mut child: Child, io: Io) -> u8 {
     status.map_or(BROKEN, code)
 }
 
-async fn feed(mut stdin: Stdin, mut into: ChildStdin) {
+/// Passes input on to git, without the lines at the start of a push that HQ acts on itself. The error is for the
+/// client; git then sees its input end.
+async fn feed(mut stdin: Stdin, mut into: ChildStdin, history: Option<History>) -> Result<(), String> {
+    if let Some(history) = history {
+        let mut start = BytesMut::new();
+        let (roots, length) = loop {
+            match shallow::opening(&start).map_err(|error| error.to_string())? {
+                Opening::Over { roots, length } => break (roots, length),
+                Opening::More => match stdin.chunk().await {
+                    Some(chunk) => start.extend_from_slice(&chunk),
+                    None => return Ok(()),
+                },
+            }
+        };
+        if !roots.is_empty() {
+            history.end_at(roots.into_iter().collect()).await?;
+        }
+        if into.write_all(&start[length..]).await.is_err() {
+            return Ok(());
+        }
+    }
     while let Some(chunk) = stdin.chunk().await {
         // Git has closed its input: it has read enough, or has failed and says so itself.
         if into.write_all(&chunk).await.is_err() {
-            return;
+            break;
         }
     }
+    Ok(())
 }
 
 /// Passes a stream on to its end, also when nobody takes it any more: git must not fail halfway for want of a reader.

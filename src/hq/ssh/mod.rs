@@ -15,10 +15,16 @@ use tracing::{debug, warn};
 
 use crate::hq::door::Door;
 use crate::hq::guard::{self, Ending, Guard, Verdict, Visit};
-use crate::hq::guest::Guest;
-use crate::hq::host_key::HostKey;
 use crate::hq::push::{Paths, Pushes};
-use crate::hq::tcp::{Control, Line};
+use crate::hq::ssh::guest::Guest;
+use crate::hq::ssh::host_key::HostKey;
+use crate::hq::ssh::tcp::{Control, Line, WINDOW};
+
+mod guest;
+pub mod host_key;
+pub mod keys;
+mod lane;
+mod tcp;
 
 /// Keys a client may offer on one connection. Agents hold many, and offering one reveals nothing.
 const OFFERS: usize = 12;
@@ -235,7 +241,7 @@ fn config(HostKey(host_key): HostKey) -> russh::server::Config {
         max_auth_attempts: OFFERS,
         keys: vec![host_key],
         preferred,
-        window_size: 2 << 20,
+        window_size: WINDOW,
         maximum_packet_size: 1 << 15,
         event_buffer_size: 16,
         inactivity_timeout: None,

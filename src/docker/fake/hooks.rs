@@ -1,0 +1,67 @@
+//! What a test can ask of the fake engine beside the contract.
+
+use super::{Behaviour, Fake, image};
+use crate::docker::{ContainerRequest, Image};
+use crate::names::{ContainerName, ImageId};
+
+impl Fake {
+    /// An engine without images, containers or networks.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts an image there, as if it had been pulled; its id follows from the reference.
+    pub fn add_image(&self, reference: &str) -> ImageId {
+        let image = image::image(reference.as_bytes(), reference);
+        let id = image.id.clone();
+        self.world().images.insert(id.clone(), image);
+        id
+    }
+
+    /// Changes what an image says of itself.
+    pub fn change_image(&self, reference: &str, change: impl FnOnce(&mut Image)) {
+        let mut world = self.world();
+        let id = world.image(reference).map(|image| image.id.clone());
+        if let Some(image) = id.and_then(|id| world.images.get_mut(&id)) {
+            change(image);
+        }
+    }
+
+    /// Says what a container does when it is started next.
+    pub fn behave(&self, name: &ContainerName, behaviour: Behaviour) {
+        self.script().behaviours.insert(name.to_string(), behaviour);
+    }
+
+    /// Says what containers of an image do; `reference` as the containers will name it, or its id.
+    pub fn behave_image(&self, reference: &str, behaviour: Behaviour) {
+        self.script().behaviours.insert(reference.to_owned(), behaviour);
+    }
+
+    /// Refuses the `number`th call that changes something, from 1, counted from the beginning of this engine.
+    pub fn refuse(&self, number: usize, message: &str) {
+        self.script().refused.insert(number, message.to_owned());
+    }
+
+    /// The engine stops answering, or answers again.
+    pub fn go_away(&self, away: bool) {
+        self.script().away = away;
+    }
+
+    /// Calls that were to change something, in order: `create blog.web.1.0`, `start …`.
+    pub fn calls(&self) -> Vec<String> {
+        self.script().calls.clone()
+    }
+
+    /// The request a container was made from.
+    pub fn request(&self, name: &ContainerName) -> Option<ContainerRequest> {
+        self.world().containers.get(name).map(|held| held.request.clone())
+    }
+
+    /// Ends a running container, as if its process had ended by itself.
+    pub fn fall(&self, name: &ContainerName, code: i64) {
+        let run = self.world().containers.get(name).map(|held| held.run);
+        if let Some(run) = run {
+            self.ended(name, run, code);
+        }
+    }
+}

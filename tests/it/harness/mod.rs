@@ -1,0 +1,18 @@
+//! A whole HQ for a test: `quarry serve` with a root of its own, real git, ssh and curl before it, real docker and nginx
+//! behind it. Whatever it makes goes when the test ends, also when it fails; what a killed test left behind goes when the
+//! next one takes its slot.
+
+pub mod docker;
+pub mod hq;
+pub mod program;
+pub mod repository;
+pub mod slot;
+pub mod terminal;
+pub mod wait;
+pub mod web;
+
+pub use hq::Hq;
+pub use program::Running;
+pub use repository::Repository;
+pub use terminal::Terminal;
+pub use wait::until;

@@ -181,11 +181,12 @@ make_base_image() {
     docker pull --quiet "$BASE_IMAGE" >/dev/null 2>&1 && return
     step "No registry answers: making $BASE_IMAGE of Debian's packages"
     install_missing mmdebstrap=mmdebstrap
-    local folder
-    folder=$(mktemp -d)
-    quietly "docker's registry and Debian's mirrors are out of reach: connect the network, or load the image from a \
+    (
+        folder=$(mktemp -d)
+        trap 'rm -rf "$folder"' EXIT
+        quietly "docker's registry and Debian's mirrors are out of reach: connect the network, or load the image from a \
 machine that has it: docker save $BASE_IMAGE | ssh THIS-MACHINE docker load" \
-        mmdebstrap --variant=minbase bookworm "$folder/base.tar"
-    quietly "is the disk full?" docker import --change 'CMD ["bash"]' "$folder/base.tar" "$BASE_IMAGE"
-    rm -rf "$folder"
+            mmdebstrap --variant=minbase bookworm "$folder/base.tar"
+        quietly "is the disk full?" docker import --change 'CMD ["bash"]' "$folder/base.tar" "$BASE_IMAGE"
+    )
 }

@@ -16,6 +16,9 @@ export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:$HOME/.cargo/bin
 # How the engine came up when start_engine had to start it: `systemd` or a process id. Empty: it ran already.
 ENGINE=
 
+# Empty until the lists of packages have been updated.
+PACKAGE_LISTS=
+
 step() {
     printf -- '-----> %s\n' "$*" >&2
 }
@@ -63,7 +66,11 @@ install_missing() {
     step "Installing ${missing[*]}"
     local hint="check the network and /etc/apt/sources.list, or install by hand: apt-get install ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
-    quietly "$hint" apt-get update
+    # Once a run is enough.
+    if [[ -z $PACKAGE_LISTS ]]; then
+        quietly "$hint" apt-get update
+        PACKAGE_LISTS=fresh
+    fi
     quietly "$hint" apt-get install -y --no-install-recommends "${missing[@]}"
     for pair; do
         has "${pair#*=}" || fail "${pair#*=} is still missing after installing ${pair%%=*}" "$hint"
@@ -174,11 +181,12 @@ make_base_image() {
     docker pull --quiet "$BASE_IMAGE" >/dev/null 2>&1 && return
     step "No registry answers: making $BASE_IMAGE of Debian's packages"
     install_missing mmdebstrap=mmdebstrap
-    local folder
-    folder=$(mktemp -d)
-    quietly "docker's registry and Debian's mirrors are out of reach: connect the network, or load the image from a \
+    (
+        folder=$(mktemp -d)
+        trap 'rm -rf "$folder"' EXIT
+        quietly "docker's registry and Debian's mirrors are out of reach: connect the network, or load the image from a \
 machine that has it: docker save $BASE_IMAGE | ssh THIS-MACHINE docker load" \
-        mmdebstrap --variant=minbase bookworm "$folder/base.tar"
-    quietly "is the disk full?" docker import --change 'CMD ["bash"]' "$folder/base.tar" "$BASE_IMAGE"
-    rm -rf "$folder"
+            mmdebstrap --variant=minbase bookworm "$folder/base.tar"
+        quietly "is the disk full?" docker import --change 'CMD ["bash"]' "$folder/base.tar" "$BASE_IMAGE"
+    )
 }

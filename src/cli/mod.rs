@@ -44,7 +44,7 @@ pub struct Cli {
     #[arg(long, global = true)]
     pub json: bool,
     /// The stack that is meant where none is named
-    #[arg(long, global = true, value_name = "STACK")]
+    #[arg(id = "default_stack", long = "stack", global = true, value_name = "STACK")]
     pub stack: Option<StackName>,
     /// Speak to the HQ at this address by SSH: [USER@]HOST[:PORT]
     #[arg(long, global = true, value_name = "ADDRESS", env = "QUARRY_HQ")]
@@ -123,7 +123,7 @@ pub struct Door {
 struct Remote {
     #[arg(long, global = true)]
     json: bool,
-    #[arg(long, global = true, value_name = "STACK")]
+    #[arg(id = "default_stack", long = "stack", global = true, value_name = "STACK")]
     stack: Option<StackName>,
     #[command(subcommand)]
     command: HqCommand,
@@ -213,6 +213,18 @@ mod tests {
         use clap::CommandFactory;
         Cli::command().debug_assert();
         Remote::command().debug_assert();
+    }
+
+    #[test]
+    fn a_stack_is_named_in_its_place_or_by_option() {
+        let check = |words: &[&str]| {
+            let parsed = Remote::try_parse_from(words);
+            assert!(parsed.is_ok(), "{words:?}: {}", parsed.unwrap_err());
+        };
+        check(&["releases", "blog", "--json"]);
+        check(&["--json", "--stack", "blog", "releases"]);
+        check(&["env", "list", "blog"]);
+        check(&["stacks", "create", "blog"]);
     }
 
     #[test]

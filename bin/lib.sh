@@ -137,7 +137,7 @@ start_engine() {
         ENGINE=$!
     fi
     until engine_answers; do
-        if ((SECONDS > deadline)) || { [[ $ENGINE != systemd ]] && ! kill -0 "$ENGINE" 2>/dev/null; }; then
+        if ((SECONDS > deadline)) || { [[ $ENGINE != systemd ]] && gone "$ENGINE"; }; then
             [[ $ENGINE == systemd ]] || tail -n 5 "$log" | sed 's/^/       /' >&2
             fail "dockerd does not answer on ${DOCKER_HOST#unix://}" "$hint"
         fi
@@ -156,8 +156,9 @@ stop_engine() {
     fi
 }
 
+# gone PID: it has ended, even if its parent has not looked yet.
 gone() {
-    ! kill -0 "$1" 2>/dev/null
+    [[ ! -e /proc/$1 ]] || grep -q '^State:[[:space:]]*Z' "/proc/$1/status" 2>/dev/null
 }
 
 # wait_until SECONDS COMMAND...: false when the command does not come true in time.

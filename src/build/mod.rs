@@ -4,11 +4,11 @@ use crate::env::Env;
 use crate::units::{Megabytes, Millis};
 
 pub mod act;
-pub mod checkout;
 pub mod dockerfile;
 pub mod dockerignore;
 pub mod engine;
 pub mod failure;
+pub mod files;
 pub mod heredoc;
 pub mod output;
 pub mod plan;

@@ -66,6 +66,7 @@ impl From<HqError> for Failure {
             | HqError::Images(_)
             | HqError::Tarball(_) => Exit::Mistake,
             HqError::State(_)
+            | HqError::Asleep
             | HqError::Stale
             | HqError::Git { .. }
             | HqError::Checkout(_)

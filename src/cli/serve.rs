@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::door::HqDoor;
@@ -47,6 +47,7 @@ impl Serve {
     /// When something HQ needs is missing or its addresses are taken.
     pub async fn run(self, places: &Places) -> Result<(), Failure> {
         let began = std::time::Instant::now();
+        let end = Signals::new()?;
         let mut parts = places.parts().await?;
         let root = canonical(&places.root)?;
         parts.root = root.clone();
@@ -61,7 +62,7 @@ impl Serve {
         tracing::info!(ssh = %address, took = ?began.elapsed(), "HQ is ready");
         tokio::spawn(hq.reconcile());
         ready(address, self.http).await;
-        wait_for_end().await?;
+        end.wait().await;
         tracing::info!("HQ stops; what runs runs on");
         stop.cancel();
         Ok(())
@@ -114,13 +115,24 @@ async fn ready(ssh: SocketAddr, http: SocketAddr) {
     let _ = out.flush().await;
 }
 
-async fn wait_for_end() -> Result<(), Failure> {
-    let refused = |source: std::io::Error| Failure::new(Exit::Bug, format!("cannot wait for signals: {source}"));
-    let mut term = signal(SignalKind::terminate()).map_err(refused)?;
-    let mut int = signal(SignalKind::interrupt()).map_err(refused)?;
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+/// The signals that end HQ. They are caught from the first moment, so that an early one ends it in order too.
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let refused = |source: std::io::Error| Failure::new(Exit::Bug, format!("cannot wait for signals: {source}"));
+        let term = signal(SignalKind::terminate()).map_err(refused)?;
+        let int = signal(SignalKind::interrupt()).map_err(refused)?;
+        Ok(Self { term, int })
     }
-    Ok(())
+
+    async fn wait(mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::{Hq, HqError};
+use super::{Awake, Hq, HqError};
 use crate::db::{DbError, Guard, Key, layout};
 use crate::docker::Container;
 use crate::instruction::Instruction;
@@ -193,6 +193,17 @@ impl Hq {
         })
     }
 
+    /// Refuses when no HQ serves here.
+    ///
+    /// # Errors
+    /// [`HqError::Asleep`].
+    pub fn check_awake(&self) -> Result<(), HqError> {
+        match self.awake {
+            Awake::Yes => Ok(()),
+            Awake::No => Err(HqError::Asleep),
+        }
+    }
+
     /// Plans an operation without touching anything.
     ///
     /// # Errors
@@ -222,6 +233,7 @@ impl Hq {
     /// # Errors
     /// Why it was refused; everything begun has been taken back.
     pub async fn operate(self: &Arc<Self>, job: Job, say: Say<'_>) -> Result<Plan, HqError> {
+        self.check_awake()?;
         let book = self.book(&job.stack).await?;
         let (release, env_version) = self.numbers(&job).await?;
         let mut reserved = self.planning.lock().await;

@@ -55,6 +55,7 @@ impl Hq {
 
     /// Pins and one-off containers that nothing explains any more.
     async fn drop_strays(&self, stack: &StackName) -> Result<(), HqError> {
+        self.with_repository(stack, |repository| repository.sweep()).await?;
         let releases = self.releases(stack).await?;
         for pin in stray_pins(&self.pins(stack).await?, &releases) {
             self.unpin_number(stack, pin).await;

@@ -7,6 +7,7 @@ mod commands;
 mod doors;
 mod env;
 mod git;
+mod killed;
 mod local;
 mod logs;
 mod push;

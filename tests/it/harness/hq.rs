@@ -73,9 +73,17 @@ impl Hq {
 
     /// Starts `quarry serve` and waits until it says that it is ready.
     pub fn serve(&mut self) {
+        self.serve_until(None);
+    }
+
+    /// The same, with a HQ that kills itself with SIGKILL at this instant of its journal, counted from 1.
+    pub fn serve_until(&mut self, instant: Option<u64>) {
         assert!(self.serve.is_none(), "HQ runs already");
         let log = fs::File::options().create(true).append(true).mode(0o600).open(self.log_path()).unwrap();
         let mut command = self.quarry_command();
+        if let Some(instant) = instant {
+            command.env("QUARRY_KILL_AT", instant.to_string());
+        }
         command.args(["serve", "--ssh", &self.ssh.to_string(), "--http", &self.http.to_string()]);
         let mut child = command.stdout(Stdio::piped()).stderr(log).process_group(0).spawn().unwrap();
         let mut line = String::new();
@@ -94,6 +102,15 @@ impl Hq {
         kill_process(Pid::from_child(&child), signal).unwrap();
         let ended = until("the end of HQ", || child.try_wait().unwrap());
         assert!(signal == Signal::KILL || ended.success(), "HQ ended with {ended}:\n{}", self.log());
+    }
+
+    /// Whether `quarry serve` has ended by itself; it is gone for good then.
+    pub fn has_died(&mut self) -> bool {
+        let dead = self.serve.as_mut().is_some_and(|child| child.try_wait().unwrap().is_some());
+        if dead {
+            self.serve = None;
+        }
+        dead
     }
 
     pub fn root(&self) -> PathBuf {

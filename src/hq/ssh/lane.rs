@@ -16,8 +16,8 @@ use tracing::warn;
 use crate::hq::door::{Caller, EVENTS, FRAMES, Feed, Frame, Io, IoEvent, Stdin, Terminal};
 use crate::hq::exec::{self, Request};
 use crate::hq::push;
+use crate::hq::ssh::tcp::Control;
 use crate::hq::ssh::{Phase, Server};
-use crate::hq::tcp::Control;
 
 /// Exit code of a command line that cannot be read.
 const USAGE: u8 = 2;

@@ -7,12 +7,16 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
-use git2::build::CheckoutBuilder;
-use git2::{ErrorCode, ObjectType, Oid};
+use git2::{ErrorCode, Oid};
 
 use crate::names::{CommitId, ReleaseNumber};
+
+mod checkout;
+pub mod push;
+mod settings;
+
+pub use settings::{Settings, command, environment, install_hooks};
 
 /// Where releases are pinned; hidden from clients.
 const PINS: &str = "refs/quarry/releases/";
@@ -81,15 +85,6 @@ pub struct Commit {
     pub author: String,
 }
 
-/// Settings of a stack's repository.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// The folder with git's hooks.
-    pub hooks: PathBuf,
-    /// The largest pack taken in bytes; 0 for any.
-    pub push_limit: u64,
-}
-
 /// A stack's bare repository.
 pub struct Repository {
     path: PathBuf,
@@ -107,7 +102,7 @@ impl Repository {
             options.bare(true).external_template(false).initial_head("master").mkpath(true);
             git2::Repository::init_opts(path, &options).map_err(git("make a repository", path))?;
         }
-        let config = config(settings);
+        let config = settings::config(settings);
         let file = path.join("config");
         let current = fs::read_to_string(&file).map_err(|source| file_error("read", &file, source))?;
         // Shallow pushes leave their mark in a file of its own, never here: the text is the same for every repository.
@@ -223,6 +218,37 @@ impl Repository {
         self.git.reference(&name, oid(commit), true, "").map(drop).map_err(self.err("pin a release"))
     }
 
+    /// Removes what a killed `git receive-pack` leaves behind: locks, marks that keep a pack, packs not yet taken in.
+    /// With such a mark in its place the same push would be refused for ever. Nobody may be pushing.
+    ///
+    /// # Errors
+    /// When something cannot be listed or removed.
+    pub fn sweep(&self) -> Result<(), GitError> {
+        let leftover = |name: &str| name.ends_with(".lock") || name.ends_with(".keep") || name.starts_with("tmp_");
+        let mut folders = vec![self.path.clone(), self.path.join("objects"), self.path.join("objects/pack")];
+        folders.push(self.path.join("refs/heads"));
+        while let Some(folder) = folders.pop() {
+            let entries = match fs::read_dir(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries.map_err(|source| file_error("list", &folder, source))?,
+            };
+            for entry in entries {
+                let path = entry.map_err(|source| file_error("list", &folder, source))?.path();
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                if !leftover(&name) {
+                    // Branches have folders where their names have slashes.
+                    folders.extend(
+                        path.starts_with(self.path.join("refs")).then(|| path.clone()).filter(|path| path.is_dir()),
+                    );
+                    continue;
+                }
+                let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                removed.map_err(|source| file_error("remove", &path, source))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes a pin away; gone is success.
     ///
     /// # Errors
@@ -335,197 +361,6 @@ impl Repository {
             _ => self.err("read a commit")(error),
         })
     }
-
-    /// Writes the tree of `commit` into the folder `into`, which is made and must be empty: files with their modes,
-    /// symlinks as they are, submodules fetched. Nothing of git itself is left in it.
-    ///
-    /// # Errors
-    /// For paths that could leave the folder, submodules that cannot be fetched, and when writing fails.
-    pub fn checkout(&self, commit: &CommitId, into: &Path) -> Result<(), GitError> {
-        self.checkout_nested(commit, into, 0)
-    }
-
-    fn checkout_nested(&self, commit: &CommitId, into: &Path, depth: u32) -> Result<(), GitError> {
-        let tree = self.find(commit)?.tree().map_err(self.err("read a tree"))?;
-        let mut submodules = BTreeMap::new();
-        self.inspect(&tree, "", &mut submodules)?;
-        fs::create_dir_all(into).map_err(|source| file_error("make the folder", into, source))?;
-        // libgit2 checks submodules out of a repository with a work tree only: a handle of its own has one.
-        let worker = git2::Repository::open_bare(&self.path).map_err(self.err("open it"))?;
-        worker.set_workdir(into, false).map_err(self.err("check out a commit"))?;
-        let tree = worker.find_tree(tree.id()).map_err(self.err("read a tree"))?;
-        let mut options = CheckoutBuilder::new();
-        options.force().update_index(false).refresh(false);
-        worker.checkout_tree(tree.as_object(), Some(&mut options)).map_err(self.err("check out a commit"))?;
-        if submodules.is_empty() {
-            return Ok(());
-        }
-        let urls = self.submodule_urls(into)?;
-        for (path, commit) in &submodules {
-            let fail = |reason: String| GitError::Submodule { path: path.clone(), reason };
-            let url = urls.get(path).ok_or_else(|| fail("`.gitmodules` has no entry for it".into()))?;
-            if depth >= 5 {
-                return Err(fail("submodules within submodules go too deep".into()));
-            }
-            let modules = self.fetch_submodule(url, commit).map_err(fail)?;
-            modules.checkout_nested(commit, &into.join(path), depth + 1)?;
-        }
-        Ok(())
-    }
-
-    /// Looks for what a checkout must not meet, and for submodules. Two entries of one name are what makes a checkout
-    /// write through a symlink; libgit2 refuses `..` and `.git` itself, and is not the only one to rely on.
-    fn inspect(
-        &self,
-        tree: &git2::Tree<'_>,
-        prefix: &str,
-        submodules: &mut BTreeMap<String, CommitId>,
-    ) -> Result<(), GitError> {
-        let mut names = BTreeSet::new();
-        for entry in tree {
-            let bytes = entry.name_bytes();
-            let name = String::from_utf8_lossy(bytes);
-            let path = format!("{prefix}{name}");
-            let special = matches!(bytes, b"" | b"." | b"..") || bytes.eq_ignore_ascii_case(b".git");
-            if special || bytes.contains(&b'/') || !names.insert(bytes.to_vec()) {
-                return Err(GitError::Path { path: path.chars().flat_map(char::escape_debug).collect() });
-            }
-            match entry.kind() {
-                Some(ObjectType::Commit) => {
-                    submodules.insert(path, commit_id(entry.id()));
-                }
-                Some(ObjectType::Tree) => {
-                    let tree = self.git.find_tree(entry.id()).map_err(self.err("read a tree"))?;
-                    self.inspect(&tree, &format!("{path}/"), submodules)?;
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// The addresses in the `.gitmodules` just checked out, by path.
-    fn submodule_urls(&self, checkout: &Path) -> Result<BTreeMap<String, String>, GitError> {
-        let file = checkout.join(".gitmodules");
-        // A symlink could lead to any file of the machine.
-        match fs::symlink_metadata(&file) {
-            Ok(metadata) if metadata.is_file() => read_urls(&file).map_err(self.err("read `.gitmodules`")),
-            Ok(_) => Ok(BTreeMap::new()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
-            Err(source) => Err(file_error("read", &file, source)),
-        }
-    }
-
-    /// Gets a submodule's commit into the repository beside this one that keeps them all.
-    fn fetch_submodule(&self, url: &str, commit: &CommitId) -> Result<Repository, String> {
-        if url.starts_with("./") || url.starts_with("../") {
-            return Err(format!("its address `{url}` is relative, which is not supported yet; write it in full"));
-        }
-        let path = match self.path.file_name() {
-            Some(name) if name == "modules.git" => self.path.clone(),
-            _ => self.path.with_file_name("modules.git"),
-        };
-        let settings = Settings { hooks: path.join("no-hooks"), push_limit: 0 };
-        let modules = Repository::open_or_create(&path, &settings).map_err(|error| error.to_string())?;
-        if modules.git.find_commit(oid(commit)).is_err() {
-            modules.fetch(url, commit)?;
-        }
-        Ok(modules)
-    }
-
-    fn fetch(&self, url: &str, commit: &CommitId) -> Result<(), String> {
-        let keep = format!("+{commit}:refs/quarry/modules/{commit}");
-        // Servers before protocol 2 give single commits only by branch: then everything is fetched.
-        let attempts: [&[&str]; 2] = [&["--depth=1", "--", url, &keep], &["--", url, "+refs/*:refs/quarry/all/*"]];
-        let mut reason = String::new();
-        for attempt in attempts {
-            let output = command(&self.path)
-                .env("GIT_ALLOW_PROTOCOL", "https:http:ssh:git")
-                .env("GIT_TERMINAL_PROMPT", "0")
-                .env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
-                .args(["fetch", "--quiet", "--no-tags", "--no-recurse-submodules"])
-                .args(attempt)
-                .stdin(Stdio::null())
-                .output()
-                .map_err(|error| format!("cannot run git: {error}"))?;
-            if self.git.find_commit(oid(commit)).is_ok() {
-                return self.keep(commit).map_err(|error| error.to_string());
-            }
-            reason = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
-        }
-        Err(if reason.is_empty() { format!("`{url}` has no commit {}", commit.short()) } else { reason })
-    }
-
-    fn keep(&self, commit: &CommitId) -> Result<(), GitError> {
-        let name = format!("refs/quarry/modules/{commit}");
-        self.git.reference(&name, oid(commit), true, "").map(drop).map_err(self.err("keep a submodule"))
-    }
-}
-
-fn read_urls(file: &Path) -> Result<BTreeMap<String, String>, git2::Error> {
-    let config = git2::Config::open(file)?;
-    let mut paths = BTreeMap::new();
-    let mut addresses = BTreeMap::new();
-    config.entries(Some(r"^submodule\..*\.(path|url)$"))?.for_each(|entry| {
-        if let (Ok(name), Ok(value)) = (entry.name(), entry.value()) {
-            if let Some(module) = name.strip_suffix(".path") {
-                paths.insert(module.to_owned(), value.to_owned());
-            } else if let Some(module) = name.strip_suffix(".url") {
-                addresses.insert(module.to_owned(), value.to_owned());
-            }
-        }
-    })?;
-    Ok(paths.into_iter().filter_map(|(module, path)| Some((path, addresses.remove(&module)?))).collect())
-}
-
-/// Writes git's hooks into `folder`.
-///
-/// # Errors
-/// When they cannot be written.
-pub fn install_hooks(folder: &Path) -> Result<(), GitError> {
-    fs::create_dir_all(folder).map_err(|source| file_error("make the folder", folder, source))?;
-    let file = folder.join("proc-receive");
-    replace(&file, include_bytes!("../../hooks/proc-receive"), 0o755)
-}
-
-/// A git process at work on `repository`, with an environment of HQ's own.
-pub fn command(repository: &Path) -> std::process::Command {
-    let mut command = std::process::Command::new("git");
-    command.env_clear().arg("--git-dir").arg(repository);
-    command.envs(environment(repository));
-    command
-}
-
-/// What git sees of the environment: nothing of the caller's that could change what it does.
-pub fn environment(repository: &Path) -> BTreeMap<&'static str, std::ffi::OsString> {
-    let home = repository.parent().unwrap_or(repository);
-    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
-    BTreeMap::from([
-        ("PATH", path),
-        ("HOME", home.as_os_str().to_owned()),
-        ("LC_ALL", "C.UTF-8".into()),
-        ("GIT_CONFIG_NOSYSTEM", "1".into()),
-        ("GIT_CONFIG_GLOBAL", "/dev/null".into()),
-    ])
-}
-
-/// `unpackLimit=1` keeps the pack as it came, which takes big pushes at three times the speed of loose objects; the
-/// branches are HQ's to move (`procReceiveRefs`), and HQ alone collects garbage.
-fn config(settings: &Settings) -> String {
-    let hooks = settings.hooks.to_string_lossy().replace('\\', r"\\").replace('"', "\\\"");
-    let limit = settings.push_limit;
-    format!(
-        "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n\tlogAllRefUpdates = false\n\
-         \thooksPath = \"{hooks}\"\n\
-         [gc]\n\tauto = 0\n\
-         [maintenance]\n\tauto = false\n\
-         [receive]\n\tprocReceiveRefs = refs/heads\n\tunpackLimit = 1\n\tautogc = false\n\
-         \tdenyDeletes = false\n\tdenyNonFastForwards = false\n\tdenyDeleteCurrent = ignore\n\
-         \tdenyCurrentBranch = ignore\n\tmaxInputSize = {limit}\n\
-         [transfer]\n\thideRefs = refs/quarry\n\
-         [uploadpack]\n\thideRefs = refs/quarry\n\
-         [advice]\n\tdetachedHead = false\n"
-    )
 }
 
 fn replace(file: &Path, content: &[u8], mode: u32) -> Result<(), GitError> {

@@ -21,6 +21,9 @@ use crate::hq::frames::{self, BadFrame, CHUNK, CREDIT, Message};
 use crate::hq::push::Pushes;
 use crate::names::{CommitId, UserName};
 
+pub mod call;
+pub mod relay;
+
 /// What went wrong on the socket.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {

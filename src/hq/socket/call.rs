@@ -91,11 +91,7 @@ where
                     Message::StdinEnd
                 }
             },
-            Some(event) = events.recv() => match event {
-                IoEvent::Resize { columns, rows } => Message::Resize { columns, rows },
-                IoEvent::Signal(name) => Message::Signal(name),
-                IoEvent::Interrupt => Message::Signal("INT".into()),
-            },
+            Some(event) = events.recv() => told(event),
             answer = reader.next() => match answer? {
                 Some(Message::Stdout(bytes)) => {
                     write(&mut stdout, &bytes).await?;
@@ -123,6 +119,14 @@ where
 enum Input {
     Open,
     Ended,
+}
+
+fn told(event: IoEvent) -> Message {
+    match event {
+        IoEvent::Resize { columns, rows } => Message::Resize { columns, rows },
+        IoEvent::Signal(name) => Message::Signal(name),
+        IoEvent::Interrupt => Message::Signal("INT".into()),
+    }
 }
 
 async fn write(into: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(), SocketError> {

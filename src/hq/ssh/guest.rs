@@ -14,10 +14,10 @@ use tracing::info;
 
 use crate::hq::door::{Caller, IoEvent, Origin, Terminal};
 use crate::hq::guard::{Ending, Visit};
-use crate::hq::keys::PublicKey;
-use crate::hq::lane::{Lane, Presence};
+use crate::hq::ssh::keys::PublicKey;
+use crate::hq::ssh::lane::{Lane, Presence};
+use crate::hq::ssh::tcp::Control;
 use crate::hq::ssh::{Phase, Server};
-use crate::hq::tcp::Control;
 use crate::names::UserName;
 
 /// The names clients may log in with; who they are, their key tells.

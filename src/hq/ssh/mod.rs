@@ -15,10 +15,16 @@ use tracing::{debug, warn};
 
 use crate::hq::door::Door;
 use crate::hq::guard::{self, Ending, Guard, Verdict, Visit};
-use crate::hq::guest::Guest;
-use crate::hq::host_key::HostKey;
 use crate::hq::push::{Paths, Pushes};
-use crate::hq::tcp::{Control, Line, WINDOW};
+use crate::hq::ssh::guest::Guest;
+use crate::hq::ssh::host_key::HostKey;
+use crate::hq::ssh::tcp::{Control, Line, WINDOW};
+
+mod guest;
+pub mod host_key;
+pub mod keys;
+mod lane;
+mod tcp;
 
 /// Keys a client may offer on one connection. Agents hold many, and offering one reveals nothing.
 const OFFERS: usize = 12;

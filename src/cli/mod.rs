@@ -1,9 +1,11 @@
 //! The commands: one grammar behind three doors. On HQ as root they go through the unix socket (or open the tree when
 //! no `serve` runs), over SSH they come as an exec string, and from a developer's machine `--hq` speaks SSH.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+use futures_util::FutureExt;
 
 use self::context::Context;
 use self::failure::{Exit, Failure};
@@ -44,6 +46,7 @@ pub struct Cli {
     #[arg(long, global = true)]
     pub json: bool,
     /// The stack that is meant where none is named
+    // Its id differs from that of the commands' own `stack`, which clap would take for the same argument.
     #[arg(id = "default_stack", long = "stack", global = true, value_name = "STACK")]
     pub stack: Option<StackName>,
     /// Speak to the HQ at this address by SSH: [USER@]HOST[:PORT]
@@ -153,7 +156,8 @@ pub async fn run_words(door: Door, words: Vec<String>, io: Io) -> u8 {
     };
     let out = Out::new(io.output.clone(), io.terminal.clone(), remote.json);
     let context = door::context(door, out, remote.stack);
-    match dispatch(remote.command, &context, io).await {
+    let done = AssertUnwindSafe(dispatch(remote.command, &context, io)).catch_unwind().await;
+    match done.unwrap_or_else(|_| Err(Failure::new(Exit::Bug, "this is a bug of quarry; HQ's log tells more"))) {
         Ok(code) => code,
         Err(failure) => {
             if !failure.message.is_empty() {
@@ -216,15 +220,22 @@ mod tests {
     }
 
     #[test]
-    fn a_stack_is_named_in_its_place_or_by_option() {
-        let check = |words: &[&str]| {
-            let parsed = Remote::try_parse_from(words);
-            assert!(parsed.is_ok(), "{words:?}: {}", parsed.unwrap_err());
+    fn a_stack_is_named_before_or_behind_the_command_by_option_and_by_word() {
+        let check = |line: &str, expected: Option<&str>| {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert_eq!(cli.stack.as_ref().map(StackName::as_str), expected, "{line}");
+            let words = line.split(' ').skip(1);
+            let remote = Remote::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert_eq!(remote.stack.as_ref().map(StackName::as_str), expected, "{line}");
         };
-        check(&["releases", "blog", "--json"]);
-        check(&["--json", "--stack", "blog", "releases"]);
-        check(&["env", "list", "blog"]);
-        check(&["stacks", "create", "blog"]);
+        for command in
+            ["ps", "releases", "env", "env list", "env import", "stacks show", "scale", "destroy", "rollback"]
+        {
+            check(&format!("quarry {command} blog"), None);
+            check(&format!("quarry --stack shop {command} blog"), Some("shop"));
+            check(&format!("quarry {command} blog --stack shop"), Some("shop"));
+        }
+        check("quarry ps", None);
     }
 
     #[test]

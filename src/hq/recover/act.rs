@@ -27,7 +27,9 @@ impl Hq {
                 tracing::error!(%stack, error = ?error, "the stack could not be brought to rest");
             }
         }
-        self.restore_routes().await?;
+        if let Err(error) = self.restore_routes().await {
+            tracing::error!(error = ?error, "the router keeps what it serves; the tables of the tree could not be given to it");
+        }
         Ok(())
     }
 

@@ -20,7 +20,7 @@ fn a_second_push_waits_for_the_first_and_is_told_for_whom() {
     let done = hq.push(&second, "blog");
     one.wait().succeeded();
     // Its commit does not contain what came before it: git's own answer to two who push at once.
-    let done = done.failed().said(&[&format!("-----> Waiting for the push of {} by ada", &first.head()[..7])]);
+    let done = done.failed().said(&[&format!("-----> Waiting for the push of {} by ada", &first.head()[..10])]);
     assert!(done.stderr.contains("[remote rejected]"), "{done}");
     assert_eq!(hq.page("blog.localhost", "/"), "First from release 2\n");
     second.git(&["pull", "-q", "--rebase", "-X", "theirs", &hq.url("blog")]);

@@ -54,7 +54,7 @@ fn ssh_without_a_command_says_what_there_is() {
     for word in ["ps", "scale", "logs", "rollback"] {
         assert!(help.contains(word), "{help}");
     }
-    let help = hq.by_ssh(&["--help"]).succeeded().text();
+    let help = hq.by_ssh(&["help"]).succeeded().text();
     assert!(help.contains("rollback") && !help.contains("serve"), "{help}");
     hq.by_ssh(&["cat", "/etc/passwd"]).ended(2);
     hq.by_ssh(&["git-upload-archive", "'blog'"]).failed();

@@ -70,7 +70,7 @@ fn variables_that_break_the_app_are_refused_with_their_release() {
 #[test]
 fn the_order_in_which_variables_cover_each_other_is_the_promised_one() {
     let hq = Hq::start_with(&[("env/ONE", "etc\n"), ("env/TWO", "etc\n"), ("env/THREE", "etc\n"), ("env/PORT", "1\n")]);
-    let repository = app(&[("quarry.yml", "web:\n  env: {THREE: node, QUARRY_NODE: mine}\n")]);
+    let repository = app(&[("quarry.yml", "web:\n  env: {THREE: node}\n")]);
     hq.quarry(&["stacks", "create", "blog"]).succeeded();
     hq.quarry(&["env", "set", "blog", "TWO=stack", "THREE=stack", "PORT=2"]).succeeded();
     hq.push(&repository, "blog").succeeded();

@@ -66,12 +66,12 @@ fn the_deploy_branch_cannot_be_deleted() {
 fn a_forced_push_is_told_and_deploys() {
     let (hq, repository) = with_app(&[]);
     let first = repository.head();
-    repository.git(&["commit", "-q", "--amend", "-m", "another"]).succeeded();
+    repository.git(&["commit", "-q", "--amend", "--allow-empty", "-m", "another"]).succeeded();
     greet(&repository, "Forced");
     hq.push(&repository, "blog").failed().said(&["[rejected]"]);
     hq.push_as(&repository, "blog", &["--force", "HEAD"])
         .succeeded()
-        .said(&[&format!("-----> Forced push: {} is left behind", &first[..7]), "-----> Release 2 of blog is live"]);
+        .said(&[&format!("-----> Forced push: {} is left behind", &first[..10]), "-----> Release 2 of blog is live"]);
     assert_eq!(hq.page("blog.localhost", "/"), "Forced from release 2\n");
 }
 

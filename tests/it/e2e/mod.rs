@@ -17,9 +17,11 @@ mod run;
 mod services;
 mod state;
 
-/// The sample with a Dockerfile and these files besides, committed.
+/// The sample with a Dockerfile and these files besides, committed. It has a health check, which spares each test the
+/// seconds in which a container without one may still die.
 fn app(files: &[(&str, &str)]) -> Repository {
     let repository = Repository::sample("dockerfile");
+    repository.write("quarry.yml", "web:\n  health: /\n");
     repository.write_all(files);
     repository.commit("the app");
     repository

@@ -22,7 +22,10 @@ while (1) {
     $SIG{TERM} = 'DEFAULT';
     my ($method, $path) = split ' ', (<$client> // exit);
     my $length = 0;
-    while (defined(my $line = <$client>) && $line =~ /\S/) { $length = $1 if $line =~ /^content-length:\s*(\d+)/i }
+    while (defined(my $line = <$client>)) {
+        last if $line !~ /\S/;
+        $length = $1 if $line =~ /^content-length:\s*(\d+)/i;
+    }
     read $client, my $body, $length if $length;
     my ($status, $text) = answer($method, $path, $body);
     print "$method $path $status\n";

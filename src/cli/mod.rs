@@ -120,12 +120,15 @@ pub struct Door {
     pub caller: Caller,
 }
 
-/// The grammar as HQ hears it over SSH and its socket: commands HQ carries out, nothing local.
+// The grammar as HQ hears it over SSH and its socket: commands HQ carries out, nothing local. Its doc comments are help.
+/// git push, and the stack is live
 #[derive(Debug, Parser)]
 #[command(name = "quarry", bin_name = "", no_binary_name = true, version, max_term_width = 100)]
 struct Remote {
+    /// Listings as JSON
     #[arg(long, global = true)]
     json: bool,
+    /// The stack that is meant where none is named
     #[arg(id = "default_stack", long = "stack", global = true, value_name = "STACK")]
     stack: Option<StackName>,
     #[command(subcommand)]

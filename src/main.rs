@@ -69,7 +69,12 @@ fn log() {
 fn block<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     match runtime {
-        Ok(runtime) => Ok(runtime.block_on(work)),
+        Ok(runtime) => {
+            let done = runtime.block_on(work);
+            // A read of standard input under way cannot be broken off: a person would have to press Enter first.
+            runtime.shutdown_background();
+            Ok(done)
+        }
         Err(error) => Err(Failure::new(quarry::cli::failure::Exit::Bug, format!("cannot start: {error}"))),
     }
 }

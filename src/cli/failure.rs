@@ -107,3 +107,8 @@ impl From<crate::names::BadName> for Failure {
 pub fn hung_up() -> Failure {
     Failure { code: 141, message: String::new() }
 }
+
+/// The person pressed Ctrl-C, or a signal asked for an end; the code is a shell's for that.
+pub fn interrupted(message: &str) -> Failure {
+    Failure { code: 130, message: message.to_owned() }
+}

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use futures_util::FutureExt;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use self::context::Context;
 use self::failure::{Exit, Failure};
 use self::print::Out;
 use crate::hq::Hq;
-use crate::hq::door::{Caller, Io};
+use crate::hq::door::{Caller, Io, IoEvent, Stdin};
 use crate::names::StackName;
 
 pub mod build;
@@ -186,29 +188,53 @@ async fn say_usage(error: clap::Error, io: Io) -> u8 {
 }
 
 async fn dispatch(command: HqCommand, cx: &Context, io: Io) -> Result<u8, Failure> {
-    let Io { stdin, terminal, events, hung_up, .. } = io;
-    match command {
-        HqCommand::Run(run) => {
-            return run.run(cx, run::Streams { stdin, terminal, events, hung_up }).await;
-        }
-        HqCommand::Logs(logs) => tokio::select! {
-            done = logs.run(cx) => done?,
-            () = hung_up.cancelled() => return Err(failure::hung_up()),
-        },
-        HqCommand::Stacks(stacks) => stacks.run(cx).await?,
-        HqCommand::Ps(ps) => ps.run(cx).await?,
-        HqCommand::Grid(grid) => grid.run(cx).await?,
-        HqCommand::Scale(scale) => scale.run(cx).await?,
-        HqCommand::Restart(restart) => restart.run(cx).await?,
-        HqCommand::Env(env) => env.run(cx, stdin).await?,
-        HqCommand::Releases(releases) => releases.run(cx).await?,
-        HqCommand::Rollback(rollback) => rollback.run(cx).await?,
-        HqCommand::Deploy(deploy) => deploy.run(cx, hung_up).await?,
-        HqCommand::Launch(launch) => launch.run(cx, stdin).await?,
-        HqCommand::Destroy(destroy) => destroy.run(cx).await?,
-        HqCommand::Keys(keys) => keys.run(cx, stdin).await?,
+    let Io { stdin, terminal, mut events, hung_up, .. } = io;
+    let reads = matches!(command, HqCommand::Logs(_));
+    if let HqCommand::Run(run) = command {
+        return run.run(cx, run::Streams { stdin, terminal, events, hung_up }).await;
     }
-    Ok(0)
+    tokio::select! {
+        done = carry_out(command, cx, stdin, hung_up.clone()) => done.map(|()| 0),
+        () = interruption(&mut events) => {
+            hung_up.cancel();
+            Err(failure::interrupted(if reads { "" } else { "interrupted; a launch that had begun finishes by itself" }))
+        }
+    }
+}
+
+/// Every command but `run`, which has keys and signals of its own. Work that others wait for goes on when this is
+/// dropped.
+async fn carry_out(command: HqCommand, cx: &Context, stdin: Stdin, hung_up: CancellationToken) -> Result<(), Failure> {
+    match command {
+        HqCommand::Run(_) => Ok(()),
+        HqCommand::Logs(logs) => tokio::select! {
+            done = logs.run(cx) => done,
+            () = hung_up.cancelled() => Err(failure::hung_up()),
+        },
+        HqCommand::Stacks(stacks) => stacks.run(cx).await,
+        HqCommand::Ps(ps) => ps.run(cx).await,
+        HqCommand::Grid(grid) => grid.run(cx).await,
+        HqCommand::Scale(scale) => scale.run(cx).await,
+        HqCommand::Restart(restart) => restart.run(cx).await,
+        HqCommand::Env(env) => env.run(cx, stdin).await,
+        HqCommand::Releases(releases) => releases.run(cx).await,
+        HqCommand::Rollback(rollback) => rollback.run(cx).await,
+        HqCommand::Deploy(deploy) => deploy.run(cx, hung_up).await,
+        HqCommand::Launch(launch) => launch.run(cx, stdin).await,
+        HqCommand::Destroy(destroy) => destroy.run(cx).await,
+        HqCommand::Keys(keys) => keys.run(cx, stdin).await,
+    }
+}
+
+/// Ends when the person asks for an end: Ctrl-C, or a signal to their client.
+async fn interruption(events: &mut mpsc::Receiver<IoEvent>) {
+    loop {
+        match events.recv().await {
+            Some(IoEvent::Interrupt | IoEvent::Signal(_)) => return,
+            Some(IoEvent::Resize { .. }) => {}
+            None => std::future::pending().await,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::with_app;
 use crate::harness::program::run;
+use crate::harness::{Running, until};
 
 #[test]
 fn a_listing_is_the_same_through_every_door() {
@@ -47,6 +48,18 @@ fn mistakes_have_the_same_exit_code_through_every_door() {
 }
 
 #[test]
+fn a_command_ends_whether_or_not_its_input_does() {
+    let (hq, _repository) = with_app(&[]);
+    for words in [&["ps"][..], &["env", "set", "blog", "A=1", "--no-restart"], &["run", "blog", "true"]] {
+        // Its standard input stays open, as that of a terminal.
+        let mut running = hq.quarry_beside(words);
+        until("the end of a command", || running.has_ended().then_some(()));
+        let mut running = Running::start(&mut hq.ssh_command(words));
+        until("the end of a command", || running.has_ended().then_some(()));
+    }
+}
+
+#[test]
 fn ssh_without_a_command_says_what_there_is() {
     let (hq, _repository) = with_app(&[]);
     let done = hq.by_ssh(&[]);
@@ -55,7 +68,7 @@ fn ssh_without_a_command_says_what_there_is() {
         assert!(help.contains(word), "{help}");
     }
     let help = hq.by_ssh(&["help"]).succeeded().text();
-    assert!(help.contains("rollback") && !help.contains("serve"), "{help}");
+    assert!(help.contains("rollback") && !help.contains("  serve "), "{help}");
     hq.by_ssh(&["cat", "/etc/passwd"]).ended(2);
     hq.by_ssh(&["git-upload-archive", "'blog'"]).failed();
 }

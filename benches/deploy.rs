@@ -87,7 +87,7 @@ impl Bench {
         let began = Instant::now();
         self.engine.build(IMAGE, self.theirs.tar());
         let build = milliseconds(began);
-        let reply = self.engine.first_reply(IMAGE, app::PORT);
+        let reply = self.engine.first_reply(IMAGE, app::PORT, self.hq.peer("app").ip());
         parts.push.push(push);
         parts.build.push(build);
         parts.reply.push(reply);
@@ -123,7 +123,7 @@ impl Bench {
                 self.hq.wait_for_rest("app", 1);
                 took
             };
-            let reply = || self.engine.first_reply(IMAGE, app::PORT);
+            let reply = || self.engine.first_reply(IMAGE, app::PORT, self.hq.peer("app").ip());
             let (ours, floor) = if ours_first(round) {
                 let ours = back();
                 (ours, reply())

@@ -127,9 +127,7 @@ impl Bench {
         let port = free_port();
         let folder = self.place.path("plain");
         fs::create_dir(&folder).unwrap();
-        let routes = fs::read_to_string(self.place.path("root/routes/speed.json")).unwrap();
-        let routes: serde_json::Value = serde_json::from_str(&routes).unwrap();
-        let peer = address(&routes).expect("the stack is routed");
+        let peer = self.hq.peer("speed").to_string();
         let ours = fs::read_to_string(self.place.path("root/router/current/nginx.conf")).unwrap();
         let workers = ours.lines().find(|line| line.starts_with("worker_processes")).unwrap();
         let text =
@@ -144,18 +142,6 @@ impl Bench {
             web::get(("127.0.0.1", port), "speed.localhost", "/").is_ok_and(|code| code == 200)
         });
         port
-    }
-}
-
-/// The first address in a table of routes.
-fn address(value: &serde_json::Value) -> Option<String> {
-    match value {
-        serde_json::Value::Object(map) => match map.get("address").and_then(serde_json::Value::as_str) {
-            Some(address) => Some(address.to_owned()),
-            None => map.values().find_map(address),
-        },
-        serde_json::Value::Array(list) => list.iter().find_map(address),
-        _ => None,
     }
 }
 

@@ -28,15 +28,19 @@ while (1) {
 sub serve {
     my ($client) = @_;
     my ($method, $path) = split ' ', (<$client> // return);
-    my $length = 0;
-    while (defined(my $line = <$client>) && $line =~ /\S/) { $length = $1 if $line =~ /^content-length:\s*(\d+)/i }
+    my ($length, $last) = (0, 0);
+    while (($_ = <$client> // '') =~ /\S/) {
+        $length = $1 if /^content-length:\s*(\d+)/i;
+        $last = 1 if /^connection:\s*close/i;
+    }
     my $body = '';
     while (length $body < $length) { read($client, $body, $length - length $body, length $body) or return }
     return socket_of($client) if $path eq '/ws';
     return megabyte($client, 20, 0.1) if $path eq '/slow';
     return megabyte($client, 1, 0) if $path eq '/bulk';
     my $text = $path eq '/echo' ? $length . ' ' . unpack('%32C*', $body) . "\n" : "Hello\n";
-    return print $client "HTTP/1.1 200 OK\r\nContent-Length: ", length $text, "\r\n\r\n$text";
+    print $client "HTTP/1.1 200 OK\r\nContent-Length: ", length $text, "\r\n\r\n$text" or return;
+    return !$last;
 }
 
 sub megabyte {

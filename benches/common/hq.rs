@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::engine::Engine;
@@ -94,6 +96,13 @@ impl Hq {
         });
     }
 
+    /// Where a container of a stack that is routed answers.
+    pub fn peer(&self, stack: &str) -> SocketAddr {
+        let routes = fs::read(self.place.path("root/routes").join(format!("{stack}.json"))).unwrap();
+        let address = address(&serde_json::from_slice(&routes).unwrap());
+        address.and_then(|text| text.parse().ok()).expect("the stack is routed to a container")
+    }
+
     /// Waits until a site answers through the router.
     pub fn wait_for_page(&self, host: &str) {
         until(&format!("an answer of {host}"), || {
@@ -121,5 +130,17 @@ fn end_router(root: &Path) {
     // A number that has become somebody else's is left alone.
     if String::from_utf8_lossy(&command).contains(&root.display().to_string()) {
         let _ = kill_process(pid, Signal::TERM);
+    }
+}
+
+/// The first address in a table of routes.
+fn address(value: &Value) -> Option<String> {
+    match value {
+        Value::Object(map) => match map.get("address").and_then(Value::as_str) {
+            Some(address) => Some(address.to_owned()),
+            None => map.values().find_map(address),
+        },
+        Value::Array(list) => list.iter().find_map(address),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
     }
 }

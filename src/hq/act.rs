@@ -151,14 +151,7 @@ impl Hq {
             async { self.book(stack).await.map_err(HqError::from) },
         )?;
         let journal = book.read().await;
-        let going: BTreeSet<_> = journal
-            .retiring
-            .iter()
-            .filter_map(|step| match step {
-                Step::Remove { container, .. } => Some(container),
-                _ => None,
-            })
-            .collect();
+        let going = journal.going();
         let name = identity.network(stack);
         let network = networks.iter().find(|network| network.name == name);
         let subnet = match network {

@@ -62,14 +62,7 @@ impl Hq {
         }
         let book = self.book(stack).await?;
         let journal = book.read().await;
-        let known: BTreeSet<_> = journal
-            .retiring
-            .iter()
-            .filter_map(|step| match step {
-                Step::Remove { container, .. } => Some(container.clone()),
-                _ => None,
-            })
-            .collect();
+        let known = journal.going();
         let own = format!("{}={}", label::STACK, stack);
         for container in self.engine().containers(&own).await? {
             let text = |name: &str| container.labels.get(name).map(String::as_str);

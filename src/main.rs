@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use quarry::cli::failure::Failure;
-use quarry::cli::{Cli, Command, client, normalised};
+use quarry::cli::launch::Launch;
+use quarry::cli::{Cli, Command, HqCommand, client, normalised};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -39,8 +40,11 @@ fn run(cli: Cli, words: Vec<String>) -> Result<u8, Failure> {
         Command::Start(start) => block(async move { start.run(&places, cli.stack).await })?.map(|()| 0),
         Command::Stop(stop) => block(async move { stop.run(&places, cli.stack).await })?.map(|()| 0),
         Command::Hook(_) => Ok(ExitCode::SUCCESS).map(|_| 0),
-        Command::Hq(_) => {
+        Command::Hq(command) => {
             let words = client::plain(words);
+            if let HqCommand::Launch(Launch { file: Some(file), .. }) = &command {
+                client::send(file)?;
+            }
             if let Some(address) = &cli.hq {
                 return Err(client::by_ssh(address, &words));
             }

@@ -122,7 +122,7 @@ pub struct Door {
     pub caller: Caller,
 }
 
-// The grammar as HQ hears it over SSH and its socket: commands HQ carries out, nothing local.
+// The grammar as HQ hears it over SSH and its socket: commands HQ carries out, nothing local. Its doc comments are help.
 /// git push, and the stack is live
 #[derive(Debug, Parser)]
 #[command(name = "quarry", bin_name = "", no_binary_name = true, version, max_term_width = 100)]

@@ -226,3 +226,78 @@ impl AsyncWrite for Line {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (Line, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Line::new(listener.accept().await.unwrap().0).unwrap().0, client)
+    }
+
+    #[tokio::test]
+    async fn a_grant_waits_until_the_input_has_been_taken() {
+        let (mut line, mut client) = pair().await;
+        let control = line.control();
+        assert!(control.arrived(BACKLOG + 1));
+        assert_eq!(control.granting(), SMALL_WINDOW);
+        line.write_all(b"grant").await.unwrap();
+        // What the client says besides still arrives, and nothing has gone out by then.
+        client.write_all(b"x").await.unwrap();
+        assert_eq!(line.read_u8().await.unwrap(), b'x');
+        assert_eq!(client.try_read(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let reading = tokio::spawn(async move { line.read_u8().await });
+        control.taken(BACKLOG + 1);
+        let mut grant = [0; 5];
+        client.read_exact(&mut grant).await.unwrap();
+        assert_eq!(&grant, b"grant");
+        assert_eq!(control.granting(), WINDOW);
+        client.write_all(b"y").await.unwrap();
+        assert_eq!(reading.await.unwrap().unwrap(), b'y');
+    }
+
+    #[tokio::test]
+    async fn what_is_written_later_never_overtakes_a_kept_grant() {
+        let (mut line, mut client) = pair().await;
+        let control = line.control();
+        control.arrived(BACKLOG + 1);
+        control.granting();
+        line.write_all(b"grant").await.unwrap();
+        line.write_all(b"output").await.unwrap();
+        let mut both = [0; 11];
+        client.read_exact(&mut both).await.unwrap();
+        assert_eq!(&both, b"grantoutput");
+    }
+
+    #[tokio::test]
+    async fn too_much_input_stops_reading_unless_output_waits() {
+        let (mut line, mut client) = pair().await;
+        let control = line.control();
+        assert!(control.arrived(BACKLOG_PAUSE + 1));
+        client.write_all(b"ab").await.unwrap();
+        let mut reading = tokio::spawn(async move { (line.read_u8().await.unwrap(), line) });
+        tokio::select! {
+            _ = &mut reading => panic!("it was read"),
+            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+        }
+        let starving = control.starve();
+        let (byte, line) = reading.await.unwrap();
+        drop((starving, line));
+        assert_eq!(byte, b'a');
+        assert!(!control.arrived(BACKLOG_LIMIT));
+    }
+
+    #[tokio::test]
+    async fn a_cut_connection_ends_whoever_waits_on_it() {
+        let (mut line, _client) = pair().await;
+        let control = line.control();
+        let reading = tokio::spawn(async move { line.read_u8().await });
+        control.cut();
+        assert_eq!(reading.await.unwrap().unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+    }
+}

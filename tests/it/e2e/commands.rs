@@ -111,7 +111,7 @@ fn a_tarball_of_build_is_launched_as_it_is() {
     let plan = hq.quarry_with(&["launch", "--dry-run"], &bytes).succeeded().text();
     assert!(plan.starts_with("stage") && plan.contains("switch") | plan.contains("route"), "{plan}");
     assert!(hq.containers(&["stack=copy"]).is_empty(), "a dry run ran something");
-    hq.quarry_with(&["launch"], &bytes).succeeded();
+    hq.quarry(&["launch", two.to_str().unwrap()]).succeeded();
     assert_eq!(hq.page("copy.localhost", "/"), "Hello from release 1\n");
     assert_eq!(hq.containers(&["stack=copy"]).len(), 2);
     hq.quarry_with(&["launch"], b"no tarball").ended(1).said(&["this is not an instruction tarball"]);

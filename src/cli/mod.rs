@@ -1,11 +1,9 @@
 //! The commands: one grammar behind three doors. On HQ as root they go through the unix socket (or open the tree when
 //! no `serve` runs), over SSH they come as an exec string, and from a developer's machine `--hq` speaks SSH.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -161,8 +159,7 @@ pub async fn run_words(door: Door, words: Vec<String>, io: Io) -> u8 {
     };
     let out = Out::new(io.output.clone(), io.terminal.clone(), remote.json);
     let context = door::context(door, out, remote.stack);
-    let done = AssertUnwindSafe(dispatch(remote.command, &context, io)).catch_unwind().await;
-    match done.unwrap_or_else(|_| Err(Failure::new(Exit::Bug, "this is a bug of quarry; HQ's log tells more"))) {
+    match dispatch(remote.command, &context, io).await {
         Ok(code) => code,
         Err(failure) => {
             if !failure.message.is_empty() {

@@ -256,8 +256,8 @@ impl Engine for Docker {
         self.delete_image(reference).await
     }
 
-    async fn images(&self, label: &str) -> Result<Vec<Image>, EngineError> {
-        self.list_images(label).await
+    async fn images(&self, folder: &str) -> Result<Vec<Image>, EngineError> {
+        self.list_images(folder).await
     }
 
     async fn create(&self, request: ContainerRequest) -> Result<(), EngineError> {

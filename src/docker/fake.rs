@@ -214,10 +214,11 @@ impl Engine for Fake {
         self.world().remove_image(reference)
     }
 
-    async fn images(&self, label: &str) -> Result<Vec<Image>, EngineError> {
+    async fn images(&self, folder: &str) -> Result<Vec<Image>, EngineError> {
         self.answers()?;
-        let mut images: Vec<_> =
-            self.world().images.values().filter(|image| carries(&image.labels, label)).cloned().collect();
+        let lies_there = |tag: &String| tag.rsplit_once('/').is_some_and(|(place, _)| place == folder);
+        let named = |image: &&Image| image.tags.iter().any(lies_there);
+        let mut images: Vec<_> = self.world().images.values().filter(named).cloned().collect();
         images.sort_by(|a, b| (&a.tags, &a.id).cmp(&(&b.tags, &b.id)));
         Ok(images)
     }

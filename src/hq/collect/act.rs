@@ -8,7 +8,6 @@ use crate::docker::EngineError;
 use crate::hq::{Hq, HqError};
 use crate::instruction::Instruction;
 use crate::launch::files::remove_folder;
-use crate::launch::label;
 use crate::launch::record::Release;
 use crate::names::StackName;
 
@@ -82,8 +81,9 @@ impl Hq {
     /// # Errors
     /// When docker fails; images others use stay.
     pub async fn remove_images(&self, stack: &StackName) -> Result<(), HqError> {
-        for image in self.engine().images(&format!("{}={stack}", label::STACK)).await? {
-            let prefix = format!("quarry/{stack}/");
+        let folder = format!("quarry/{stack}");
+        for image in self.engine().images(&folder).await? {
+            let prefix = format!("{folder}/");
             let suffix = &self.launcher.identity.suffix;
             for tag in image.tags.iter().filter(|tag| tag.starts_with(&prefix) && tag.ends_with(suffix.as_str())) {
                 self.gone(self.engine().remove_image(tag).await)?;

@@ -16,6 +16,9 @@ export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:$HOME/.cargo/bin
 # How the engine came up when start_engine had to start it: `systemd` or a process id. Empty: it ran already.
 ENGINE=
 
+# Empty until the lists of packages have been updated.
+PACKAGE_LISTS=
+
 step() {
     printf -- '-----> %s\n' "$*" >&2
 }
@@ -63,7 +66,11 @@ install_missing() {
     step "Installing ${missing[*]}"
     local hint="check the network and /etc/apt/sources.list, or install by hand: apt-get install ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
-    quietly "$hint" apt-get update
+    # Once a run is enough.
+    if [[ -z $PACKAGE_LISTS ]]; then
+        quietly "$hint" apt-get update
+        PACKAGE_LISTS=fresh
+    fi
     quietly "$hint" apt-get install -y --no-install-recommends "${missing[@]}"
     for pair; do
         has "${pair#*=}" || fail "${pair#*=} is still missing after installing ${pair%%=*}" "$hint"
@@ -130,7 +137,7 @@ start_engine() {
         ENGINE=$!
     fi
     until engine_answers; do
-        if ((SECONDS > deadline)) || { [[ $ENGINE != systemd ]] && ! kill -0 "$ENGINE" 2>/dev/null; }; then
+        if ((SECONDS > deadline)) || { [[ $ENGINE != systemd ]] && gone "$ENGINE"; }; then
             [[ $ENGINE == systemd ]] || tail -n 5 "$log" | sed 's/^/       /' >&2
             fail "dockerd does not answer on ${DOCKER_HOST#unix://}" "$hint"
         fi
@@ -149,8 +156,9 @@ stop_engine() {
     fi
 }
 
+# gone PID: it has ended, even if its parent has not looked yet.
 gone() {
-    ! kill -0 "$1" 2>/dev/null
+    [[ ! -e /proc/$1 ]] || grep -q '^State:[[:space:]]*Z' "/proc/$1/status" 2>/dev/null
 }
 
 # wait_until SECONDS COMMAND...: false when the command does not come true in time.
@@ -174,11 +182,12 @@ make_base_image() {
     docker pull --quiet "$BASE_IMAGE" >/dev/null 2>&1 && return
     step "No registry answers: making $BASE_IMAGE of Debian's packages"
     install_missing mmdebstrap=mmdebstrap
-    local folder
-    folder=$(mktemp -d)
-    quietly "docker's registry and Debian's mirrors are out of reach: connect the network, or load the image from a \
+    (
+        folder=$(mktemp -d)
+        trap 'rm -rf "$folder"' EXIT
+        quietly "docker's registry and Debian's mirrors are out of reach: connect the network, or load the image from a \
 machine that has it: docker save $BASE_IMAGE | ssh THIS-MACHINE docker load" \
-        mmdebstrap --variant=minbase bookworm "$folder/base.tar"
-    quietly "is the disk full?" docker import --change 'CMD ["bash"]' "$folder/base.tar" "$BASE_IMAGE"
-    rm -rf "$folder"
+            mmdebstrap --variant=minbase bookworm "$folder/base.tar"
+        quietly "is the disk full?" docker import --change 'CMD ["bash"]' "$folder/base.tar" "$BASE_IMAGE"
+    )
 }

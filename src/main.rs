@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use quarry::cli::failure::Failure;
-use quarry::cli::{Cli, Command, client, normalised};
+use quarry::cli::launch::Launch;
+use quarry::cli::{Cli, Command, HqCommand, client, normalised};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -39,8 +40,11 @@ fn run(cli: Cli, words: Vec<String>) -> Result<u8, Failure> {
         Command::Start(start) => block(async move { start.run(&places, cli.stack).await })?.map(|()| 0),
         Command::Stop(stop) => block(async move { stop.run(&places, cli.stack).await })?.map(|()| 0),
         Command::Hook(_) => Ok(ExitCode::SUCCESS).map(|_| 0),
-        Command::Hq(_) => {
+        Command::Hq(command) => {
             let words = client::plain(words);
+            if let HqCommand::Launch(Launch { file: Some(file), .. }) = &command {
+                client::send(file)?;
+            }
             if let Some(address) = &cli.hq {
                 return Err(client::by_ssh(address, &words));
             }
@@ -65,7 +69,12 @@ fn log() {
 fn block<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     match runtime {
-        Ok(runtime) => Ok(runtime.block_on(work)),
+        Ok(runtime) => {
+            let done = runtime.block_on(work);
+            // A read of standard input under way cannot be broken off: a person would have to press Enter first.
+            runtime.shutdown_background();
+            Ok(done)
+        }
         Err(error) => Err(Failure::new(quarry::cli::failure::Exit::Bug, format!("cannot start: {error}"))),
     }
 }

@@ -93,9 +93,9 @@ async fn ready(engine: &dyn Engine, node: &NodeName, reference: &str, say: Say<'
     if let Some(image) = engine.image(reference).await.map_err(engine_error)? {
         return Ok(described(image, None));
     }
-    say(&format!("Fetching {reference}"));
+    say(&format!("-----> Fetching {reference}"));
     let missing = |source| BuildError::NoImage { node: node.clone(), reference: reference.to_owned(), source };
-    engine.pull(reference, &|line| say(&super::output::clean(line))).await.map_err(missing)?;
+    engine.pull(reference, &|line| say(&format!("       {}", super::output::clean(line)))).await.map_err(missing)?;
     let image = engine.image(reference).await.map_err(engine_error)?;
     let image = image.ok_or_else(|| missing(EngineError::NotFound { what: format!("image `{reference}`") }))?;
     Ok(described(image, None))
@@ -123,7 +123,7 @@ async fn build(
     recipe: &Recipe,
     say: Say<'_>,
 ) -> Result<Built, BuildError> {
-    say(&format!("Building {node} by {recipe}"));
+    say(&format!("-----> Building {node} by {recipe}"));
     let prepared = prepare(engine, job, node, recipe, say).await?;
     let mut tries = 1;
     let id = loop {
@@ -171,7 +171,7 @@ async fn attempt(
     let output = Mutex::new(Output::default());
     let follow = |line: &str| {
         for shown in output.lock().unwrap_or_else(PoisonError::into_inner).line(line) {
-            say(&shown);
+            say(&format!("       {shown}"));
         }
     };
     let building = engine.build(request, context(prepared.context.clone()), &follow);
@@ -181,7 +181,7 @@ async fn attempt(
     };
     let (held, step) = output.into_inner().unwrap_or_else(PoisonError::into_inner).end();
     if let Some(line) = held {
-        say(&line);
+        say(&format!("       {line}"));
     }
     let (node, recipe) = (node.clone(), recipe.to_string());
     match ended {
@@ -278,7 +278,7 @@ async fn adapted(
         recipe: recipe.to_string(),
         source,
     })?;
-    adapted.said.iter().for_each(|line| say(line));
+    adapted.said.iter().for_each(|line| say(&format!("       {line}")));
     extra.extend(adapted.files);
     Ok(adapted.dockerfile)
 }

@@ -28,7 +28,7 @@ impl Output {
         let mut shown: Vec<String> = self.held.take().into_iter().collect();
         if let Some(instruction) = instruction(&line) {
             self.step = Some(instruction.to_owned());
-            self.held = Some(line);
+            self.held = Some(short(&line));
         } else if !line.trim().is_empty() && !CHATTER.iter().any(|chatter| line.starts_with(chatter)) {
             shown.push(line);
         }
@@ -39,6 +39,19 @@ impl Output {
     pub fn end(self) -> (Option<String>, Option<String>) {
         (self.held, self.step)
     }
+}
+
+/// Characters of a step's line that are shown; a buildpack's steps are pages long.
+const STEP_WIDTH: usize = 100;
+
+/// A step's line on one line of a terminal.
+fn short(line: &str) -> String {
+    let mut words = line.split_whitespace().collect::<Vec<_>>().join(" ");
+    if let Some((end, _)) = words.char_indices().nth(STEP_WIDTH) {
+        words.truncate(end);
+        words.push('…');
+    }
+    words
 }
 
 /// The instruction in `Step 3/9 : RUN x` (classic) or `[stage 3/9] RUN x` (BuildKit).

@@ -1,8 +1,10 @@
 //! Handing a command to the HQ that carries it out: through its unix socket, by SSH, or in this very process when no
 //! `serve` runs on this machine.
 
+use std::fs::File;
 use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -25,8 +27,7 @@ const SSH_USER: &str = "quarry";
 /// # Errors
 /// When neither a running HQ nor its files can be reached.
 pub async fn on_this_machine(places: &Places, words: Vec<String>) -> Result<u8, Failure> {
-    let interactive = words.iter().find(|word| !word.starts_with('-')).is_some_and(|word| word == "run");
-    let mode = if interactive && std::io::stdin().is_terminal() { Mode::Raw } else { Mode::Plain };
+    let mode = if is_interactive(&words) { Mode::Raw } else { Mode::Plain };
     match call(&places.socket(), words.clone(), mode).await {
         Ok(code) => Ok(code),
         Err(SocketError::Connect { .. }) => in_this_process(places, words, mode).await,
@@ -48,6 +49,24 @@ async fn in_this_process(places: &Places, words: Vec<String>, mode: Mode) -> Res
     code.map_err(refused)
 }
 
+/// Makes a file this process's standard input: HQ has no eyes for files of the machine a command is typed on.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn send(file: &Path) -> Result<(), Failure> {
+    if file.as_os_str() == "-" {
+        return Ok(());
+    }
+    let wrong = |error: std::io::Error| Failure::new(Exit::Mistake, format!("cannot read {}: {error}", file.display()));
+    let file = File::open(file).map_err(wrong)?;
+    rustix::stdio::dup2_stdin(&file).map_err(|error| wrong(error.into()))
+}
+
+/// Whether the words start something that is typed at.
+fn is_interactive(words: &[String]) -> bool {
+    words.iter().any(|word| word == "run") && std::io::stdin().is_terminal()
+}
+
 /// Speaks to an HQ elsewhere with the machine's own SSH client: its keys, agent and known hosts apply.
 ///
 /// # Errors
@@ -62,7 +81,7 @@ pub fn by_ssh(address: &str, words: &[String]) -> Failure {
         return Failure::new(Exit::Usage, format!("`{address}` is not [USER@]HOST[:PORT]"));
     }
     let mut command = Command::new("ssh");
-    if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+    if is_interactive(words) && std::io::stdout().is_terminal() {
         command.arg("-t");
     }
     if let Some(port) = port {

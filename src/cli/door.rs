@@ -8,12 +8,12 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 
 use super::context::Context;
-use super::failure::chain;
+use super::failure::{Exit, chain};
 use super::print::Out;
 use super::{Door as Doors, run_words};
 use crate::db::layout;
 use crate::hq::deploy::Request;
-use crate::hq::door::{Caller, Door, Io, Say, Service, Update};
+use crate::hq::door::{Caller, Door, Frame, Io, Say, Service, Update};
 use crate::hq::keys::PublicKey;
 use crate::hq::progress::phase;
 use crate::hq::status::{BranchUse, branch_use};
@@ -156,7 +156,17 @@ impl Door for HqDoor {
 
     async fn command(&self, caller: Caller, words: Vec<String>, io: Io) -> u8 {
         let door = Doors { hq: self.hq.clone(), caller };
-        run_words(door, words, io).await
+        let output = io.output.clone();
+        match tokio::spawn(run_words(door, words, io)).await {
+            Ok(code) => code,
+            Err(panic) => {
+                tracing::error!(%panic, "a command ended in a bug");
+                let line = "quarry: this is a bug; HQ's log says where. Nothing was left half done\n";
+                // Whoever hung up does not hear it.
+                let _ = output.send(Frame::Stderr(line.into())).await;
+                Exit::Bug as u8
+            }
+        }
     }
 
     async fn update(&self, update: Update, say: Say) -> Result<(), String> {

@@ -1,4 +1,4 @@
-//! `env [list|get|set|unset|import] STACK …`
+//! `env STACK`, `env list|get|set|unset|import STACK …`
 
 use super::context::{Context, Target};
 use super::failure::{Exit, Failure};
@@ -10,7 +10,10 @@ use crate::names::{EnvName, StackName};
 
 /// Show and change a stack's variables
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct EnvCommand {
+    /// List the variables of this stack
+    stack: Option<String>,
     #[command(subcommand)]
     verb: Option<Verb>,
 }
@@ -77,7 +80,7 @@ impl EnvCommand {
     /// When a name or value is none, or the launch with them fails; then nothing has changed.
     pub async fn run(self, cx: &Context, stdin: Stdin) -> Result<(), Failure> {
         match self.verb {
-            None => list(cx, &[]).await,
+            None => list(cx, &self.stack.into_iter().collect::<Vec<_>>()).await,
             Some(Verb::List { stack }) => list(cx, &stack.into_iter().collect::<Vec<_>>()).await,
             Some(Verb::Get { words }) => get(cx, &words).await,
             Some(Verb::Set { words, no_restart }) => {

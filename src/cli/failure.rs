@@ -66,6 +66,7 @@ impl From<HqError> for Failure {
             | HqError::Images(_)
             | HqError::Tarball(_) => Exit::Mistake,
             HqError::State(_)
+            | HqError::Asleep
             | HqError::Stale
             | HqError::Git { .. }
             | HqError::Checkout(_)
@@ -105,4 +106,9 @@ impl From<crate::names::BadName> for Failure {
 /// The output of the command is gone: nobody is left to tell.
 pub fn hung_up() -> Failure {
     Failure { code: 141, message: String::new() }
+}
+
+/// The person pressed Ctrl-C, or a signal asked for an end; the code is a shell's for that.
+pub fn interrupted(message: &str) -> Failure {
+    Failure { code: 130, message: message.to_owned() }
 }

@@ -1,5 +1,7 @@
 //! `launch FILE`
 
+use std::path::PathBuf;
+
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use crate::hq::HqError;
@@ -8,12 +10,12 @@ use crate::hq::progress::{detail, phase};
 use crate::instruction::tarball::unpack;
 use crate::launch::Plan;
 
-/// Perform an instruction tarball made by `build`; it is read from standard input
+/// Perform an instruction tarball made by `build`
 #[derive(Debug, clap::Args)]
 pub struct Launch {
-    /// The file; the client sends it on standard input
+    /// The tarball; standard input without
     #[arg(value_name = "FILE")]
-    _file: Option<String>,
+    pub file: Option<PathBuf>,
     /// Print the steps and do nothing
     #[arg(long)]
     dry_run: bool,

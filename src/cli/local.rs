@@ -7,7 +7,7 @@ use super::failure::{Exit, Failure};
 use super::parts::Places;
 use crate::hq::act::Job;
 use crate::hq::deploy::act::{Building, build_images, node_images, read_checkout};
-use crate::hq::{Hq, HqError};
+use crate::hq::{Awake, Hq, HqError};
 use crate::instruction::compile::{Context, compile};
 use crate::launch::label;
 use crate::launch::record::{Cause, Release};
@@ -51,7 +51,8 @@ async fn open(places: &Places, folder: &Path, stack: Option<StackName>) -> Resul
         }
     };
     let here = Places { root: folder.join(STATE), etc: places.etc.clone() };
-    let parts = here.parts().await?;
+    let mut parts = here.parts().await?;
+    parts.awake = Awake::Yes;
     // The state is nothing to commit or to send into a build.
     std::fs::write(here.root.join(".gitignore"), "*\n").map_err(|error| wrong(format!("{}: {error}", STATE)))?;
     let user = "local".parse().expect("`local` is a user name");

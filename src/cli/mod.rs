@@ -4,12 +4,14 @@
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use self::context::Context;
 use self::failure::{Exit, Failure};
 use self::print::Out;
 use crate::hq::Hq;
-use crate::hq::door::{Caller, Io};
+use crate::hq::door::{Caller, Io, IoEvent, Stdin};
 use crate::names::StackName;
 
 pub mod build;
@@ -44,7 +46,8 @@ pub struct Cli {
     #[arg(long, global = true)]
     pub json: bool,
     /// The stack that is meant where none is named
-    #[arg(long, global = true, value_name = "STACK")]
+    // Its id differs from that of the commands' own `stack`, which clap would take for the same argument.
+    #[arg(id = "default_stack", long = "stack", global = true, value_name = "STACK")]
     pub stack: Option<StackName>,
     /// Speak to the HQ at this address by SSH: [USER@]HOST[:PORT]
     #[arg(long, global = true, value_name = "ADDRESS", env = "QUARRY_HQ")]
@@ -117,13 +120,16 @@ pub struct Door {
     pub caller: Caller,
 }
 
-/// The grammar as HQ hears it over SSH and its socket: commands HQ carries out, nothing local.
+// The grammar as HQ hears it over SSH and its socket: commands HQ carries out, nothing local. Its doc comments are help.
+/// git push, and the stack is live
 #[derive(Debug, Parser)]
 #[command(name = "quarry", bin_name = "", no_binary_name = true, version, max_term_width = 100)]
 struct Remote {
+    /// Listings as JSON
     #[arg(long, global = true)]
     json: bool,
-    #[arg(long, global = true, value_name = "STACK")]
+    /// The stack that is meant where none is named
+    #[arg(id = "default_stack", long = "stack", global = true, value_name = "STACK")]
     stack: Option<StackName>,
     #[command(subcommand)]
     command: HqCommand,
@@ -179,29 +185,53 @@ async fn say_usage(error: clap::Error, io: Io) -> u8 {
 }
 
 async fn dispatch(command: HqCommand, cx: &Context, io: Io) -> Result<u8, Failure> {
-    let Io { stdin, terminal, events, hung_up, .. } = io;
-    match command {
-        HqCommand::Run(run) => {
-            return run.run(cx, run::Streams { stdin, terminal, events, hung_up }).await;
-        }
-        HqCommand::Logs(logs) => tokio::select! {
-            done = logs.run(cx) => done?,
-            () = hung_up.cancelled() => return Err(failure::hung_up()),
-        },
-        HqCommand::Stacks(stacks) => stacks.run(cx).await?,
-        HqCommand::Ps(ps) => ps.run(cx).await?,
-        HqCommand::Grid(grid) => grid.run(cx).await?,
-        HqCommand::Scale(scale) => scale.run(cx).await?,
-        HqCommand::Restart(restart) => restart.run(cx).await?,
-        HqCommand::Env(env) => env.run(cx, stdin).await?,
-        HqCommand::Releases(releases) => releases.run(cx).await?,
-        HqCommand::Rollback(rollback) => rollback.run(cx).await?,
-        HqCommand::Deploy(deploy) => deploy.run(cx, hung_up).await?,
-        HqCommand::Launch(launch) => launch.run(cx, stdin).await?,
-        HqCommand::Destroy(destroy) => destroy.run(cx).await?,
-        HqCommand::Keys(keys) => keys.run(cx, stdin).await?,
+    let Io { stdin, terminal, mut events, hung_up, .. } = io;
+    let reads = matches!(command, HqCommand::Logs(_));
+    if let HqCommand::Run(run) = command {
+        return run.run(cx, run::Streams { stdin, terminal, events, hung_up }).await;
     }
-    Ok(0)
+    tokio::select! {
+        done = carry_out(command, cx, stdin, hung_up.clone()) => done.map(|()| 0),
+        () = interruption(&mut events) => {
+            hung_up.cancel();
+            Err(failure::interrupted(if reads { "" } else { "interrupted; a launch that had begun finishes by itself" }))
+        }
+    }
+}
+
+/// Every command but `run`, which has keys and signals of its own. Work that others wait for goes on when this is
+/// dropped.
+async fn carry_out(command: HqCommand, cx: &Context, stdin: Stdin, hung_up: CancellationToken) -> Result<(), Failure> {
+    match command {
+        HqCommand::Run(_) => Ok(()),
+        HqCommand::Logs(logs) => tokio::select! {
+            done = logs.run(cx) => done,
+            () = hung_up.cancelled() => Err(failure::hung_up()),
+        },
+        HqCommand::Stacks(stacks) => stacks.run(cx).await,
+        HqCommand::Ps(ps) => ps.run(cx).await,
+        HqCommand::Grid(grid) => grid.run(cx).await,
+        HqCommand::Scale(scale) => scale.run(cx).await,
+        HqCommand::Restart(restart) => restart.run(cx).await,
+        HqCommand::Env(env) => env.run(cx, stdin).await,
+        HqCommand::Releases(releases) => releases.run(cx).await,
+        HqCommand::Rollback(rollback) => rollback.run(cx).await,
+        HqCommand::Deploy(deploy) => deploy.run(cx, hung_up).await,
+        HqCommand::Launch(launch) => launch.run(cx, stdin).await,
+        HqCommand::Destroy(destroy) => destroy.run(cx).await,
+        HqCommand::Keys(keys) => keys.run(cx, stdin).await,
+    }
+}
+
+/// Ends when the person asks for an end: Ctrl-C, or a signal to their client.
+async fn interruption(events: &mut mpsc::Receiver<IoEvent>) {
+    loop {
+        match events.recv().await {
+            Some(IoEvent::Interrupt | IoEvent::Signal(_)) => return,
+            Some(IoEvent::Resize { .. }) => {}
+            None => std::future::pending().await,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -213,6 +243,25 @@ mod tests {
         use clap::CommandFactory;
         Cli::command().debug_assert();
         Remote::command().debug_assert();
+    }
+
+    #[test]
+    fn a_stack_is_named_before_or_behind_the_command_by_option_and_by_word() {
+        let check = |line: &str, expected: Option<&str>| {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert_eq!(cli.stack.as_ref().map(StackName::as_str), expected, "{line}");
+            let words = line.split(' ').skip(1);
+            let remote = Remote::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert_eq!(remote.stack.as_ref().map(StackName::as_str), expected, "{line}");
+        };
+        for command in
+            ["ps", "releases", "env", "env list", "env import", "stacks show", "scale", "destroy", "rollback"]
+        {
+            check(&format!("quarry {command} blog"), None);
+            check(&format!("quarry --stack shop {command} blog"), Some("shop"));
+            check(&format!("quarry {command} blog --stack shop"), Some("shop"));
+        }
+        check("quarry ps", None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::db::files::Files;
 use crate::docker::Engine;
 use crate::docker::bollard::Docker;
 use crate::etc::{self, Settings};
-use crate::hq::{Parts, identity};
+use crate::hq::{Awake, Parts, identity};
 use crate::launch::Ground;
 use crate::router::edge::Edge;
 
@@ -65,6 +65,7 @@ impl Places {
             db: Arc::new(db),
             engine,
             edge: None,
+            awake: Awake::No,
             clock: Arc::new(SystemClock),
             url_port: String::new(),
         })
@@ -80,6 +81,7 @@ fn digest(root: &Path) -> String {
 /// Adds a router that listens here.
 pub fn with_edge(mut parts: Parts, edge: Arc<dyn Edge>, listen: SocketAddr) -> Parts {
     parts.edge = Some(edge);
+    parts.awake = Awake::Yes;
     parts.url_port = match listen.port() {
         80 => String::new(),
         port => format!(":{port}"),

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::door::HqDoor;
 use super::failure::{Exit, Failure};
 use super::parts::{Places, with_edge};
+use crate::etc;
 use crate::hq::host_key::HostKey;
 use crate::hq::push::{Paths, Pushes};
 use crate::hq::{Hq, git, socket, ssh};
@@ -46,6 +47,7 @@ impl Serve {
     /// When something HQ needs is missing or its addresses are taken.
     pub async fn run(self, places: &Places) -> Result<(), Failure> {
         let began = std::time::Instant::now();
+        let end = Signals::new()?;
         let mut parts = places.parts().await?;
         let root = canonical(&places.root)?;
         parts.root = root.clone();
@@ -60,7 +62,7 @@ impl Serve {
         tracing::info!(ssh = %address, took = ?began.elapsed(), "HQ is ready");
         tokio::spawn(hq.reconcile());
         ready(address, self.http).await;
-        wait_for_end().await?;
+        end.wait().await;
         tracing::info!("HQ stops; what runs runs on");
         stop.cancel();
         Ok(())
@@ -82,7 +84,7 @@ impl Serve {
         let door = HqDoor::open(hq.clone()).await?;
         let pushes = Arc::new(Pushes::default());
         let paths = Paths { socket: root.join("hq.sock"), program };
-        let key = HostKey::open_or_create(&places.etc.join("host_key")).map_err(|error| refused(&error))?;
+        let key = HostKey::open_or_create(&places.etc.join(etc::HOST_KEY)).map_err(|error| refused(&error))?;
         let listener = TcpListener::bind(self.ssh).await.map_err(|source| {
             Failure::new(
                 Exit::Refused,
@@ -113,13 +115,24 @@ async fn ready(ssh: SocketAddr, http: SocketAddr) {
     let _ = out.flush().await;
 }
 
-async fn wait_for_end() -> Result<(), Failure> {
-    let refused = |source: std::io::Error| Failure::new(Exit::Bug, format!("cannot wait for signals: {source}"));
-    let mut term = signal(SignalKind::terminate()).map_err(refused)?;
-    let mut int = signal(SignalKind::interrupt()).map_err(refused)?;
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+/// The signals that end HQ. They are caught from the first moment, so that an early one ends it in order too.
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let refused = |source: std::io::Error| Failure::new(Exit::Bug, format!("cannot wait for signals: {source}"));
+        let term = signal(SignalKind::terminate()).map_err(refused)?;
+        let int = signal(SignalKind::interrupt()).map_err(refused)?;
+        Ok(Self { term, int })
     }
-    Ok(())
+
+    async fn wait(mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
 }

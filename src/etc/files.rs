@@ -122,6 +122,7 @@ mod tests {
             ("env/.A.swp", "\0"),
             ("size~", "nonsense"),
             ("README.md", "about"),
+            ("host_key", "\0"),
         ]);
         let pem = folder(&[("ca.pem", "-----BEGIN CERTIFICATE-----\n")]);
         fs::write(dir.path().join(CA_BUNDLE), pem.path().join("ca.pem").to_str().unwrap()).unwrap();

@@ -156,9 +156,15 @@ pub fn decide(files: &BTreeMap<String, String>) -> Result<Settings, EtcError> {
     if mistakes.is_empty() { Ok(settings) } else { Err(EtcError(mistakes)) }
 }
 
-/// Files that people put beside settings and that set nothing: hidden ones, editors' backups, explanations.
+/// HQ's own SSH key, which `serve` makes here.
+pub const HOST_KEY: &str = "host_key";
+
+/// Files that lie beside settings and set nothing: HQ's key, hidden ones, editors' backups, explanations.
 pub fn is_setting(name: &str) -> bool {
-    !name.starts_with('.') && !name.ends_with('~') && !name.to_ascii_uppercase().starts_with("README")
+    ![HOST_KEY, "host_key.pub"].contains(&name)
+        && !name.starts_with('.')
+        && !name.ends_with('~')
+        && !name.to_ascii_uppercase().starts_with("README")
 }
 
 fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {

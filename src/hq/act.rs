@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::{Hq, HqError};
-use crate::db::{DbError, Guard, layout};
+use super::{Awake, Hq, HqError};
+use crate::db::{DbError, Guard, Key, layout};
 use crate::docker::Container;
 use crate::instruction::Instruction;
 use crate::launch::act::Say;
@@ -97,13 +97,30 @@ impl Hq {
         entries.iter().map(|entry| layout::parse_json(&*self.db, entry)).collect()
     }
 
-    /// The tables of all stacks.
+    /// The tables of all stacks. For one that is damaged stands what the router serves of that stack.
     ///
     /// # Errors
-    /// When one cannot be read or is damaged: a domain's owner must be certain.
+    /// When one is damaged and the router does not know it either: a domain's owner must be certain.
     pub async fn tables(&self) -> Result<Vec<StackRoutes>, DbError> {
         let entries = layout::all(&*self.db, layout::ROUTES).await?;
-        entries.iter().map(|entry| layout::parse_json(&*self.db, entry)).collect()
+        let mut tables = Vec::new();
+        for entry in &entries {
+            let table = match layout::parse_json(&*self.db, entry) {
+                Ok(table) => table,
+                Err(error) => {
+                    tracing::warn!(%error, "routes are damaged; what the router serves counts");
+                    self.served_table(&entry.key).await.ok_or(error)?
+                }
+            };
+            tables.push(table);
+        }
+        Ok(tables)
+    }
+
+    /// What the router serves of the stack whose table has this key.
+    async fn served_table(&self, key: &Key) -> Option<StackRoutes> {
+        let tables = self.launcher.edge.as_ref()?.tables().await.ok()?;
+        tables.into_iter().find(|table| layout::routes(&table.stack) == *key)
     }
 
     /// The world of one stack as it is now.
@@ -125,19 +142,16 @@ impl Hq {
         let (containers, networks, tables, procs, book) = tokio::try_join!(
             async { self.engine().containers(label::HQ).await.map_err(HqError::from) },
             async { self.engine().networks(label::HQ).await.map_err(HqError::from) },
-            async { self.tables().await.map_err(HqError::from) },
+            async {
+                // A stack's own table must be whole before it is changed: what a person broke, a person mends.
+                layout::read_json::<StackRoutes>(&*self.db, &layout::routes(stack)).await?;
+                self.tables().await.map_err(HqError::from)
+            },
             async { self.procs(stack).await.map_err(HqError::from) },
             async { self.book(stack).await.map_err(HqError::from) },
         )?;
         let journal = book.read().await;
-        let going: BTreeSet<_> = journal
-            .retiring
-            .iter()
-            .filter_map(|step| match step {
-                Step::Remove { container, .. } => Some(container),
-                _ => None,
-            })
-            .collect();
+        let going = journal.going();
         let name = identity.network(stack);
         let network = networks.iter().find(|network| network.name == name);
         let subnet = match network {
@@ -172,6 +186,17 @@ impl Hq {
         })
     }
 
+    /// Refuses when no HQ serves here.
+    ///
+    /// # Errors
+    /// [`HqError::Asleep`].
+    pub fn check_awake(&self) -> Result<(), HqError> {
+        match self.awake {
+            Awake::Yes => Ok(()),
+            Awake::No => Err(HqError::Asleep),
+        }
+    }
+
     /// Plans an operation without touching anything.
     ///
     /// # Errors
@@ -201,6 +226,7 @@ impl Hq {
     /// # Errors
     /// Why it was refused; everything begun has been taken back.
     pub async fn operate(self: &Arc<Self>, job: Job, say: Say<'_>) -> Result<Plan, HqError> {
+        self.check_awake()?;
         let book = self.book(&job.stack).await?;
         let (release, env_version) = self.numbers(&job).await?;
         let mut reserved = self.planning.lock().await;

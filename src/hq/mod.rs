@@ -66,6 +66,8 @@ pub struct Parts {
     pub engine: Arc<dyn Engine>,
     /// The router, unless stacks run locally.
     pub edge: Option<Arc<dyn Edge>>,
+    /// Whether containers and routes may be changed.
+    pub awake: Awake,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Which HQ this is.
@@ -74,6 +76,15 @@ pub struct Parts {
     pub ground: Ground,
     /// The router's port as it stands in URLs: empty, or `:8080`.
     pub url_port: String,
+}
+
+/// Whether an HQ changes what runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Awake {
+    /// It serves, or runs stacks locally.
+    Yes,
+    /// A command has opened the tree because no HQ serves: it reads and keeps records, the router is out of its reach.
+    No,
 }
 
 /// The one that acts.
@@ -90,6 +101,7 @@ pub struct Hq {
     pub launcher: Launcher,
     /// The router's port as it stands in URLs: empty, or `:8080`.
     pub url_port: String,
+    awake: Awake,
     ground: Ground,
     queue: lock::Queue,
     /// Planning reads what others have taken: one plan at a time.
@@ -115,6 +127,7 @@ impl Hq {
             clock: parts.clock,
             launcher,
             url_port: parts.url_port,
+            awake: parts.awake,
             ground: parts.ground,
             queue: lock::Queue::default(),
             planning: tokio::sync::Mutex::default(),
@@ -151,6 +164,9 @@ pub enum HqError {
     /// The tree.
     #[error("cannot keep the state")]
     State(#[from] DbError),
+    /// Nobody serves.
+    #[error("no HQ serves on this machine, so nothing that runs can be changed; start it: quarry serve")]
+    Asleep,
     /// No such stack.
     #[error("there is no stack `{0}`; `stacks` lists them")]
     NoStack(StackName),

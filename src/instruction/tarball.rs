@@ -115,6 +115,9 @@ pub fn unpack(bytes: &[u8]) -> Result<(Manifest, Vec<Instruction>), String> {
             return Err(format!("it holds more than {ENTRIES_LIMIT} instructions"));
         }
     }
+    // Beyond the last entry there is padding and gzip's checksum: a cut or damaged file shows only there.
+    let mut rest = archive.into_inner().take(ENTRY_LIMIT);
+    io::copy(&mut rest, &mut io::sink()).map_err(|error| error.to_string())?;
     let manifest = manifest.ok_or("it has no manifest.json")?;
     if manifest.format != FORMAT {
         return Err(format!("its format is {}, this program reads {FORMAT}", manifest.format));

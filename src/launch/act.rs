@@ -155,6 +155,7 @@ impl Launcher {
     /// Performs the retiring steps one by one, each leaving the journal when it is done. A step that fails is logged
     /// and kept for the next start, the following ones go on.
     pub async fn retire(&self, book: &Book) {
+        let _alone = book.retiring.lock().await;
         let quiet = |_: &str| {};
         let mut failed = 0;
         loop {

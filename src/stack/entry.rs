@@ -148,13 +148,22 @@ fn source(
     }
 }
 
-/// Another node of this file by its name; any other text is an image.
+/// Another node of this file by its name, alone or after `stack/`; any other text is an image.
 fn container(name: &NodeName, key: Found<'_>, around: &Around<'_>, notes: &mut Notes<'_>) -> Option<Source> {
     let (spot, text) = values::word(key, notes)?;
     if text != name.as_str()
         && let Some(node) = around.nodes.iter().find(|node| node.as_str() == text)
     {
         return Some(Source::Node(node.clone()));
+    }
+    if let Some(node) = text.strip_prefix("stack/") {
+        let known = around.nodes.iter().find(|known| known.as_str() == node && *known != name);
+        if known.is_none() {
+            let others = around.nodes.iter().filter(|known| *known != name).map(NodeName::as_str);
+            let message = format!("{} names no other node of this file", shown(text));
+            notes.suggest(spot, message, nearest(node, others).map(|near| format!("stack/{near}")));
+        }
+        return known.cloned().map(Source::Node);
     }
     if is_image(text) {
         return Some(Source::Image(text.to_owned()));

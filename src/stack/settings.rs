@@ -29,6 +29,11 @@ pub(super) fn read(node: &mut Node, keys: &Keys<'_>, notes: &mut Notes<'_>) {
     if let Some(key) = keys.found("health") {
         node.health = health(key, node, notes);
     }
+    if let (Some(2..), Overlap::StopFirst, Some(key)) = (node.scale, node.overlap, keys.found("scale")) {
+        let why = if node.volumes.is_empty() { "`overlap: stop-first`" } else { "a volume" };
+        let message = format!("a node with {why} never runs twice, so `scale` is 1 at most");
+        notes.add(key.value.spot, message);
+    }
     check_env(node, keys, notes);
 }
 

@@ -164,8 +164,8 @@ async fn a_dockerfile_becomes_an_image_with_its_ports_and_volumes() {
     assert_eq!(built.volumes, ["/data"]);
     assert_eq!(printed(&bench, &built, &[]).await, ".\n..\n.dockerignore\nDockerfile\nkept\n");
     let said = bench.said();
-    assert_eq!(said[0], "Building web by Dockerfile");
-    assert!(said.contains(&"built it".to_owned()), "{said:?}");
+    assert_eq!(said[0], "-----> Building web by Dockerfile");
+    assert!(said.contains(&"       built it".to_owned()), "{said:?}");
     assert!(said.iter().all(|line| !line.contains(" ---> ") && !line.starts_with("Successfully")), "{said:?}");
     let again = bench.build().await.unwrap();
     assert_eq!(again, built);
@@ -215,7 +215,7 @@ async fn mounts_are_built_by_buildkit() {
     let built = bench.build().await.unwrap();
     assert_eq!(printed(&bench, &built, &[]).await, format!("from buildkit {now}\n"));
     let said = bench.said();
-    assert!(said.contains(&format!("from buildkit {now}")), "{said:?}");
+    assert!(said.contains(&format!("       from buildkit {now}")), "{said:?}");
     bench.build().await.unwrap();
     let said = bench.said();
     assert!(said.iter().any(|line| line.contains("RUN --mount") && line.ends_with("(cached)")), "{said:?}");

@@ -15,7 +15,7 @@ use quarry::db::{self, Change, Db, DbError, Entry, Guard, Key, Lease, Version, l
 use quarry::docker::{self, Engine, State};
 use quarry::etc::Settings as Etc;
 use quarry::hq::reconcile::drift;
-use quarry::hq::{Hq, Parts};
+use quarry::hq::{Awake, Hq, Parts};
 use quarry::instruction::tarball::{FORMAT, Manifest};
 use quarry::instruction::{Instruction, Settings};
 use quarry::launch::{Ground, Identity, label};
@@ -117,6 +117,7 @@ impl World {
             db: Arc::new(Mortal { tree: self.tree.clone(), instants: AtomicI64::new(instants) }),
             engine: Arc::new(self.engine.clone()),
             edge: Some(self.edge.clone()),
+            awake: Awake::Yes,
             clock: Arc::new(SetClock::at(Timestamp::UNIX_EPOCH)),
             identity: Identity { id: "0123abcd".into(), suffix: String::new() },
             ground: Ground { bridge: "172.17.0.1".parse().unwrap(), ports: 20_000..=20_099 },
@@ -366,7 +367,6 @@ async fn check(act: Act) {
             state => panic!("{when}: neither as before nor as after:\n{state}\nold {old}\nnew {new}"),
         }
     }
-    println!("{act:?}: undone at {undone}, finished at {finished} instants");
     assert!(undone > 0 && finished > 0, "{act:?}: both ways were taken: {undone} {finished}");
 }
 

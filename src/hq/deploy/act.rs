@@ -43,6 +43,7 @@ impl Hq {
         say: Say<'_>,
     ) -> Result<Release, HqError> {
         let began = Instant::now();
+        self.check_awake()?;
         crate::hq::limits::check_space(&self.root, SPARE_MEGABYTES)?;
         let releases = self.releases(&request.stack).await?;
         let number = releases.last().map_or(ReleaseNumber(1), |last| last.number.next());

@@ -33,6 +33,7 @@ impl Hq {
     /// # Errors
     /// When it cannot be begun; once begun, the next start finishes it.
     pub async fn destroy(self: &Arc<Self>, stack: &StackName, say: Say<'_>) -> Result<(), HqError> {
+        self.check_awake()?;
         self.status(stack).await?;
         let world = self.world(stack, ReleaseNumber(0), 0).await?;
         let kill = |name: &ContainerName| Step::Remove { container: name.clone(), grace: Millis::seconds(10) };

@@ -218,6 +218,37 @@ impl Repository {
         self.git.reference(&name, oid(commit), true, "").map(drop).map_err(self.err("pin a release"))
     }
 
+    /// Removes what a killed `git receive-pack` leaves behind: locks, marks that keep a pack, packs not yet taken in.
+    /// With such a mark in its place the same push would be refused for ever. Nobody may be pushing.
+    ///
+    /// # Errors
+    /// When something cannot be listed or removed.
+    pub fn sweep(&self) -> Result<(), GitError> {
+        let leftover = |name: &str| name.ends_with(".lock") || name.ends_with(".keep") || name.starts_with("tmp_");
+        let mut folders = vec![self.path.clone(), self.path.join("objects"), self.path.join("objects/pack")];
+        folders.push(self.path.join("refs/heads"));
+        while let Some(folder) = folders.pop() {
+            let entries = match fs::read_dir(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries.map_err(|source| file_error("list", &folder, source))?,
+            };
+            for entry in entries {
+                let path = entry.map_err(|source| file_error("list", &folder, source))?.path();
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                if !leftover(&name) {
+                    // Branches have folders where their names have slashes.
+                    folders.extend(
+                        path.starts_with(self.path.join("refs")).then(|| path.clone()).filter(|path| path.is_dir()),
+                    );
+                    continue;
+                }
+                let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                removed.map_err(|source| file_error("remove", &path, source))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes a pin away; gone is success.
     ///
     /// # Errors

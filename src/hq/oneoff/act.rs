@@ -10,6 +10,7 @@ impl Hq {
     /// # Errors
     /// When the stack or node does not exist, or docker fails.
     pub async fn prepare_one_off(&self, wanted: OneOff) -> Result<ContainerName, HqError> {
+        self.check_awake()?;
         let current = self.current(&wanted.stack).await?;
         let procs = self.procs(&wanted.stack).await?;
         let found = match &wanted.node {

@@ -27,7 +27,9 @@ impl Hq {
                 tracing::error!(%stack, error = ?error, "the stack could not be brought to rest");
             }
         }
-        self.restore_routes().await?;
+        if let Err(error) = self.restore_routes().await {
+            tracing::error!(error = ?error, "the router keeps what it serves; the tables of the tree could not be given to it");
+        }
         Ok(())
     }
 
@@ -53,20 +55,14 @@ impl Hq {
 
     /// Pins and one-off containers that nothing explains any more.
     async fn drop_strays(&self, stack: &StackName) -> Result<(), HqError> {
+        self.with_repository(stack, |repository| repository.sweep()).await?;
         let releases = self.releases(stack).await?;
         for pin in stray_pins(&self.pins(stack).await?, &releases) {
             self.unpin_number(stack, pin).await;
         }
         let book = self.book(stack).await?;
         let journal = book.read().await;
-        let known: BTreeSet<_> = journal
-            .retiring
-            .iter()
-            .filter_map(|step| match step {
-                Step::Remove { container, .. } => Some(container.clone()),
-                _ => None,
-            })
-            .collect();
+        let known = journal.going();
         let own = format!("{}={}", label::STACK, stack);
         for container in self.engine().containers(&own).await? {
             let text = |name: &str| container.labels.get(name).map(String::as_str);

@@ -11,6 +11,8 @@ pub struct Book {
     db: Arc<dyn Db>,
     stack: StackName,
     journal: tokio::sync::Mutex<Journal>,
+    /// Held by the one task that retires.
+    pub(crate) retiring: tokio::sync::Mutex<()>,
 }
 
 impl Book {
@@ -20,7 +22,7 @@ impl Book {
     /// When it cannot be read or is damaged.
     pub async fn open(db: Arc<dyn Db>, stack: StackName) -> Result<Self, DbError> {
         let journal = layout::read_json(&*db, &layout::journal(&stack)).await?.unwrap_or_default();
-        Ok(Self { db, stack, journal: tokio::sync::Mutex::new(journal) })
+        Ok(Self { db, stack, journal: tokio::sync::Mutex::new(journal), retiring: tokio::sync::Mutex::default() })
     }
 
     /// Whose journal this is.

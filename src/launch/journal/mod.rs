@@ -1,10 +1,12 @@
 //! What an operation writes before each step, so that a killed HQ can finish or undo it.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::record::Release;
 use super::{Plan, Step};
-use crate::names::{CommitId, ReleaseNumber};
+use crate::names::{CommitId, ContainerName, ReleaseNumber};
 
 pub mod act;
 
@@ -18,6 +20,17 @@ pub struct Journal {
 }
 
 impl Journal {
+    /// Containers on their way out.
+    pub fn going(&self) -> BTreeSet<&ContainerName> {
+        let mut going = BTreeSet::new();
+        for step in &self.retiring {
+            if let Step::Remove { container, .. } = step {
+                going.insert(container);
+            }
+        }
+        going
+    }
+
     /// Whether there is nothing left to do.
     pub fn is_empty(&self) -> bool {
         self.active.is_none() && self.retiring.is_empty()

@@ -1,4 +1,60 @@
 //! The whole, as its users meet it: real `git push`, `ssh` and HTTP against `quarry serve` with real docker and nginx.
 
+use crate::harness::{Hq, Repository};
+
+mod busy;
+mod commands;
+mod doors;
+mod env;
+mod git;
 mod killed;
+mod local;
+mod logs;
 mod push;
+mod refuse;
+mod rollback;
+mod run;
+mod services;
+mod state;
+
+/// The sample with a Dockerfile and these files besides, committed. It has a health check, which spares each test the
+/// seconds in which a container without one may still die.
+fn app(files: &[(&str, &str)]) -> Repository {
+    let repository = Repository::sample("dockerfile");
+    repository.write("quarry.yml", "web:\n  health: /\n");
+    repository.write_all(files);
+    repository.commit("the app");
+    repository
+}
+
+/// What the app greets with, changed and committed.
+fn greet(repository: &Repository, text: &str) {
+    repository.write("greeting", &format!("{text}\n"));
+    repository.commit(text);
+}
+
+/// An HQ on which the app is live as `blog`.
+fn with_app(files: &[(&str, &str)]) -> (Hq, Repository) {
+    let hq = Hq::start();
+    let repository = app(files);
+    hq.push(&repository, "blog").succeeded();
+    (hq, repository)
+}
+
+/// What a refused push must leave as it was: the page, the containers, the branch, the listing of releases.
+#[derive(Debug, PartialEq, Eq)]
+struct Serving {
+    page: String,
+    containers: Vec<String>,
+    branch: String,
+    releases: serde_json::Value,
+}
+
+fn serving(hq: &Hq, stack: &str) -> Serving {
+    Serving {
+        page: hq.page(&format!("{stack}.localhost"), "/"),
+        containers: hq.containers(&[&format!("stack={stack}")]),
+        branch: hq.git(&hq.root(), &["ls-remote", &hq.url(stack)]).succeeded().text(),
+        releases: hq.quarry(&["releases", stack, "--json"]).succeeded().json(),
+    }
+}

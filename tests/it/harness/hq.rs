@@ -154,6 +154,19 @@ impl Hq {
         })
     }
 
+    /// What runs inside the containers of a one-off command.
+    pub fn processes_of(&self, node: &str) -> String {
+        let named = self.containers(&["role=once"]).into_iter().filter(|name| name.contains(node));
+        named.map(|name| docker::docker(&["top", &name]).text()).collect()
+    }
+
+    /// Sweeps what `quarry start` makes in a folder when the test ends.
+    pub fn local(folder: &Path) -> Local {
+        let root = folder.join(".quarry");
+        fs::create_dir_all(&root).unwrap();
+        Local { id: id(&root.canonicalize().unwrap()) }
+    }
+
     // The three doors.
 
     fn quarry_command(&self) -> Command {
@@ -299,6 +312,17 @@ impl Drop for Hq {
         }
         sweep(self.folder.path());
         self.slot.clear();
+    }
+}
+
+/// A folder whose stack runs without HQ.
+pub struct Local {
+    pub id: String,
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        docker::sweep(&self.id);
     }
 }
 

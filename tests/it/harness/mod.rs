@@ -11,8 +11,8 @@ pub mod terminal;
 pub mod wait;
 pub mod web;
 
-pub use hq::{ETC_FILES, Hq};
-pub use program::{Done, Running};
+pub use hq::Hq;
+pub use program::Running;
 pub use repository::Repository;
 pub use terminal::Terminal;
 pub use wait::until;

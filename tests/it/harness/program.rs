@@ -5,11 +5,11 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use super::wait::{PATIENCE, until};
+use super::wait::PATIENCE;
 
 /// How a program ended and what it said.
 #[derive(Debug)]
@@ -129,10 +129,6 @@ impl Running {
         self.stdin.as_mut().unwrap().write_all(bytes).unwrap();
     }
 
-    pub fn close_stdin(&mut self) {
-        self.stdin = None;
-    }
-
     /// What Ctrl-C does: SIGINT for all of its processes.
     pub fn interrupt(&self) {
         self.signal(Signal::INT);
@@ -164,13 +160,20 @@ impl Running {
             let ended = self.has_ended();
             let late = Instant::now() > deadline;
             assert!(!(ended || late) || heard(self), "`{text}` was not said:\n{}{}", self.stdout(), self.stderr());
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
     pub fn wait(mut self) -> Done {
         self.stdin = None;
-        let status = until("the end of a program", || self.child.try_wait().unwrap());
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "it does not end; it said:\n{}{}", self.stdout(), self.stderr());
+            std::thread::sleep(Duration::from_millis(5));
+        };
         let stdout = self.stdout.whole();
         let stderr = plain(&self.stderr.whole());
         Done { code: code(status), stdout, stderr }

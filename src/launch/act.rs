@@ -16,7 +16,7 @@ use super::request::request;
 use super::undo::{Undo, undo};
 use super::{ContainerPlan, Identity, Step, label};
 use crate::db::{Db, DbError, layout};
-use crate::docker::{ContainerRequest, Engine, EngineError, LogRequest, Network, Output, State};
+use crate::docker::{ContainerRequest, Engine, EngineError, LogRequest, Network, Output, Restart, State};
 use crate::env::Env;
 use crate::names::{NodeName, StackName};
 use crate::router::edge::{Edge, EdgeError};
@@ -219,10 +219,14 @@ impl Launcher {
                 Err(EngineError::NotFound { .. }) => Ok(()),
                 other => other.map_err(engine),
             },
-            Step::Await { container, node, check, port, published, role } => {
+            Step::Await { container, node, check, port, published, role, restart } => {
                 let (port, published, role) = (*port, *published, *role);
                 let awaited = Awaited { engine: &*self.engine, container, node, port, published, role };
-                awaited.wait_until_up(check, say).await
+                awaited.wait_until_up(check, say).await?;
+                match restart {
+                    Restart::UnlessStopped => self.engine.keep_running(container).await.map_err(engine),
+                    Restart::No => Ok(()),
+                }
             }
             Step::Hook { container, command, must } => {
                 let code = self.engine.exec(container, &command.words(), say).await;

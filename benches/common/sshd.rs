@@ -33,9 +33,14 @@ impl Sshd {
         Self { place: place.clone(), port }
     }
 
+    /// Where the repository of this name is.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.place.path("sshd").join(format!("{name}.git"))
+    }
+
     /// A bare repository to push to, made when it is not there.
     fn repository(&self, name: &str) -> PathBuf {
-        let path = self.place.path("sshd").join(format!("{name}.git"));
+        let path = self.path(name);
         if !path.exists() {
             fs::create_dir_all(&path).unwrap();
             done(Repository::dress(Command::new("git").args(["init", "-q", "--bare"]).arg(&path)));
@@ -43,10 +48,14 @@ impl Sshd {
         path
     }
 
+    /// Its address.
+    pub fn url(&self, name: &str) -> String {
+        format!("ssh://root@127.0.0.1:{}{}", self.port, self.repository(name).display())
+    }
+
     /// `git push` of the branch that is checked out.
     pub fn push(&self, repository: &Repository, name: &str) -> Command {
-        let url = format!("ssh://root@127.0.0.1:{}{}", self.port, self.repository(name).display());
-        let mut command = repository.git(&["push", &url, "HEAD"]);
+        let mut command = repository.git(&["push", &self.url(name), "HEAD"]);
         command.env("GIT_SSH_COMMAND", self.place.ssh_words().join(" "));
         command
     }

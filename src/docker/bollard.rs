@@ -304,6 +304,10 @@ impl Engine for Docker {
         self.attach_container(name).await
     }
 
+    async fn keep_running(&self, name: &ContainerName) -> Result<(), EngineError> {
+        self.restart_container_when_it_ends(name).await
+    }
+
     async fn resize(&self, name: &ContainerName, columns: u16, rows: u16) -> Result<(), EngineError> {
         self.resize_terminal(name, columns, rows).await
     }

@@ -311,6 +311,8 @@ pub trait Engine: Send + Sync {
         name: &ContainerName,
         request: LogRequest,
     ) -> Result<BoxStream<'static, Result<Output, EngineError>>, EngineError>;
+    /// From now on the engine starts it again when it ends, unless it was stopped by hand.
+    async fn keep_running(&self, name: &ContainerName) -> Result<(), EngineError>;
     /// Attaches to a container made with `stdin`, before it is started.
     async fn attach(&self, name: &ContainerName) -> Result<Attached, EngineError>;
     /// Sets its terminal's size.

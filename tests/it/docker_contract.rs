@@ -192,6 +192,7 @@ contract![
     containers_are_listed_by_name_with_their_labels,
     an_exit_code_is_waited_for_and_found_later,
     the_restart_policy_brings_a_fallen_container_back,
+    a_running_container_can_be_kept_running_from_then_on,
     a_log_is_read_whole_by_tail_and_followed,
     commands_run_inside_and_give_their_exit_code,
     standard_input_reaches_the_process_and_its_end_too,
@@ -288,6 +289,20 @@ async fn the_restart_policy_brings_a_fallen_container_back(bench: &Bench) {
     }
     bench.engine.stop(&name, Millis(0)).await.unwrap();
     assert!(matches!(bench.state(&name).await, Some(State::Exited(_))));
+}
+
+async fn a_running_container_can_be_kept_running_from_then_on(bench: &Bench) {
+    let mut events = bench.engine.events().await.unwrap();
+    let name = bench.run(bench.request("a", "sleep 1; exit 1", Behaviour::exits(1000, 1))).await;
+    bench.engine.keep_running(&name).await.unwrap();
+    let mut starts = 0;
+    while starts < 2 {
+        let event = events.next().await.unwrap().unwrap();
+        starts += u32::from(event.container == name.as_str() && event.action == "start");
+    }
+    bench.engine.stop(&name, Millis(0)).await.unwrap();
+    let gone = "quarry-gone".parse().unwrap();
+    assert!(matches!(bench.engine.keep_running(&gone).await, Err(EngineError::NotFound { .. })));
 }
 
 async fn a_log_is_read_whole_by_tail_and_followed(bench: &Bench) {

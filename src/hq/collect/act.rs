@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{surplus, unused_env};
+use super::{is_own, surplus, unused_env};
 use crate::db::{DbError, Guard, layout};
 use crate::docker::EngineError;
 use crate::hq::{Hq, HqError};
@@ -83,9 +83,8 @@ impl Hq {
     pub async fn remove_images(&self, stack: &StackName) -> Result<(), HqError> {
         let folder = format!("quarry/{stack}");
         for image in self.engine().images(&folder).await? {
-            let prefix = format!("{folder}/");
-            let suffix = &self.launcher.identity.suffix;
-            for tag in image.tags.iter().filter(|tag| tag.starts_with(&prefix) && tag.ends_with(suffix.as_str())) {
+            let own = |tag: &&String| tag.starts_with(&format!("{folder}/")) && is_own(tag, &self.launcher.identity);
+            for tag in image.tags.iter().filter(own) {
                 self.gone(self.engine().remove_image(tag).await)?;
             }
         }

@@ -17,9 +17,6 @@ use crate::docker::{BuildRequest, Builder, Engine, EngineError, Image, Say};
 use crate::names::{ImageId, NodeName, StackName};
 use crate::stack::Command;
 
-/// The label by which a stack's images are found again.
-pub const STACK_LABEL: &str = "quarry.stack";
-
 /// Where a Dockerfile that is not the repository's own lies in the context.
 const DOCKERFILE: &str = ".quarry/Dockerfile";
 
@@ -163,7 +160,6 @@ async fn attempt(
         tag: format!("quarry/{}/{node}:{}", job.stack, job.suffix),
         dockerfile: prepared.dockerfile.clone(),
         args: job.settings.env.iter().map(|(name, value)| (name.to_string(), value.to_owned())).collect(),
-        labels: BTreeMap::from([(STACK_LABEL.to_owned(), job.stack.to_string())]),
         builder: prepared.builder,
         no_cache: false,
         memory: job.settings.memory,

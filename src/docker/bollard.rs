@@ -256,8 +256,8 @@ impl Engine for Docker {
         self.delete_image(reference).await
     }
 
-    async fn images(&self, label: &str) -> Result<Vec<Image>, EngineError> {
-        self.list_images(label).await
+    async fn images(&self, folder: &str) -> Result<Vec<Image>, EngineError> {
+        self.list_images(folder).await
     }
 
     async fn create(&self, request: ContainerRequest) -> Result<(), EngineError> {
@@ -302,6 +302,10 @@ impl Engine for Docker {
 
     async fn attach(&self, name: &ContainerName) -> Result<Attached, EngineError> {
         self.attach_container(name).await
+    }
+
+    async fn keep_running(&self, name: &ContainerName) -> Result<(), EngineError> {
+        self.restart_container_when_it_ends(name).await
     }
 
     async fn resize(&self, name: &ContainerName, columns: u16, rows: u16) -> Result<(), EngineError> {

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     Archive, Attached, BuildRequest, Container, ContainerRequest, Engine, EngineError, Event, Image, LogRequest,
-    Network, Output, Say, State,
+    Network, Output, Restart, Say, State,
 };
 use crate::names::{ContainerName, ImageId};
 use crate::units::Millis;
@@ -214,10 +214,11 @@ impl Engine for Fake {
         self.world().remove_image(reference)
     }
 
-    async fn images(&self, label: &str) -> Result<Vec<Image>, EngineError> {
+    async fn images(&self, folder: &str) -> Result<Vec<Image>, EngineError> {
         self.answers()?;
-        let mut images: Vec<_> =
-            self.world().images.values().filter(|image| carries(&image.labels, label)).cloned().collect();
+        let lies_there = |tag: &String| tag.rsplit_once('/').is_some_and(|(place, _)| place == folder);
+        let named = |image: &&Image| image.tags.iter().any(lies_there);
+        let mut images: Vec<_> = self.world().images.values().filter(named).cloned().collect();
         images.sort_by(|a, b| (&a.tags, &a.id).cmp(&(&b.tags, &b.id)));
         Ok(images)
     }
@@ -329,6 +330,16 @@ impl Engine for Fake {
             receiver.recv().await.map(|output| (Ok(output), receiver))
         });
         Ok(Attached { output: output.boxed(), input: Box::pin(input) })
+    }
+
+    async fn keep_running(&self, name: &ContainerName) -> Result<(), EngineError> {
+        self.call(format!("keep {name}"))?;
+        match self.world().containers.get_mut(name) {
+            Some(held) => held.request.restart = Restart::UnlessStopped,
+            None => return Err(missing("container", name.as_str())),
+        }
+        self.changed();
+        Ok(())
     }
 
     async fn resize(&self, name: &ContainerName, _columns: u16, _rows: u16) -> Result<(), EngineError> {

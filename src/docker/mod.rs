@@ -205,8 +205,6 @@ pub struct BuildRequest {
     pub dockerfile: String,
     /// Build arguments (`--build-arg`).
     pub args: BTreeMap<String, String>,
-    /// Labels of the image.
-    pub labels: BTreeMap<String, String>,
     /// Which builder.
     pub builder: Builder,
     /// Build without the cache.
@@ -287,8 +285,9 @@ pub trait Engine: Send + Sync {
     async fn tag(&self, reference: &str, tag: &str) -> Result<(), EngineError>;
     /// Takes away a name or an image; gone is success.
     async fn remove_image(&self, reference: &str) -> Result<(), EngineError>;
-    /// Images that carry `label` (`key` or `key=value`), by tag; of their configuration only the labels.
-    async fn images(&self, label: &str) -> Result<Vec<Image>, EngineError>;
+    /// Images with a name in this folder, such as `quarry/blog`, by tag; of their configuration only the labels. Names go
+    /// by the engine's own index: a label would cost each build of the classic builder one more step.
+    async fn images(&self, folder: &str) -> Result<Vec<Image>, EngineError>;
 
     /// Makes a container. [`EngineError::Conflict`] when the name is taken.
     async fn create(&self, request: ContainerRequest) -> Result<(), EngineError>;
@@ -312,6 +311,8 @@ pub trait Engine: Send + Sync {
         name: &ContainerName,
         request: LogRequest,
     ) -> Result<BoxStream<'static, Result<Output, EngineError>>, EngineError>;
+    /// From now on the engine starts it again when it ends, unless it was stopped by hand.
+    async fn keep_running(&self, name: &ContainerName) -> Result<(), EngineError>;
     /// Attaches to a container made with `stdin`, before it is started.
     async fn attach(&self, name: &ContainerName) -> Result<Attached, EngineError>;
     /// Sets its terminal's size.

@@ -117,6 +117,13 @@ impl Hq {
         Ok(tables)
     }
 
+    /// The tables of all stacks, of which this one is about to change its own: that one must be whole, because what a
+    /// person broke is a person's to mend.
+    async fn tables_around(&self, stack: &StackName) -> Result<Vec<StackRoutes>, DbError> {
+        layout::read_json::<StackRoutes>(&*self.db, &layout::routes(stack)).await?;
+        self.tables().await
+    }
+
     /// What the router serves of the stack whose table has this key.
     async fn served_table(&self, key: &Key) -> Option<StackRoutes> {
         let tables = self.launcher.edge.as_ref()?.tables().await.ok()?;
@@ -142,11 +149,7 @@ impl Hq {
         let (containers, networks, tables, procs, book) = tokio::try_join!(
             async { self.engine().containers(label::HQ).await.map_err(HqError::from) },
             async { self.engine().networks(label::HQ).await.map_err(HqError::from) },
-            async {
-                // A stack's own table must be whole before it is changed: what a person broke, a person mends.
-                layout::read_json::<StackRoutes>(&*self.db, &layout::routes(stack)).await?;
-                self.tables().await.map_err(HqError::from)
-            },
+            async { self.tables_around(stack).await.map_err(HqError::from) },
             async { self.procs(stack).await.map_err(HqError::from) },
             async { self.book(stack).await.map_err(HqError::from) },
         )?;

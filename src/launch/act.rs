@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep};
 
 use super::check::act::Awaited;
@@ -15,7 +16,7 @@ use super::request::request;
 use super::undo::{Undo, undo};
 use super::{ContainerPlan, Identity, Step, label};
 use crate::db::{Db, DbError, layout};
-use crate::docker::{ContainerRequest, Engine, EngineError, LogRequest, Network, Output, State};
+use crate::docker::{ContainerRequest, Engine, EngineError, LogRequest, Network, Output, Restart, State};
 use crate::env::Env;
 use crate::names::{NodeName, StackName};
 use crate::router::edge::{Edge, EdgeError};
@@ -113,12 +114,23 @@ impl Launcher {
     /// The step that failed. The caller undoes.
     pub async fn before_commit(&self, book: &Book, say: Say<'_>) -> Result<(), LaunchError> {
         let plan = book.read().await.active.map(|active| active.plan).unwrap_or_default();
-        for (index, step) in plan.revocable().enumerate() {
-            let begun = Phase::Before(index + 1);
+        let steps: Vec<&Step> = plan.revocable().collect();
+        let mut begun = 0;
+        while begun < steps.len() {
+            // New containers come up side by side: the slowest one is waited for, not all in turn.
+            let waits = steps[begun..].iter().take_while(|step| matches!(step, Step::Await { .. })).count();
+            if waits > 0 {
+                let waiting = steps[begun..begun + waits].iter().map(|step| self.perform(book.stack(), step, say));
+                try_join_all(waiting).await?;
+                begun += waits;
+                continue;
+            }
+            let step = steps[begun];
+            begun += 1;
             if revocable(step) {
                 book.write(|journal| {
                     if let Some(active) = &mut journal.active {
-                        active.phase = begun;
+                        active.phase = Phase::Before(begun);
                     }
                 })
                 .await
@@ -207,10 +219,14 @@ impl Launcher {
                 Err(EngineError::NotFound { .. }) => Ok(()),
                 other => other.map_err(engine),
             },
-            Step::Await { container, node, check, port, published, role } => {
+            Step::Await { container, node, check, port, published, role, restart } => {
                 let (port, published, role) = (*port, *published, *role);
                 let awaited = Awaited { engine: &*self.engine, container, node, port, published, role };
-                awaited.wait_until_up(check, say).await
+                awaited.wait_until_up(check, say).await?;
+                match restart {
+                    Restart::UnlessStopped => self.engine.keep_running(container).await.map_err(engine),
+                    Restart::No => Ok(()),
+                }
             }
             Step::Hook { container, command, must } => {
                 let code = self.engine.exec(container, &command.words(), say).await;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use self::check::{Check, SETTLE};
+use crate::docker::Restart;
 use crate::instruction::Settings;
 use crate::names::{ContainerName, NodeName, ReleaseNumber, StackName};
 use crate::router::StackRoutes;
@@ -172,6 +173,8 @@ pub enum Step {
         published: Option<SocketAddr>,
         /// Whether not listening refuses the launch.
         role: Role,
+        /// What the engine does from then on when it ends.
+        restart: Restart,
     },
     /// Run a command inside a container.
     Hook {

@@ -9,6 +9,7 @@ use super::difference::difference;
 use super::table::Table;
 use super::world::{Instance, World};
 use super::{ContainerPlan, Plan, Proc, Role, Step};
+use crate::docker::Restart;
 use crate::instruction::{Instruction, Settings};
 use crate::names::{Domain, NodeName, ReleaseNumber};
 use crate::router::Peer;
@@ -391,5 +392,9 @@ fn awaiting(name: &crate::names::ContainerName, proc: &Proc, published: Option<s
         port: proc.settings.ports.first().copied(),
         published,
         role: if proc.address.is_some() { Role::Service } else { Role::Node },
+        restart: match (proc.address, proc.settings.overlap) {
+            (Some(_), _) | (None, Overlap::StartFirst) => Restart::UnlessStopped,
+            (None, Overlap::StopFirst) => Restart::No,
+        },
     }
 }

@@ -7,7 +7,7 @@ use super::{ContainerPlan, Identity, Role, label};
 use crate::docker::{Attachment, ContainerRequest, Published, Restart};
 use crate::env::Env;
 use crate::names::{NodeName, StackName};
-use crate::stack::{Command, Overlap};
+use crate::stack::Command;
 
 /// Most processes of one container.
 const PIDS: i64 = 4096;
@@ -41,10 +41,8 @@ pub fn request(plan: &ContainerPlan, env: Env, identity: &Identity, root: &Path)
         memory: Some(settings.size),
         cpus: settings.cpus,
         pids: Some(PIDS),
-        restart: match (plan.role, settings.overlap) {
-            (Role::Service, _) | (Role::Node, Overlap::StartFirst) => Restart::UnlessStopped,
-            (Role::Node, Overlap::StopFirst) | (Role::Once, _) => Restart::No,
-        },
+        // Until it has come up an end is an answer: its exit code and its last lines must not be those of a second try.
+        restart: Restart::No,
         stop_timeout: settings.grace,
         tty: false,
         stdin: false,

@@ -78,7 +78,7 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        let label = format!("quarry.stack={}", self.stack);
+        let (label, folder) = (format!("quarry.stack={}", self.stack), format!("quarry/{}", self.stack));
         let cleaning = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
@@ -86,7 +86,7 @@ impl Drop for Bench {
                 for container in engine.containers(&label).await.unwrap_or_default() {
                     let _ = engine.remove(&container.name).await;
                 }
-                for image in engine.images(&label).await.unwrap_or_default() {
+                for image in engine.images(&folder).await.unwrap_or_default() {
                     for tag in &image.tags {
                         let _ = engine.remove_image(tag).await;
                     }

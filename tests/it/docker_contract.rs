@@ -49,11 +49,11 @@ impl Bench {
     async fn new(engine: Arc<dyn Engine>, fake: Option<Arc<Fake>>) -> Bench {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("quarrytest-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let bench = Bench { engine, fake, image: format!("{prefix}:1"), prefix };
+        let bench = Bench { engine, fake, image: format!("{prefix}/app:1"), prefix };
         // The first line is the test's own: removing an image takes unnamed parents along, which another may build on.
-        let own = &bench.prefix;
+        let own = bench.label();
         let rest = "EXPOSE 8080 90/udp\nVOLUME /data\nCMD [\"sleep\", \"600\"]\n";
-        bench.build(&format!("FROM debian:bookworm-slim\nENV OWN={own}\n{rest}")).await;
+        bench.build(&format!("FROM debian:bookworm-slim\nLABEL {own}\n{rest}")).await;
         bench
     }
 
@@ -70,11 +70,12 @@ impl Bench {
             tag: self.image.clone(),
             dockerfile: "Dockerfile".to_owned(),
             args: BTreeMap::new(),
-            labels: self.labels(),
             builder: Builder::Classic,
             no_cache: false,
             memory: None,
         };
+        // A name that moves on would leave an image without one behind.
+        self.engine.remove_image(&self.image).await.unwrap();
         self.engine.build(request, archive(dockerfile), &|_| {}).await.unwrap()
     }
 
@@ -140,9 +141,6 @@ impl Drop for Bench {
                     let _ = engine.remove_network(&network.name).await;
                 }
                 let _ = engine.remove_image(&image).await;
-                for image in engine.images(&label).await.unwrap_or_default() {
-                    let _ = engine.remove_image(image.id.as_str()).await;
-                }
             });
         });
         let _ = cleaning.join();
@@ -194,6 +192,7 @@ contract![
     containers_are_listed_by_name_with_their_labels,
     an_exit_code_is_waited_for_and_found_later,
     the_restart_policy_brings_a_fallen_container_back,
+    a_running_container_can_be_kept_running_from_then_on,
     a_log_is_read_whole_by_tail_and_followed,
     commands_run_inside_and_give_their_exit_code,
     standard_input_reaches_the_process_and_its_end_too,
@@ -290,6 +289,20 @@ async fn the_restart_policy_brings_a_fallen_container_back(bench: &Bench) {
     }
     bench.engine.stop(&name, Millis(0)).await.unwrap();
     assert!(matches!(bench.state(&name).await, Some(State::Exited(_))));
+}
+
+async fn a_running_container_can_be_kept_running_from_then_on(bench: &Bench) {
+    let mut events = bench.engine.events().await.unwrap();
+    let name = bench.run(bench.request("a", "sleep 1; exit 1", Behaviour::exits(1000, 1))).await;
+    bench.engine.keep_running(&name).await.unwrap();
+    let mut starts = 0;
+    while starts < 2 {
+        let event = events.next().await.unwrap().unwrap();
+        starts += u32::from(event.container == name.as_str() && event.action == "start");
+    }
+    bench.engine.stop(&name, Millis(0)).await.unwrap();
+    let gone = "quarry-gone".parse().unwrap();
+    assert!(matches!(bench.engine.keep_running(&gone).await, Err(EngineError::NotFound { .. })));
 }
 
 async fn a_log_is_read_whole_by_tail_and_followed(bench: &Bench) {
@@ -420,11 +433,11 @@ async fn an_image_tells_its_ports_and_volumes(bench: &Bench) {
 }
 
 async fn tags_are_given_and_taken(bench: &Bench) {
-    let second = format!("{}:2", bench.prefix);
+    let second = format!("{}/app:2", bench.prefix);
     let id = bench.engine.image(&bench.image).await.unwrap().unwrap().id;
     bench.engine.tag(id.as_str(), &second).await.unwrap();
     assert_eq!(bench.engine.image(&second).await.unwrap().unwrap().id, id);
-    let listed = bench.engine.images(&bench.label()).await.unwrap();
+    let listed = bench.engine.images(&bench.prefix).await.unwrap();
     assert_eq!(
         listed.iter().map(|image| image.tags.clone()).collect::<Vec<_>>(),
         [[bench.image.clone(), second.clone()]]
@@ -505,9 +518,9 @@ async fn a_folder_of_the_server_is_seen_inside_and_a_missing_one_is_an_error() {
 #[tokio::test]
 async fn an_entrypoint_is_replaced_cleared_or_kept() {
     let bench = Bench::real().await;
-    let own = &bench.prefix;
+    let own = bench.label();
     bench
-        .build(&format!("FROM debian:bookworm-slim\nENV OWN={own}\nENTRYPOINT [\"echo\", \"entry\"]\nCMD [\"cmd\"]\n"))
+        .build(&format!("FROM debian:bookworm-slim\nLABEL {own}\nENTRYPOINT [\"echo\", \"entry\"]\nCMD [\"cmd\"]\n"))
         .await;
     type Words = &'static [&'static str];
     let cases: [(&str, Option<Words>, Words, &str); 4] = [

@@ -67,7 +67,6 @@ fn options(request: &BuildRequest) -> BuildImageOptions {
         rm: true,
         forcerm: true,
         buildargs: Some(request.args.clone().into_iter().collect()),
-        labels: Some(request.labels.clone().into_iter().collect()),
         ..Default::default()
     }
 }

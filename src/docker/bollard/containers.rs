@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use bollard::errors::Error;
 use bollard::models::{
-    ContainerCreateBody, ContainerSummary, ContainerSummaryStateEnum, EndpointIpamConfig, EndpointSettings, HostConfig,
-    HostConfigLogConfig, Mount, MountType, NetworkingConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerSummary, ContainerSummaryStateEnum, ContainerUpdateBody, EndpointIpamConfig,
+    EndpointSettings, HostConfig, HostConfigLogConfig, Mount, MountType, NetworkingConfig, PortBinding, RestartPolicy,
+    RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
     CreateContainerOptions, KillContainerOptions, ListContainersOptions, RemoveContainerOptions,
@@ -90,6 +91,13 @@ impl Docker {
     pub(super) async fn wait_container(&self, name: &ContainerName) -> Result<i64, EngineError> {
         let ended = ended(self.client()?, name, "not-running").await;
         ended.map_err(|error| self.explain(&Subject::container("wait for", name), error))
+    }
+
+    pub(super) async fn restart_container_when_it_ends(&self, name: &ContainerName) -> Result<(), EngineError> {
+        let subject = Subject::container("change the restart policy of", name);
+        let policy = RestartPolicy { name: Some(RestartPolicyNameEnum::UNLESS_STOPPED), maximum_retry_count: None };
+        let change = ContainerUpdateBody { restart_policy: Some(policy), ..Default::default() };
+        self.call(&subject, self.client()?.update_container(name.as_str(), change)).await
     }
 
     pub(super) async fn resize_terminal(

@@ -79,9 +79,10 @@ impl Docker {
         }
     }
 
-    pub(super) async fn list_images(&self, label: &str) -> Result<Vec<Image>, EngineError> {
-        let subject = Subject { verb: "list", kind: "images with", name: label };
-        let filters = HashMap::from([("label".to_owned(), vec![label.to_owned()])]);
+    pub(super) async fn list_images(&self, folder: &str) -> Result<Vec<Image>, EngineError> {
+        let subject = Subject { verb: "list", kind: "images in", name: folder };
+        // The engine takes a shell's pattern: the star stops at a slash.
+        let filters = HashMap::from([("reference".to_owned(), vec![format!("{folder}/*")])]);
         let options = ListImagesOptions { filters: Some(filters), ..Default::default() };
         let found = self.call(&subject, self.client()?.list_images(Some(options))).await?;
         let mut images: Vec<_> = found.into_iter().filter_map(summarised).collect();

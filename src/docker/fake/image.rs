@@ -31,9 +31,8 @@ pub(super) fn image(content: &[u8], tag: &str) -> Image {
 pub(super) fn built(request: &BuildRequest, context: &[u8]) -> Result<Image, EngineError> {
     let dockerfile = file(context, &request.dockerfile)
         .ok_or_else(|| failed(format!("Cannot locate specified Dockerfile: {}", request.dockerfile)))?;
-    let seed = format!("{:?}{:?}{dockerfile}", request.args, request.labels);
+    let seed = format!("{:?}{dockerfile}", request.args);
     let mut image = image(&[seed.as_bytes(), context].concat(), &request.tag);
-    image.labels = request.labels.clone();
     for line in dockerfile.lines() {
         let (word, rest) = line.trim().split_once(char::is_whitespace).unwrap_or((line.trim(), ""));
         match word {
@@ -42,6 +41,7 @@ pub(super) fn built(request: &BuildRequest, context: &[u8]) -> Result<Image, Eng
                     .filter_map(|port| port.strip_suffix("/tcp").unwrap_or(port).parse::<u16>().ok()),
             ),
             "VOLUME" => image.volumes.extend(rest.split_whitespace().map(str::to_owned)),
+            "LABEL" => image.labels.extend(rest.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()))),
             "CMD" => image.command = words(rest),
             "ENTRYPOINT" => image.entrypoint = words(rest),
             "RUN" if rest == "false" => {

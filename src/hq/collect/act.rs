@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::{surplus, unused_env};
+use super::{is_own, surplus, unused_env};
 use crate::db::{DbError, Guard, layout};
 use crate::docker::EngineError;
 use crate::hq::{Hq, HqError};
 use crate::instruction::Instruction;
 use crate::launch::files::remove_folder;
-use crate::launch::label;
 use crate::launch::record::Release;
 use crate::names::StackName;
 
@@ -82,10 +81,10 @@ impl Hq {
     /// # Errors
     /// When docker fails; images others use stay.
     pub async fn remove_images(&self, stack: &StackName) -> Result<(), HqError> {
-        for image in self.engine().images(&format!("{}={stack}", label::STACK)).await? {
-            let prefix = format!("quarry/{stack}/");
-            let suffix = &self.launcher.identity.suffix;
-            for tag in image.tags.iter().filter(|tag| tag.starts_with(&prefix) && tag.ends_with(suffix.as_str())) {
+        let folder = format!("quarry/{stack}");
+        for image in self.engine().images(&folder).await? {
+            let own = |tag: &&String| tag.starts_with(&format!("{folder}/")) && is_own(tag, &self.launcher.identity);
+            for tag in image.tags.iter().filter(own) {
                 self.gone(self.engine().remove_image(tag).await)?;
             }
         }

@@ -44,7 +44,8 @@ async fn a_new_address_comes_without_a_restart_and_keeps_the_tables() {
     let more = free_address(50);
     let second = Nginx::new(lab.folder.path(), vec![lab.listen, more]);
     assert_eq!(second.start_or_adopt().await.unwrap(), Came::Reloaded);
-    assert_eq!(second.start_or_adopt().await.unwrap(), Came::Adopted);
+    // A worker of before that has not heard of the reload yet may be the one that answers; then all are told again.
+    while second.start_or_adopt().await.unwrap() != Came::Adopted {}
     assert_eq!(super::Client::connect(more).await.get("blog.test", "/").await.status, 200);
     assert!(answers(&lab).await);
     assert_eq!(lab.pids()[0], master);

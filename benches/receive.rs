@@ -156,6 +156,12 @@ impl Bench {
                 Self::pair(round, |side| timed(&mut self.push(&repository, &urls[side as usize], commit)));
             pairs.add(ours, reference);
         }
+        let last = commits.last().unwrap();
+        for url in &urls {
+            let mut listing = repository.git(&["ls-remote", url, BRANCH]);
+            listing.env("GIT_SSH_COMMAND", self.place.ssh_words().join(" "));
+            assert!(done(&mut listing).starts_with(last), "the last push did not arrive at {url}");
+        }
         heading("milliseconds");
         row("a tiny push", &pairs, Target::RatioAtMost(0.8));
     }

@@ -366,6 +366,11 @@ async fn an_unknown_key_is_refused_with_a_line_that_says_what_to_do() {
     assert_eq!(output.status.code(), Some(255));
     let shown = text(&output.stderr);
     assert!(shown.contains("quarry: this key is unknown here; ask the admin to run: quarry keys add"), "{shown}");
+    let words = place.ssh_words("id").into_iter().map(|word| word.replace("LogLevel=ERROR", "LogLevel=INFO"));
+    let mut command = Command::new("ssh");
+    command.args(words).args(["-p", &place.port.to_string(), "root@127.0.0.1", "help"]).stdin(Stdio::null());
+    let shown = text(&finish(command).await.stderr);
+    assert!(shown.contains("quarry: the user name is always `quarry`"), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,6 +23,12 @@ pub enum HostKeyError {
         /// The system's words.
         source: io::Error,
     },
+    /// An RSA key: signing with it leaks through its timing (RUSTSEC-2023-0071).
+    #[error("the host key {} is an RSA key, which is not used here; put an Ed25519 or ECDSA key there", path.display())]
+    Rsa {
+        /// Which file.
+        path: PathBuf,
+    },
     /// The file holds something else.
     #[error("the host key {} is no private key in OpenSSH's form; restore it from a backup", path.display())]
     Broken {
@@ -38,7 +44,7 @@ pub struct HostKey(pub(crate) PrivateKey);
 
 impl HostKey {
     /// Reads the key, or makes an Ed25519 key (every client of the last ten years knows them) that only its owner can
-    /// read. An administrator may put any other kind there.
+    /// read. An administrator may put an ECDSA key there.
     ///
     /// # Errors
     /// When the file cannot be read, made or understood. A broken key is never replaced.
@@ -46,7 +52,10 @@ impl HostKey {
         let file = |doing| move |source| HostKeyError::File { doing, path: path.to_owned(), source };
         let broken = |source| HostKeyError::Broken { path: path.to_owned(), source };
         match fs::read_to_string(path) {
-            Ok(text) => PrivateKey::from_openssh(text).map(HostKey).map_err(broken),
+            Ok(text) => match PrivateKey::from_openssh(text).map_err(broken)? {
+                key if key.algorithm().is_rsa() => Err(HostKeyError::Rsa { path: path.to_owned() }),
+                key => Ok(HostKey(key)),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut seed = [0; 32];
                 getrandom(&mut seed, GetRandomFlags::empty()).map_err(io::Error::from).map_err(file("make"))?;

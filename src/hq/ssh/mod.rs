@@ -100,21 +100,28 @@ impl Server {
         let (phase, phases) = watch::channel(Phase::Login(Instant::now()));
         let guest = Guest::new(self.clone(), visit, address, control.clone(), phase);
         let opening = russh::server::run_stream(self.config.clone(), line, guest);
-        match tokio::time::timeout(self.limits.login, opening).await {
+        let ending = match tokio::time::timeout(self.limits.login, opening).await {
             Ok(Ok(session)) => self.supervise(session, phases, &control).await,
-            Ok(Err(error)) => debug!(%address, %error, "no SSH client"),
-            Err(_) => debug!(%address, "no SSH greeting in time"),
-        }
-        // Whoever gets here without having been welcomed or refused has only opened the door.
-        self.leave(visit, Ending::Fair);
+            Ok(Err(error)) => {
+                debug!(%address, %error, "no SSH client");
+                Ending::Fair
+            }
+            Err(_) => {
+                debug!(%address, "no SSH greeting in time");
+                Ending::Failed
+            }
+        };
+        // Nothing is left to do for those who were welcomed, or refused: the guest has seen to it.
+        self.leave(visit, ending);
     }
 
+    /// Waits for the end of a connection, and brings it about when its client does nothing for too long.
     async fn supervise(
         &self,
         mut session: russh::server::RunningSession<Guest>,
         mut phases: watch::Receiver<Phase>,
         control: &Control,
-    ) {
+    ) -> Ending {
         loop {
             let phase = *phases.borrow_and_update();
             let deadline = match phase {
@@ -133,7 +140,7 @@ impl Server {
                     if let Err(error) = ended {
                         debug!(%error, "SSH connection ended");
                     }
-                    return;
+                    return Ending::Fair;
                 }
                 changed = phases.changed() => {
                     if changed.is_err() {
@@ -143,7 +150,10 @@ impl Server {
                 () = limit => {
                     debug!(?phase, "SSH client did nothing for too long");
                     control.cut();
-                    return;
+                    return match phase {
+                        Phase::Login(_) => Ending::Failed,
+                        Phase::In { .. } => Ending::Fair,
+                    };
                 }
             }
         }

@@ -32,10 +32,11 @@ pub fn version(value: &[u8]) -> Version {
 }
 
 impl Tree {
-    /// Takes the folder at `path`, made when it is not there, for this process alone.
+    /// Takes the folder at `path`, made when it is not there, for this process alone. Everybody may pass it, since
+    /// nginx's workers have sites and logs below it; nobody but its owner may look into it, nor pass what holds values.
     pub fn open(path: &Path) -> Result<Self, DbError> {
         let cannot = |doing| move |source| backend(doing, &path.display().to_string(), source);
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(cannot("make"))?;
+        DirBuilder::new().recursive(true).mode(0o711).create(path).map_err(cannot("make"))?;
         let path = std::path::absolute(path).map_err(cannot("find"))?;
         let lock = lock(&path)?;
         let tree = Self { path, temporaries: AtomicU64::new(0), _lock: lock };

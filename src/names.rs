@@ -136,6 +136,29 @@ name!(
 );
 
 name!(
+    /// A folder or file of a repository in its short form; `.` is the repository itself. Joined to a checkout it stays
+    /// inside, but for links.
+    InnerPath,
+    "path within the repository",
+    "segments joined by `/`, none empty, `.` or `..`, no control characters",
+    |text| {
+        let good = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(char::is_control);
+        text == "." || text.len() <= 4096 && text.split('/').all(good)
+    }
+);
+
+name!(
+    /// An absolute path inside a container in its short form.
+    ContainerPath,
+    "path inside the container",
+    "segments with a `/` before each, none empty, `.` or `..`, no control characters",
+    |text| {
+        let good = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(char::is_control);
+        text == "/" || text.len() <= 4096 && text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(good))
+    }
+);
+
+name!(
     /// The name of an environment variable.
     EnvName,
     "environment variable name",

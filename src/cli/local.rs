@@ -7,6 +7,7 @@ use super::failure::{Exit, Failure};
 use super::parts::Places;
 use crate::hq::act::Job;
 use crate::hq::deploy::act::{Building, build_images, node_images, read_checkout};
+use crate::hq::fleet::Seen;
 use crate::hq::{Awake, Hq, HqError};
 use crate::instruction::compile::{Context, compile};
 use crate::launch::label;
@@ -71,9 +72,9 @@ impl Start {
         local.hq.ensure_stack(&local.stack, &local.user).await?;
         let job = local.job(&say).await?;
         local.hq.operate(job, &say).await?;
-        let own = format!("{}={}", label::STACK, local.stack);
-        for container in local.hq.engine().containers(&own).await? {
-            if let Some(address) = published(&container) {
+        for Seen { container, .. } in local.hq.containers().await? {
+            let own = container.labels.get(label::STACK).is_some_and(|stack| stack == local.stack.as_str());
+            if let Some(address) = published(&container).filter(|_| own) {
                 eprintln!("       {}: http://{address}", container.labels.get(label::NODE).map_or("", String::as_str));
             }
         }
@@ -101,7 +102,7 @@ impl Local {
             tag: format!("{number}{}", hq.launcher.identity.suffix),
             mtime: 0,
         };
-        let built = build_images(hq.engine(), &hq.settings, &building, say).await?;
+        let built = build_images(hq.engines().local(), &hq.settings, &building, say).await?;
         let images = node_images(&built);
         let counts = hq.procs(stack).await?.into_iter().map(|proc| (proc.node, proc.count)).collect();
         let context = Context {

@@ -9,6 +9,7 @@ use super::context::Context;
 use super::failure::{Exit, Failure};
 use super::print::colour;
 use crate::docker::{Container, LogRequest, Output};
+use crate::hq::fleet::Seen;
 use crate::launch::label;
 
 /// Show what a stack's containers print
@@ -35,12 +36,12 @@ impl Logs {
     pub async fn run(self, cx: &Context) -> Result<(), Failure> {
         let words: Vec<String> = self.target.clone().into_iter().collect();
         let (target, _) = cx.target(&words).await?;
-        let own = format!("{}={}", label::STACK, target.stack);
         let id = &cx.hq.launcher.identity.id;
-        let mut containers = cx.hq.engine().containers(&own).await?;
-        containers.retain(|container| {
-            let is = |name: &str, value: &str| container.labels.get(name).is_some_and(|label| label == value);
-            is(label::HQ, id) && target.node.as_ref().is_none_or(|node| is(label::NODE, node.as_str()))
+        let mut containers = cx.hq.containers().await?;
+        containers.retain(|seen| {
+            let is = |name: &str, value: &str| seen.container.labels.get(name).is_some_and(|label| label == value);
+            let own = is(label::HQ, id) && is(label::STACK, target.stack.as_str());
+            own && target.node.as_ref().is_none_or(|node| is(label::NODE, node.as_str()))
         });
         if containers.is_empty() {
             return Err(Failure::new(Exit::Mistake, format!("nothing of {} runs", words.join(" "))));
@@ -48,13 +49,13 @@ impl Logs {
         self.print(cx, &containers).await
     }
 
-    async fn print(&self, cx: &Context, containers: &[Container]) -> Result<(), Failure> {
-        let titles: Vec<String> = containers.iter().map(title).collect();
+    async fn print(&self, cx: &Context, containers: &[Seen]) -> Result<(), Failure> {
+        let titles: Vec<String> = containers.iter().map(|seen| title(&seen.container)).collect();
         let width = titles.iter().map(|title| title.chars().count()).max().unwrap_or(0);
         let mut streams = Vec::new();
-        for (place, container) in containers.iter().enumerate() {
+        for (place, Seen { server, container }) in containers.iter().enumerate() {
             let request = LogRequest { tail: Some(self.lines), follow: self.follow, timestamps: self.timestamps };
-            let stream = cx.hq.engine().logs(&container.name, request).await?;
+            let stream = cx.hq.engines().of(server)?.logs(&container.name, request).await?;
             streams.push(stream.map(move |chunk| (place, chunk)).boxed());
         }
         let prefix = |place: usize| match (cx.out.coloured(), &titles[place]) {

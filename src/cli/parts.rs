@@ -11,7 +11,9 @@ use crate::clock::SystemClock;
 use crate::db::files::Files;
 use crate::docker::Engine;
 use crate::docker::bollard::Docker;
+use crate::docker::engines::Engines;
 use crate::etc::{self, Settings};
+use crate::hq::fleet::HERE;
 use crate::hq::{Awake, Parts, identity};
 use crate::launch::Ground;
 use crate::router::edge::Edge;
@@ -60,10 +62,10 @@ impl Places {
         Ok(Parts {
             root: self.root.clone(),
             identity: identity(&self.root, &digest(&self.root)),
-            ground: Ground { bridge, ports },
+            ground: Ground { address: bridge, ports },
             settings,
             db: Arc::new(db),
-            engine,
+            engines: Engines::new(HERE.parse().expect("a name written in the program is well formed"), engine),
             edge: None,
             awake: Awake::No,
             clock: Arc::new(SystemClock),

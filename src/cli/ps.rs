@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::failure::Failure;
-use crate::docker::{Container, State};
+use crate::docker::State;
+use crate::hq::fleet::Seen;
 use crate::launch::label;
 use crate::names::StackName;
 
@@ -21,6 +22,7 @@ struct Row {
     stack: String,
     node: String,
     container: String,
+    server: String,
     release: String,
     state: &'static str,
     code: Option<i64>,
@@ -63,22 +65,20 @@ impl Ps {
 }
 
 async fn rows(cx: &Context, stack: Option<&StackName>) -> Result<Vec<Row>, Failure> {
-    let own = format!("{}={}", label::HQ, cx.hq.launcher.identity.id);
     let now = cx.hq.clock.now().as_second();
-    let mut rows: Vec<Row> = cx
-        .hq
-        .engine()
-        .containers(&own)
-        .await?
+    let seen = cx.hq.containers().await?;
+    let own = |seen: &&Seen| seen.container.labels.get(label::HQ) == Some(&cx.hq.launcher.identity.id);
+    let mut rows: Vec<Row> = seen
         .iter()
-        .map(|container| row(container, now))
+        .filter(own)
+        .map(|seen| row(seen, now))
         .filter(|row| stack.is_none_or(|stack| row.stack == stack.as_str()))
         .collect();
     rows.sort_by(|a, b| (&a.stack, &a.node, &a.container).cmp(&(&b.stack, &b.node, &b.container)));
     Ok(rows)
 }
 
-fn row(container: &Container, now: i64) -> Row {
+fn row(Seen { server, container }: &Seen, now: i64) -> Row {
     let label = |name: &str| container.labels.get(name).cloned().unwrap_or_default();
     let (state, code) = match container.state {
         State::Created => ("created", None),
@@ -92,6 +92,7 @@ fn row(container: &Container, now: i64) -> Row {
         stack: label(label::STACK),
         node: label(label::NODE),
         container: container.name.to_string(),
+        server: server.to_string(),
         release: label(label::RELEASE),
         state,
         code,

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 use super::failure::{Exit, Failure};
-use crate::docker::{Attached, Output};
+use crate::docker::{Attached, Engine, Output};
 use crate::hq::door::{IoEvent, Stdin, Terminal};
 use crate::hq::oneoff::OneOff;
 use crate::names::ContainerName;
@@ -55,18 +55,18 @@ impl Run {
         };
         let tty = streams.terminal.is_some();
         let one_off = OneOff { stack: target.stack, node: target.node, words, tty };
-        let name = cx.hq.prepare_one_off(one_off).await?;
-        let ended = attached(cx, &name, streams).await;
+        let (server, name) = cx.hq.prepare_one_off(one_off).await?;
+        let engine = cx.hq.engines().of(&server)?;
+        let ended = attached(cx, &*engine, &name, streams).await;
         // The container goes whatever became of the caller.
-        let removed = cx.hq.engine().remove(&name).await;
+        let removed = engine.remove(&name).await;
         let code = ended?;
         removed?;
         Ok(code)
     }
 }
 
-async fn attached(cx: &Context, name: &ContainerName, streams: Streams) -> Result<u8, Failure> {
-    let engine = cx.hq.engine();
+async fn attached(cx: &Context, engine: &dyn Engine, name: &ContainerName, streams: Streams) -> Result<u8, Failure> {
     let Streams { stdin, terminal, mut events, hung_up } = streams;
     let Attached { mut output, input } = engine.attach(name).await?;
     engine.start(name).await?;

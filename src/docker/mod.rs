@@ -11,10 +11,11 @@ use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 
 use crate::env::Env;
-use crate::names::{ContainerName, ImageId};
+use crate::names::{ContainerName, ImageId, ServerName};
 use crate::units::{Megabytes, MilliCpus, Millis};
 
 pub mod bollard;
+pub mod engines;
 pub mod fake;
 pub mod lines;
 
@@ -28,6 +29,12 @@ pub enum EngineError {
         address: String,
         /// The connection's error.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Quarry has no server of this name.
+    #[error("there is no server `{server}`; `servers list` shows those there are")]
+    NoServer {
+        /// The name.
+        server: ServerName,
     },
     /// The thing asked for is not there.
     #[error("docker knows no {what}")]

@@ -6,6 +6,7 @@
 //! build/env/<NAME>   passed into builds: proxies, PIP_INDEX_URL, NPM_CONFIG_REGISTRY
 //! build/ca-bundle    certificates builds trust: PEM text, or the path of a file of it
 //! build/timeout      30m      build/memory     no limit
+//! release-timeout    30m
 //! size               512mb    push-limit       2gb
 //! releases-kept      10       port-range       20000-29999
 //! subnets            10.208.0.0/12, cut into a /26 for each stack
@@ -48,6 +49,8 @@ pub struct Settings {
     pub push_limit: Megabytes,
     /// Memory limit of a container that names none.
     pub size: Megabytes,
+    /// How long a release command may take.
+    pub release_timeout: Millis,
 }
 
 /// What builds get and may take.
@@ -74,6 +77,7 @@ impl Default for Settings {
             releases_kept: 10,
             push_limit: Megabytes(2048),
             size: Megabytes(512),
+            release_timeout: Millis::seconds(30 * 60),
         }
     }
 }
@@ -176,6 +180,7 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
         ("", "releases-kept") => settings.releases_kept = releases(value)?,
         ("", "push-limit") => settings.push_limit = parse(value)?,
         ("", "size") => settings.size = parse(value)?,
+        ("", "release-timeout") => settings.release_timeout = parse(value)?,
         ("env", name) => variable(&mut settings.env, name, text)?,
         ("build/env", name) => variable(&mut settings.build.env, name, text)?,
         ("build", "ca-bundle") => settings.build.ca_bundle = Some(certificates(text)?),
@@ -187,13 +192,14 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
 }
 
 /// Every file but those in `env/` and `build/env/`.
-const KNOWN: [&str; 9] = [
+const KNOWN: [&str; 10] = [
     "hostnames",
     "port-range",
     "subnets",
     "releases-kept",
     "push-limit",
     "size",
+    "release-timeout",
     "build/ca-bundle",
     "build/timeout",
     "build/memory",
@@ -274,6 +280,7 @@ mod tests {
             ("releases-kept", "10"),
             ("push-limit", "2gb"),
             ("size", "512mb"),
+            ("release-timeout", "30m"),
         ];
         assert_eq!(decided(&defaults), Ok(Settings::default()));
     }
@@ -294,6 +301,7 @@ mod tests {
             ("releases-kept", "3"),
             ("push-limit", "100mb"),
             ("size", "256"),
+            ("release-timeout", "2m"),
         ])
         .unwrap();
         assert_eq!(
@@ -306,6 +314,7 @@ mod tests {
         assert_eq!((settings.build.timeout, settings.build.memory), (Millis(90_000), Some(Megabytes(2048))));
         assert_eq!((settings.ports, settings.subnets.to_string()), (30_000..=30_999, "172.16.0.0/20".to_owned()));
         assert_eq!((settings.releases_kept, settings.push_limit, settings.size), (3, Megabytes(100), Megabytes(256)));
+        assert_eq!(settings.release_timeout, Millis(120_000));
     }
 
     #[test]

@@ -5,27 +5,18 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use super::world::Claim;
 use super::{Awake, Hq, HqError};
 use crate::db::{DbError, Guard, Key, layout};
-use crate::docker::Container;
 use crate::instruction::Instruction;
 use crate::launch::act::Say;
-use crate::launch::address;
 use crate::launch::journal::act::Book;
 use crate::launch::journal::{BranchMove, Operation, Phase};
 use crate::launch::plan::plan;
 use crate::launch::record::Release;
-use crate::launch::world::{World, instance, published};
-use crate::launch::{Plan, Proc, Step, label};
+use crate::launch::{Plan, Proc, Step};
 use crate::names::{NodeName, ReleaseNumber, StackName};
-use crate::router::{StackRoutes, Target};
-
-/// Ports and subnets promised to launches under way, which no container or record shows yet.
-#[derive(Debug, Default)]
-pub struct Reserved {
-    ports: BTreeSet<u16>,
-    subnets: BTreeSet<String>,
-}
+use crate::router::StackRoutes;
 
 /// One operation, ready to be planned.
 pub struct Job {
@@ -119,7 +110,7 @@ impl Hq {
 
     /// The tables of all stacks, of which this one is about to change its own: that one must be whole, because what a
     /// person broke is a person's to mend.
-    async fn tables_around(&self, stack: &StackName) -> Result<Vec<StackRoutes>, DbError> {
+    pub(super) async fn tables_around(&self, stack: &StackName) -> Result<Vec<StackRoutes>, DbError> {
         layout::read_json::<StackRoutes>(&*self.db, &layout::routes(stack)).await?;
         self.tables().await
     }
@@ -128,65 +119,6 @@ impl Hq {
     async fn served_table(&self, key: &Key) -> Option<StackRoutes> {
         let tables = self.launcher.edge.as_ref()?.tables().await.ok()?;
         tables.into_iter().find(|table| layout::routes(&table.stack) == *key)
-    }
-
-    /// The world of one stack as it is now.
-    ///
-    /// # Errors
-    /// When docker or the tree cannot be read, or no subnet is left.
-    pub async fn world(&self, stack: &StackName, release: ReleaseNumber, env_version: u64) -> Result<World, HqError> {
-        self.gather(stack, release, env_version, &Reserved::default()).await
-    }
-
-    async fn gather(
-        &self,
-        stack: &StackName,
-        release: ReleaseNumber,
-        env_version: u64,
-        reserved: &Reserved,
-    ) -> Result<World, HqError> {
-        let identity = &self.launcher.identity;
-        let (containers, networks, tables, procs, book) = tokio::try_join!(
-            async { self.engine().containers(label::HQ).await.map_err(HqError::from) },
-            async { self.engine().networks(label::HQ).await.map_err(HqError::from) },
-            async { self.tables_around(stack).await.map_err(HqError::from) },
-            async { self.procs(stack).await.map_err(HqError::from) },
-            async { self.book(stack).await.map_err(HqError::from) },
-        )?;
-        let journal = book.read().await;
-        let going = journal.going();
-        let name = identity.network(stack);
-        let network = networks.iter().find(|network| network.name == name);
-        let subnet = match network {
-            Some(network) => network.subnet.clone(),
-            None => {
-                let mut taken = reserved.subnets.clone();
-                taken.extend(networks.iter().map(|network| network.subnet.clone()));
-                address::subnet(&self.settings.subnets.to_string(), &taken)
-                    .map_err(crate::launch::plan::PlanError::from)?
-            }
-        };
-        let mut instances: Vec<_> = containers
-            .iter()
-            .filter(|container| !going.contains(&container.name))
-            .filter_map(|container| instance(container, identity, stack))
-            .collect();
-        instances.sort_by(|a, b| (&a.node, a.index).cmp(&(&b.node, b.index)));
-        Ok(World {
-            identity: identity.clone(),
-            stack: stack.clone(),
-            release,
-            env_version,
-            instances,
-            names: containers.iter().map(|container| container.name.clone()).collect(),
-            procs: procs.into_iter().map(|proc| (proc.node.clone(), proc)).collect(),
-            ports_taken: ports_taken(&containers, &tables, reserved),
-            routes: tables.into_iter().find(|table| table.stack == *stack),
-            network_exists: network.is_some(),
-            subnet,
-            ground: self.ground.clone(),
-            sites: self.sites_folder(stack, release),
-        })
     }
 
     /// Refuses when no HQ serves here.
@@ -345,49 +277,6 @@ impl Hq {
         .await?;
         Ok(())
     }
-}
-
-/// What a plan has been promised until its containers show it.
-struct Claim {
-    ports: BTreeSet<u16>,
-    subnet: Option<String>,
-}
-
-impl Claim {
-    fn of(plan: &Plan) -> Self {
-        let mut claim = Self { ports: BTreeSet::new(), subnet: None };
-        for step in plan.revocable() {
-            match step {
-                Step::Boot { container } => claim.ports.extend(container.published.map(|at| at.port())),
-                Step::Network { subnet, .. } => claim.subnet = Some(subnet.clone()),
-                _ => {}
-            }
-        }
-        claim
-    }
-
-    fn add(&self, reserved: &mut Reserved) {
-        reserved.ports.extend(&self.ports);
-        reserved.subnets.extend(self.subnet.clone());
-    }
-
-    fn remove(&self, reserved: &mut Reserved) {
-        reserved.ports.retain(|port| !self.ports.contains(port));
-        reserved.subnets.retain(|subnet| self.subnet.as_ref() != Some(subnet));
-    }
-}
-
-/// Every port a container, a route or a launch under way has, of all HQs on the engine.
-fn ports_taken(containers: &[Container], tables: &[StackRoutes], reserved: &Reserved) -> BTreeSet<u16> {
-    let mut taken = reserved.ports.clone();
-    taken.extend(containers.iter().filter_map(published).map(|at| at.port()));
-    for node in tables.iter().flat_map(|table| table.nodes.values()) {
-        match &node.target {
-            Target::Peers(peers) => taken.extend(peers.iter().map(|peer| peer.address.port())),
-            Target::Site(_) => {}
-        }
-    }
-    taken
 }
 
 /// A service's fixed address as text, for listings.

@@ -5,13 +5,14 @@
 //! [`deploy`] and [`change`] say with which instructions, [`recover`] finishes or undoes what a killed HQ left, and
 //! [`reconcile`] heals what drifts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
 use crate::clock::Clock;
 use crate::db::{Db, DbError};
-use crate::docker::{Engine, EngineError};
+use crate::docker::engines::Engines;
+use crate::docker::{Container, EngineError};
 use crate::etc::Settings;
 use crate::instruction::compile::CompileError;
 use crate::instruction::tarball::TarballError;
@@ -19,7 +20,7 @@ use crate::launch::act::{LaunchError, Launcher};
 use crate::launch::journal::act::Book;
 use crate::launch::plan::PlanError;
 use crate::launch::{Ground, Identity};
-use crate::names::{NodeName, ReleaseNumber, StackName};
+use crate::names::{NodeName, ReleaseNumber, ServerName, StackName};
 use crate::router::DomainTaken;
 use crate::router::edge::Edge;
 use crate::stack::Mistakes;
@@ -33,6 +34,7 @@ pub mod destroy;
 pub mod door;
 pub mod env;
 pub mod exec;
+pub mod fleet;
 pub mod frames;
 pub mod git;
 pub mod grid;
@@ -49,6 +51,7 @@ pub mod socket;
 pub mod ssh;
 pub mod stacks;
 pub mod status;
+pub mod world;
 
 pub use git::push;
 pub use socket::{call, relay};
@@ -62,8 +65,8 @@ pub struct Parts {
     pub settings: Settings,
     /// The tree.
     pub db: Arc<dyn Db>,
-    /// This server's docker.
-    pub engine: Arc<dyn Engine>,
+    /// The servers' docker.
+    pub engines: Engines,
     /// The router, unless stacks run locally.
     pub edge: Option<Arc<dyn Edge>>,
     /// Whether containers and routes may be changed.
@@ -72,7 +75,7 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Which HQ this is.
     pub identity: Identity,
-    /// Where containers are reached.
+    /// Where containers of HQ's own server are reached.
     pub ground: Ground,
     /// The router's port as it stands in URLs: empty, or `:8080`.
     pub url_port: String,
@@ -102,22 +105,27 @@ pub struct Hq {
     /// The router's port as it stands in URLs: empty, or `:8080`.
     pub url_port: String,
     awake: Awake,
-    ground: Ground,
+    members: RwLock<BTreeMap<ServerName, fleet::Member>>,
+    /// The containers of each server as its engine last told them.
+    seen: Mutex<BTreeMap<ServerName, Vec<Container>>>,
     queue: lock::Queue,
     /// Planning reads what others have taken: one plan at a time.
-    planning: tokio::sync::Mutex<act::Reserved>,
+    planning: tokio::sync::Mutex<world::Reserved>,
     books: Mutex<BTreeMap<StackName, Arc<Book>>>,
 }
 
 impl Hq {
     /// An HQ of these parts. It does nothing until it is asked.
     pub fn new(parts: Parts) -> Arc<Self> {
+        let here = parts.engines.here().clone();
+        let member = fleet::Member { ground: parts.ground, size: limits::memory(), tags: BTreeSet::new() };
         let launcher = Launcher {
-            engine: parts.engine,
+            engines: parts.engines,
             edge: parts.edge,
             db: parts.db.clone(),
             identity: parts.identity,
             etc_env: parts.settings.env.clone(),
+            release_timeout: parts.settings.release_timeout,
             root: parts.root.clone(),
         };
         Arc::new(Self {
@@ -128,16 +136,17 @@ impl Hq {
             launcher,
             url_port: parts.url_port,
             awake: parts.awake,
-            ground: parts.ground,
+            members: RwLock::new(BTreeMap::from([(here, member)])),
+            seen: Mutex::default(),
             queue: lock::Queue::default(),
             planning: tokio::sync::Mutex::default(),
             books: Mutex::default(),
         })
     }
 
-    /// This server's docker.
-    pub fn engine(&self) -> &dyn Engine {
-        &*self.launcher.engine
+    /// The docker of every server.
+    pub fn engines(&self) -> &Engines {
+        &self.launcher.engines
     }
 
     /// The folder of one stack's own files.

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::env::Env;
-use crate::names::{ContainerName, Domain, ImageId, NodeName, ReleaseNumber};
+use crate::names::{ContainerName, ContainerPath, Domain, ImageId, InnerPath, NodeName, ReleaseNumber};
 use crate::stack::{Command, Health, Kind, Overlap};
 use crate::units::{Megabytes, MilliCpus, Millis};
 
@@ -29,7 +30,8 @@ pub enum Instruction {
         node: NodeName,
         /// Which release.
         release: ReleaseNumber,
-        /// How many.
+        /// How many, at most [`MOST`].
+        #[serde(deserialize_with = "count")]
         count: u32,
         /// How they run.
         settings: Box<Settings>,
@@ -38,7 +40,8 @@ pub enum Instruction {
     Scale {
         /// Which node.
         node: NodeName,
-        /// How many; 0 lets a node rest.
+        /// How many, at most [`MOST`]; 0 lets a node rest.
+        #[serde(deserialize_with = "count")]
         count: u32,
     },
     /// The router serves these domains from this node.
@@ -50,7 +53,7 @@ pub enum Instruction {
         /// Domains that go.
         remove: Vec<Domain>,
         /// Folder of the repository that is served instead of containers.
-        document_root: Option<String>,
+        document_root: Option<InnerPath>,
     },
     /// The container is stopped and removed.
     Kill {
@@ -59,6 +62,18 @@ pub enum Instruction {
         /// Between SIGTERM and SIGKILL.
         grace: Millis,
     },
+}
+
+/// The most containers of one node.
+pub const MOST: u32 = 100;
+
+/// A number of containers that somebody else wrote down.
+fn count<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    let count = u32::deserialize(from)?;
+    if count > MOST {
+        return Err(D::Error::custom(format!("{count} containers; a node has at most {MOST}")));
+    }
+    Ok(count)
 }
 
 impl Instruction {
@@ -98,7 +113,7 @@ pub struct Settings {
     /// Container ports; the first is routed.
     pub ports: Vec<u16>,
     /// Kept paths inside the container.
-    pub volumes: Vec<String>,
+    pub volumes: Vec<ContainerPath>,
     /// The node's own variables, as the repository has them.
     pub env: Env,
     /// Nodes whose addresses it gets, with the ports they answer on.
@@ -119,6 +134,13 @@ pub struct Settings {
     pub hook: Vec<Command>,
     /// Run inside a container about to go.
     pub unhook: Vec<Command>,
+}
+
+impl Settings {
+    /// Whether old and new containers may never run at the same time.
+    pub fn is_alone(&self) -> bool {
+        self.overlap == Overlap::StopFirst
+    }
 }
 
 /// Memory limit of a node that names none.

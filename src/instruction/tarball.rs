@@ -30,6 +30,8 @@ pub const FORMAT: u32 = 1;
 
 /// The largest tarball entry that is read.
 const ENTRY_LIMIT: u64 = 1 << 20;
+/// The most that is read of all entries.
+const LIMIT: u64 = 32 << 20;
 /// The most instructions that are read.
 const ENTRIES_LIMIT: usize = 10_000;
 
@@ -98,7 +100,7 @@ pub fn read(path: &Path) -> Result<(Manifest, Vec<Instruction>), TarballError> {
 
 /// The manifest and instructions inside, or what is wrong with them.
 pub fn unpack(bytes: &[u8]) -> Result<(Manifest, Vec<Instruction>), String> {
-    let mut archive = tar::Archive::new(GzDecoder::new(bytes));
+    let mut archive = tar::Archive::new(GzDecoder::new(bytes).take(LIMIT));
     let mut manifest: Option<Manifest> = None;
     let mut instructions = Vec::new();
     for entry in archive.entries().map_err(|error| error.to_string())? {
@@ -147,6 +149,21 @@ mod tests {
         let bytes = pack(&manifest, &instructions);
         assert_eq!(bytes, pack(&manifest, &instructions));
         assert_eq!(unpack(&bytes).unwrap(), (manifest, instructions));
+    }
+
+    #[test]
+    fn what_quarry_yml_would_refuse_is_refused_here_too() {
+        let read = |text: &str| serde_json::from_str::<Instruction>(text).map_err(|error| error.to_string());
+        let route = |folder: &str| {
+            format!(r#"{{"instruction":"ROUTE","node":"web","add":[],"remove":[],"document_root":"{folder}"}}"#)
+        };
+        assert!(read(&route("public/site")).is_ok() && read(&route(".")).is_ok());
+        for folder in ["/etc", "../../etc", "public/../..", "a//b", ""] {
+            assert!(read(&route(folder)).unwrap_err().contains("path within the repository"), "{folder}");
+        }
+        let scale = |count: u64| format!(r#"{{"instruction":"SCALE","node":"web","count":{count}}}"#);
+        assert!(read(&scale(100)).is_ok());
+        assert!(read(&scale(4_000_000_000)).unwrap_err().contains("at most 100"));
     }
 
     #[test]

@@ -1,24 +1,23 @@
 //! Performing steps: journal first, then do, and back again where a launch fails before its commit.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep};
 
 use super::check::act::Awaited;
-use super::compose::environment;
 use super::journal::Phase;
 use super::journal::act::Book;
-use super::request::request;
 use super::undo::{Undo, undo};
-use super::{ContainerPlan, Identity, Step, label};
-use crate::db::{Db, DbError, layout};
-use crate::docker::{ContainerRequest, Engine, EngineError, LogRequest, Network, Output, Restart, State};
+use super::{Identity, Step, label};
+use crate::db::{Db, DbError};
+use crate::docker::engines::Engines;
+use crate::docker::{Engine, EngineError, Network, Restart};
 use crate::env::Env;
-use crate::names::{NodeName, StackName};
+use crate::names::{InnerPath, NodeName, ServerName, StackName};
 use crate::router::edge::{Edge, EdgeError};
 use crate::units::Millis;
 
@@ -48,7 +47,7 @@ pub enum LaunchError {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The process ended.
     #[error("{node} ended with exit code {code} right after starting; its last lines are above")]
@@ -78,6 +77,14 @@ pub enum LaunchError {
         /// How long it had.
         limit: Millis,
     },
+    /// A release command that does not end.
+    #[error("the release command of {node} did not end within {limit}, the `release-timeout` of quarry's settings")]
+    Overdue {
+        /// Which node.
+        node: NodeName,
+        /// How long it had.
+        limit: Millis,
+    },
     /// A release command or hook failed.
     #[error("the {what} of {node} failed with exit code {code}")]
     Command {
@@ -90,11 +97,11 @@ pub enum LaunchError {
     },
 }
 
-/// Performs steps on one server.
+/// Performs steps on the servers.
 #[derive(Clone)]
 pub struct Launcher {
-    /// The server's docker.
-    pub engine: Arc<dyn Engine>,
+    /// The servers' docker.
+    pub engines: Engines,
     /// The router; none when a stack runs locally.
     pub edge: Option<Arc<dyn Edge>>,
     /// The tree, for variables.
@@ -103,6 +110,8 @@ pub struct Launcher {
     pub identity: Identity,
     /// Variables of every stack.
     pub etc_env: Env,
+    /// How long a release command may take.
+    pub release_timeout: Millis,
     /// Quarry's root folder: volumes, checkouts and sites are below it.
     pub root: PathBuf,
 }
@@ -201,42 +210,45 @@ impl Launcher {
     pub async fn perform(&self, stack: &StackName, step: &Step, say: Say<'_>) -> Result<(), LaunchError> {
         let engine = |source| LaunchError::Engine { doing: step.to_string(), source };
         match step {
-            Step::Network { name, subnet } => {
+            Step::Network { server, name, subnet } => {
                 let labels = [(label::HQ, self.identity.id.as_str()), (label::STACK, stack.as_str())];
                 let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
                 let network = Network { name: name.clone(), subnet: subnet.clone(), labels };
-                self.engine.create_network(&network).await.map_err(engine)
+                self.engine(server)?.create_network(&network).await.map_err(engine)
             }
             Step::Site { document_root, folder, .. } => self.copy_site(stack, document_root, folder).await,
             Step::Once { container } => self.once(container, say).await,
             Step::Boot { container } => {
                 let request = self.request(container).await?;
-                self.make(container, request).await.map_err(engine)?;
-                self.engine.start(&container.name).await.map_err(engine)
+                let docker = self.engine(&container.server)?;
+                self.make(&*docker, container, request).await.map_err(engine)?;
+                docker.start(&container.name).await.map_err(engine)
             }
-            Step::Start { container } => match self.engine.start(container).await {
+            Step::Start { server, container } => match self.engine(server)?.start(container).await {
                 // On the way back a container that is gone has nothing to start.
                 Err(EngineError::NotFound { .. }) => Ok(()),
                 other => other.map_err(engine),
             },
-            Step::Await { container, node, check, port, published, role, restart } => {
+            Step::Await { server, container, node, check, port, published, role, restart } => {
                 let (port, published, role) = (*port, *published, *role);
-                let awaited = Awaited { engine: &*self.engine, container, node, port, published, role };
+                let docker = self.engine(server)?;
+                let awaited = Awaited { engine: &*docker, container, node, port, published, role };
                 awaited.wait_until_up(check, say).await?;
                 match restart {
-                    Restart::UnlessStopped => self.engine.keep_running(container).await.map_err(engine),
+                    Restart::UnlessStopped => docker.keep_running(container).await.map_err(engine),
                     Restart::No => Ok(()),
                 }
             }
-            Step::Hook { container, command, must } => {
-                let code = self.engine.exec(container, &command.words(), say).await;
-                match (code, must) {
+            Step::Hook { server, container, command, must } => {
+                match (self.engine(server)?.exec(container, &command.words(), say).await, must) {
                     (Ok(0), _) | (_, false) => Ok(()),
                     (Ok(code), true) => Err(LaunchError::Command { what: "hook", node: container.to_string(), code }),
                     (Err(source), true) => Err(engine(source)),
                 }
             }
-            Step::Stop { container, grace } => self.engine.stop(container, *grace).await.map_err(engine),
+            Step::Stop { server, container, grace } => {
+                self.engine(server)?.stop(container, *grace).await.map_err(engine)
+            }
             Step::Route { table } => match &self.edge {
                 Some(edge) => edge.set(table).await.map_err(LaunchError::Edge),
                 None => Ok(()),
@@ -249,66 +261,28 @@ impl Launcher {
                 self.drain(*published, *grace).await;
                 Ok(())
             }
-            Step::Remove { container, grace } => {
-                self.engine.stop(container, *grace).await.map_err(engine)?;
-                self.engine.remove(container).await.map_err(engine)
+            Step::Remove { server, container, grace } => {
+                let docker = self.engine(server)?;
+                docker.stop(container, *grace).await.map_err(engine)?;
+                docker.remove(container).await.map_err(engine)
             }
-            Step::RemoveNetwork { name } => self.engine.remove_network(name).await.map_err(engine),
+            Step::RemoveNetwork { server, name } => self.engine(server)?.remove_network(name).await.map_err(engine),
         }
     }
 
-    /// Makes a container; one of this name that an interrupted launch left behind is replaced.
-    async fn make(&self, container: &ContainerPlan, request: ContainerRequest) -> Result<(), EngineError> {
-        match self.engine.create(request.clone()).await {
-            Err(EngineError::Conflict { .. })
-                if self.engine.container(&container.name).await?.is_some_and(|found| {
-                    found.labels.get(label::HQ) == Some(&self.identity.id) && found.state != State::Running
-                }) =>
-            {
-                self.engine.remove(&container.name).await?;
-                self.engine.create(request).await
-            }
-            other => other,
-        }
+    /// A server's docker.
+    pub(super) fn engine(&self, server: &ServerName) -> Result<Arc<dyn Engine>, LaunchError> {
+        self.engines.of(server).map_err(|source| LaunchError::Engine { doing: format!("work on {server}"), source })
     }
 
-    /// A container's request with its environment composed and its volumes' folders made.
-    ///
-    /// # Errors
-    /// When the stack's variables or volume folders cannot be had.
-    pub async fn request(&self, plan: &ContainerPlan) -> Result<ContainerRequest, LaunchError> {
-        let key = layout::env_version(&plan.stack, plan.env_version);
-        let stack_env: Env = layout::read_json(&*self.db, &key).await.map_err(LaunchError::State)?.unwrap_or_default();
-        let request = request(plan, environment(&self.etc_env, &stack_env, plan), &self.identity, &self.root);
-        for (folder, _) in &request.binds {
-            make_volume(folder).await?;
-        }
-        Ok(request)
-    }
-
-    async fn copy_site(&self, stack: &StackName, root: &str, folder: &std::path::Path) -> Result<(), LaunchError> {
-        let from = self.root.join("stacks").join(stack.as_str()).join("src").join(root);
-        let to = folder.to_owned();
-        let done = tokio::task::spawn_blocking(move || super::files::copy_site(&from, &to)).await;
-        let done = done.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
-        done.map_err(|source| LaunchError::Folder { path: folder.to_owned(), source })
-    }
-
-    async fn once(&self, container: &ContainerPlan, say: Say<'_>) -> Result<(), LaunchError> {
-        let name = &container.name;
-        let engine = |source| LaunchError::Engine { doing: format!("run {name}"), source };
-        let request = self.request(container).await?;
-        self.make(container, request).await.map_err(engine)?;
-        self.engine.start(name).await.map_err(engine)?;
-        let logs = LogRequest { tail: None, follow: true, timestamps: false };
-        let output = self.engine.logs(name, logs).await.map_err(engine)?;
-        say_output(output, say).await;
-        let code = self.engine.wait(name).await.map_err(engine)?;
-        self.engine.remove(name).await.map_err(engine)?;
-        match code {
-            0 => Ok(()),
-            code => Err(LaunchError::Command { what: "release command", node: container.node.to_string(), code }),
-        }
+    async fn copy_site(
+        &self,
+        stack: &StackName,
+        root: &InnerPath,
+        folder: &std::path::Path,
+    ) -> Result<(), LaunchError> {
+        let from = self.root.join("stacks").join(stack.as_str()).join("src").join(root.as_str());
+        on_disk(folder.to_owned(), move |to| super::files::copy_site(&from, to)).await
     }
 
     /// Waits until no request is under way at the address, at most `grace`.
@@ -351,34 +325,17 @@ fn last_written(plan: &super::Plan, begun: usize) -> usize {
     begun.min(plan.revocable().count())
 }
 
-/// Says a container's output line by line.
-pub(super) async fn say_output(
-    mut output: futures_util::stream::BoxStream<'static, Result<Output, EngineError>>,
-    say: Say<'_>,
-) {
-    let mut pending = Vec::new();
-    while let Some(Ok(Output::Stdout(bytes) | Output::Stderr(bytes))) = output.next().await {
-        pending.extend_from_slice(&bytes);
-        while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = pending.drain(..=end).collect();
-            say(&format!("       {}", String::from_utf8_lossy(&line).trim_end()));
-        }
-    }
-    if !pending.is_empty() {
-        say(&format!("       {}", String::from_utf8_lossy(&pending).trim_end()));
-    }
-}
-
-async fn make_volume(folder: &std::path::Path) -> Result<(), LaunchError> {
-    let path = folder.to_owned();
-    let done = tokio::task::spawn_blocking(move || super::files::make_volume(&path)).await;
-    let done = done.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
-    done.map_err(|source| LaunchError::Folder { path: folder.to_owned(), source })
-}
-
 async fn remove_folder(folder: PathBuf) -> Result<(), LaunchError> {
+    on_disk(folder, super::files::remove_folder).await
+}
+
+/// Does something with a folder, off the async threads.
+pub(super) async fn on_disk(
+    folder: PathBuf,
+    work: impl FnOnce(&Path) -> io::Result<()> + Send + 'static,
+) -> Result<(), LaunchError> {
     let path = folder.clone();
-    let done = tokio::task::spawn_blocking(move || super::files::remove_folder(&path)).await;
-    let done = done.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
+    let done = tokio::task::spawn_blocking(move || work(&path)).await;
+    let done = done.unwrap_or_else(|panic| Err(io::Error::other(panic)));
     done.map_err(|source| LaunchError::Folder { path: folder, source })
 }

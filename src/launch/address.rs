@@ -27,7 +27,7 @@ pub fn port(ground: &Ground, taken: &mut BTreeSet<u16>) -> Result<SocketAddr, Ex
     let (first, last) = (*ground.ports.start(), *ground.ports.end());
     let free = (first..=last).find(|port| !taken.contains(port)).ok_or(Exhausted::Ports(first, last))?;
     taken.insert(free);
-    Ok(SocketAddr::new(ground.bridge, free))
+    Ok(SocketAddr::new(ground.address, free))
 }
 
 /// Addresses in one stack's subnet.
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn ports_are_handed_out_lowest_first_until_none_is_left() {
-        let ground = Ground { bridge: Ipv4Addr::LOCALHOST.into(), ports: 20_000..=20_001 };
+        let ground = Ground { address: Ipv4Addr::LOCALHOST.into(), ports: 20_000..=20_001 };
         let mut taken = BTreeSet::from([20_000]);
         assert_eq!(port(&ground, &mut taken).unwrap().port(), 20_001);
         assert_eq!(port(&ground, &mut taken), Err(Exhausted::Ports(20_000, 20_001)));

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::ContainerPlan;
+use super::{ContainerPlan, Reach};
 use crate::env::Env;
-use crate::names::NodeName;
+use crate::names::{EnvName, NodeName};
 
 /// Composes the environment of a container: etc env, stack env, service links, node env, quarry's own; later wins.
 pub fn environment(etc: &Env, stack: &Env, container: &ContainerPlan) -> Env {
@@ -25,34 +25,33 @@ pub fn environment(etc: &Env, stack: &Env, container: &ContainerPlan) -> Env {
 /// Variables for every service of the stack and every node linked to. A service has a fixed address; other nodes are
 /// reached by their name on the stack's network, which always means the containers that run.
 fn links(container: &ContainerPlan) -> Env {
-    let mut targets: BTreeMap<&NodeName, (&str, &[u16])> = BTreeMap::new();
+    let mut targets: BTreeMap<&NodeName, Reach> = BTreeMap::new();
     for (node, ports) in &container.settings.links {
-        targets.insert(node, (node.as_str(), ports));
+        let ports = ports.iter().map(|port| (*port, *port)).collect();
+        targets.insert(node, Reach { host: node.to_string(), ports });
     }
-    for (node, (address, ports)) in container.services.iter().filter(|(node, _)| **node != container.node) {
-        targets.insert(node, (address, ports));
+    for (node, reach) in container.services.iter().filter(|(node, _)| **node != container.node) {
+        targets.insert(node, reach.clone());
     }
-    targets.into_iter().flat_map(|(node, (address, ports))| link(node, address, ports)).collect()
+    targets.into_iter().flat_map(|(node, reach)| link(node, &reach)).collect()
 }
 
 /// One link in docker's form: `MONGO_PORT`, and for each port `MONGO_PORT_27017_TCP` with `_ADDR _PORT _PROTO`.
-fn link<'a>(
-    node: &NodeName,
-    address: &'a str,
-    ports: &'a [u16],
-) -> impl Iterator<Item = (crate::names::EnvName, String)> + use<'a> {
+fn link(node: &NodeName, reach: &Reach) -> Vec<(EnvName, String)> {
     let prefix = node.as_str().to_ascii_uppercase().replace('-', "_");
-    let first = ports.first().map(|port| (format!("{prefix}_PORT"), format!("tcp://{address}:{port}")));
-    let all = ports.iter().flat_map(move |port| {
+    let Reach { host, ports } = reach;
+    let first = ports.first().map(|(_, at)| (format!("{prefix}_PORT"), format!("tcp://{host}:{at}")));
+    let all = ports.iter().flat_map(|(port, at)| {
         let base = format!("{prefix}_PORT_{port}_TCP");
         [
-            (base.clone(), format!("tcp://{address}:{port}")),
-            (format!("{base}_ADDR"), address.to_owned()),
-            (format!("{base}_PORT"), port.to_string()),
+            (base.clone(), format!("tcp://{host}:{at}")),
+            (format!("{base}_ADDR"), host.clone()),
+            (format!("{base}_PORT"), at.to_string()),
             (format!("{base}_PROTO"), "tcp".to_owned()),
         ]
     });
-    first.into_iter().chain(all).map(|(name, value)| {
+    let named = |(name, value): (String, String)| {
         (name.parse().expect("a node name in capitals with underscores is a variable name"), value)
-    })
+    };
+    first.into_iter().chain(all).map(named).collect()
 }

@@ -10,21 +10,22 @@ use serde::{Deserialize, Serialize};
 use self::check::{Check, SETTLE};
 use crate::docker::Restart;
 use crate::instruction::Settings;
-use crate::names::{ContainerName, NodeName, ReleaseNumber, StackName};
+use crate::names::{ContainerName, InnerPath, NodeName, ReleaseNumber, ServerName, StackName};
 use crate::router::StackRoutes;
-use crate::stack::Command;
+use crate::stack::{Command, Kind};
 use crate::units::Millis;
 
 pub mod act;
 pub mod address;
 pub mod check;
 pub mod compose;
+pub mod container;
 pub mod difference;
 pub mod files;
 pub mod journal;
+pub mod place;
 pub mod plan;
 pub mod record;
-pub mod request;
 pub mod table;
 pub mod undo;
 pub mod world;
@@ -68,8 +69,30 @@ pub struct Proc {
     pub env_version: u64,
     /// How they run.
     pub settings: Settings,
-    /// A service's fixed address on the stack's network.
+    /// A service's fixed address on the stack's network of its server.
     pub address: Option<Ipv4Addr>,
+    /// The server of a node that cannot move: a service, or one that keeps volumes.
+    pub home: Option<ServerName>,
+    /// A service's ports that the stack's containers on other servers reach, each with where.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<(u16, SocketAddr)>,
+}
+
+impl ContainerPlan {
+    /// Where the router reaches it: its first port, when it answers requests.
+    pub fn routed(&self) -> Option<SocketAddr> {
+        let (_, at) = self.published.first().filter(|_| self.settings.kind == Kind::Web)?;
+        Some(*at)
+    }
+}
+
+/// Where a service is reached from one container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reach {
+    /// A name or an address.
+    pub host: String,
+    /// The port to ask there, by the service's own port, in the order of its `expose`.
+    pub ports: Vec<(u16, u16)>,
 }
 
 /// What a container is to quarry.
@@ -100,6 +123,8 @@ impl Role {
 pub struct ContainerPlan {
     /// Its name.
     pub name: ContainerName,
+    /// The server it is made on.
+    pub server: ServerName,
     /// Whose it is.
     pub stack: StackName,
     /// Which node's.
@@ -114,10 +139,10 @@ pub struct ContainerPlan {
     pub settings: Settings,
     /// The version of the stack's variables it gets.
     pub env_version: u64,
-    /// Addresses of the stack's services, by node: host and ports.
-    pub services: BTreeMap<NodeName, (String, Vec<u16>)>,
-    /// Where its first port is published on the server.
-    pub published: Option<SocketAddr>,
+    /// Where the stack's services are reached from its server, by node.
+    pub services: BTreeMap<NodeName, Reach>,
+    /// Its published ports, each with where it is reached on the server; the first one is routed.
+    pub published: Vec<(u16, SocketAddr)>,
     /// The stack's network.
     pub network: String,
     /// A fixed address there.
@@ -130,6 +155,8 @@ pub struct ContainerPlan {
 pub enum Step {
     /// Make the stack's network.
     Network {
+        /// On which server.
+        server: ServerName,
         /// Its name.
         name: String,
         /// Its subnet.
@@ -140,7 +167,7 @@ pub enum Step {
         /// Which node.
         node: NodeName,
         /// Folder within the checkout.
-        document_root: String,
+        document_root: InnerPath,
         /// Absolute folder to make.
         folder: PathBuf,
     },
@@ -156,11 +183,15 @@ pub enum Step {
     },
     /// Start a container that exists.
     Start {
+        /// On which server.
+        server: ServerName,
         /// Which.
         container: ContainerName,
     },
     /// Wait until a container has come up.
     Await {
+        /// On which server.
+        server: ServerName,
         /// Which.
         container: ContainerName,
         /// Which node's, for the person.
@@ -178,6 +209,8 @@ pub enum Step {
     },
     /// Run a command inside a container.
     Hook {
+        /// On which server.
+        server: ServerName,
         /// Which container.
         container: ContainerName,
         /// The command.
@@ -187,6 +220,8 @@ pub enum Step {
     },
     /// Stop a container and keep it, to be started again should the launch fail.
     Stop {
+        /// On which server.
+        server: ServerName,
         /// Which.
         container: ContainerName,
         /// Between SIGTERM and SIGKILL.
@@ -213,6 +248,8 @@ pub enum Step {
     },
     /// Stop and remove a container.
     Remove {
+        /// On which server.
+        server: ServerName,
         /// Which.
         container: ContainerName,
         /// Between SIGTERM and SIGKILL.
@@ -220,41 +257,66 @@ pub enum Step {
     },
     /// Remove the stack's network.
     RemoveNetwork {
+        /// On which server.
+        server: ServerName,
         /// Its name.
         name: String,
     },
+}
+
+impl Step {
+    /// The container it makes.
+    pub fn makes(&self) -> Option<&ContainerPlan> {
+        match self {
+            Step::Boot { container } | Step::Once { container } => Some(container),
+            Step::Network { .. }
+            | Step::Site { .. }
+            | Step::Start { .. }
+            | Step::Await { .. }
+            | Step::Hook { .. }
+            | Step::Stop { .. }
+            | Step::Route { .. }
+            | Step::Unroute { .. }
+            | Step::Drain { .. }
+            | Step::Remove { .. }
+            | Step::RemoveNetwork { .. } => None,
+        }
+    }
 }
 
 impl fmt::Display for Step {
     /// One line as the dry run prints it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Step::Network { name, subnet } => write!(f, "network  {name} {subnet}"),
+            Step::Network { server, name, subnet } => write!(f, "network  {name} {subnet} on {server}"),
             Step::Site { node, document_root, .. } => write!(f, "site     {node} from {document_root}"),
-            Step::Once { container } => write!(f, "once     {} {}", container.name, command_text(container)),
+            Step::Once { container } => {
+                write!(f, "once     {} on {} {}", container.name, container.server, command_text(container))
+            }
             Step::Boot { container } => {
-                write!(f, "boot     {} image {}", container.name, &container.settings.image.as_str()[7..19])?;
-                match container.published {
-                    Some(address) => write!(f, " at {address}"),
+                let image = &container.settings.image.as_str()[7..19];
+                write!(f, "boot     {} on {} image {image}", container.name, container.server)?;
+                match container.published.first() {
+                    Some((_, address)) => write!(f, " at {address}"),
                     None => Ok(()),
                 }
             }
-            Step::Start { container } => write!(f, "start    {container}"),
+            Step::Start { container, .. } => write!(f, "start    {container}"),
             Step::Await { container, check, .. } => match check {
                 Check::Health(_) => write!(f, "await    {container} healthy"),
                 Check::Listens => write!(f, "await    {container} listening"),
                 Check::Settles => write!(f, "await    {container} up for {SETTLE}"),
             },
             Step::Hook { container, command, .. } => write!(f, "hook     {container} {}", command.words().join(" ")),
-            Step::Stop { container, grace } => write!(f, "stop     {container} within {grace}"),
+            Step::Stop { container, grace, .. } => write!(f, "stop     {container} within {grace}"),
             Step::Route { table } => {
                 let domains: usize = table.nodes.values().map(|node| node.domains.len()).sum();
                 write!(f, "route    {} release {} on {domains} domains", table.stack, table.release)
             }
             Step::Unroute { stack } => write!(f, "unroute  {stack}"),
             Step::Drain { container, grace, .. } => write!(f, "drain    {container} within {grace}"),
-            Step::Remove { container, grace } => write!(f, "remove   {container} within {grace}"),
-            Step::RemoveNetwork { name } => write!(f, "remove   network {name}"),
+            Step::Remove { container, grace, .. } => write!(f, "remove   {container} within {grace}"),
+            Step::RemoveNetwork { server, name } => write!(f, "remove   network {name} on {server}"),
         }
     }
 }
@@ -281,8 +343,10 @@ pub mod label {
     pub const INDEX: &str = "quarry.index";
     /// Its [`super::Role`].
     pub const ROLE: &str = "quarry.role";
-    /// Where its first port is published, `address:port`.
+    /// Where its routed port is published, `address:port`.
     pub const ADDRESS: &str = "quarry.address";
+    /// Further published ports of its server, with blanks between them.
+    pub const PORTS: &str = "quarry.ports";
 }
 
 /// Which HQ this is on a machine: keeps names of two roots on one engine apart.
@@ -308,11 +372,11 @@ impl Identity {
     }
 }
 
-/// Where containers can be reached on this server.
+/// Where containers can be reached on a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ground {
     /// The server's private address on which ports are published.
-    pub bridge: IpAddr,
+    pub address: IpAddr,
     /// Ports handed out.
     pub ports: std::ops::RangeInclusive<u16>,
 }

@@ -1,19 +1,18 @@
 //! From instructions and the world to steps that leave nothing to choose. Pure: same inputs, same plan.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 
-use super::address::{self, Exhausted};
-use super::check::Check;
+use super::address::Exhausted;
+use super::check::awaiting;
 use super::difference::difference;
+use super::place::Places;
 use super::table::Table;
 use super::world::{Instance, World};
 use super::{ContainerPlan, Plan, Proc, Role, Step};
-use crate::docker::Restart;
 use crate::instruction::{Instruction, Settings};
-use crate::names::{Domain, NodeName, ReleaseNumber};
+use crate::names::{ContainerName, Domain, InnerPath, NodeName, ReleaseNumber, ServerName};
 use crate::router::Peer;
-use crate::stack::{Kind, Overlap};
+use crate::stack::{Command, Kind};
 use crate::units::Millis;
 
 /// Why there is no plan.
@@ -25,6 +24,17 @@ pub enum PlanError {
     /// SCALE of a node that was never deployed.
     #[error("the stack has no node `{0}` that runs; `ps` lists those it has")]
     NoNode(NodeName),
+    /// A node that cannot move, and its server does not answer.
+    #[error("`{node}` keeps its data on the server `{server}`, which does not answer; it waits for that server")]
+    Away {
+        /// Which node.
+        node: NodeName,
+        /// Its server.
+        server: ServerName,
+    },
+    /// No server can take a container.
+    #[error("no server can take a container of `{0}`; `servers list` shows their states")]
+    NoServer(NodeName),
     /// More than one container of something that may exist only once.
     #[error("`{0}` is a service or keeps volumes with `stop-first`: it has one container at most")]
     OnlyOne(NodeName),
@@ -35,7 +45,7 @@ pub enum PlanError {
 /// # Errors
 /// The first thing that cannot be had; then nothing has been planned.
 pub fn plan(instructions: &[Instruction], world: &World) -> Result<Plan, PlanError> {
-    let mut planner = Planner::new(world);
+    let mut planner = Planner::new(world, instructions);
     for instruction in instructions {
         planner.note_kind(instruction);
         match instruction {
@@ -46,7 +56,7 @@ pub fn plan(instructions: &[Instruction], world: &World) -> Result<Plan, PlanErr
             }
             Instruction::Scale { node, count } => planner.scale(node, *count)?,
             Instruction::Route { node, add, remove, document_root } => {
-                planner.route(node, add, remove, document_root.as_deref());
+                planner.route(node, add, remove, document_root.as_ref());
             }
             Instruction::Kill { container, grace } => planner.kill(container, *grace),
         }
@@ -61,9 +71,7 @@ struct Planner<'a> {
     releases: Vec<Step>,
     boots: Vec<Step>,
     checks: Vec<Step>,
-    ports_taken: BTreeSet<u16>,
-    services: BTreeMap<NodeName, (String, Vec<u16>)>,
-    addresses: BTreeSet<Ipv4Addr>,
+    places: Places<'a>,
     table: Table,
     /// Nodes told to rest: beside a release they are gone for good, by themselves they keep their place.
     rested: BTreeSet<NodeName>,
@@ -71,20 +79,14 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(world: &'a World) -> Self {
-        let services = world.procs.values().filter_map(|proc| Some((proc, proc.address?)));
+    fn new(world: &'a World, instructions: &[Instruction]) -> Self {
         Self {
             world,
             plan: Plan::default(),
             releases: Vec::new(),
             boots: Vec::new(),
             checks: Vec::new(),
-            ports_taken: world.ports_taken.clone(),
-            services: services
-                .clone()
-                .map(|(proc, address)| (proc.node.clone(), (address.to_string(), proc.settings.ports.clone())))
-                .collect(),
-            addresses: services.map(|(_, address)| address).collect(),
+            places: Places::new(world, instructions),
             table: Table::of(world),
             rested: BTreeSet::new(),
             releases_something: false,
@@ -101,7 +103,18 @@ impl<'a> Planner<'a> {
     }
 
     fn proc(&self, node: &NodeName, count: u32, release: ReleaseNumber, env_version: u64, settings: &Settings) -> Proc {
-        Proc { node: node.clone(), count, release, env_version, settings: settings.clone(), address: None }
+        let home = self.world.procs.get(node).and_then(|known| known.home.clone());
+        let published = Vec::new();
+        Proc {
+            node: node.clone(),
+            count,
+            release,
+            env_version,
+            settings: settings.clone(),
+            address: None,
+            home,
+            published,
+        }
     }
 
     /// ENSURE never replaces a service that runs: it says what differs.
@@ -115,31 +128,22 @@ impl<'a> Planner<'a> {
                 self.plan.notes.push(difference(self.world, node, &known.settings, settings));
             }
             if !instance.runs {
-                self.boots.push(Step::Start { container: instance.name.clone() });
-                self.checks.push(awaiting(&instance.name, known, None));
+                self.boots.push(Step::Start { server: instance.server.clone(), container: instance.name.clone() });
+                self.checks.push(awaiting(&instance.server, &instance.name, known, None));
             }
             let kept = Proc { count: 1, ..known.clone() };
             self.plan.procs.insert(node.clone(), kept);
             return Ok(());
         }
-        let address = match known.and_then(|proc| proc.address) {
-            Some(address) => address,
-            None => {
-                let address = address::fixed(&self.world.subnet, &self.addresses)?;
-                self.addresses.insert(address);
-                address
-            }
-        };
-        self.services.insert(node.clone(), (address.to_string(), settings.ports.clone()));
         let proc = self.proc(node, 1, self.world.release, self.world.env_version, settings);
-        let proc = Proc { address: Some(address), ..proc };
+        let proc = self.places.service(proc, known)?;
         let olds: Vec<Instance> = self.world.of(node).cloned().collect();
         self.replace(&olds, proc, 1)
     }
 
     /// Boots what is missing of `proc.count` containers of this release; older ones go.
     fn deploy(&mut self, proc: Proc) -> Result<(), PlanError> {
-        if proc.count > 1 && alone(&proc.settings) {
+        if proc.count > 1 && proc.settings.is_alone() {
             return Err(PlanError::OnlyOne(proc.node));
         }
         let (current, olds): (Vec<Instance>, Vec<Instance>) =
@@ -150,7 +154,7 @@ impl<'a> Planner<'a> {
         self.keep(&proc, &current[..kept]);
         let going = [olds, surplus].concat();
         if proc.settings.release.is_some() && missing > 0 && current.is_empty() {
-            self.release_command(&proc);
+            self.release_command(&proc)?;
         }
         self.replace(&going, proc, missing)
     }
@@ -158,9 +162,10 @@ impl<'a> Planner<'a> {
     /// Containers that stay: those asleep are started, and all are routed.
     fn keep(&mut self, proc: &Proc, kept: &[Instance]) {
         for instance in kept.iter().filter(|instance| !instance.runs) {
-            self.boots.push(Step::Start { container: instance.name.clone() });
-            self.checks.push(awaiting(&instance.name, proc, instance.published));
+            self.boots.push(Step::Start { server: instance.server.clone(), container: instance.name.clone() });
+            self.checks.push(awaiting(&instance.server, &instance.name, proc, instance.published));
         }
+        self.places.keep(kept);
         self.table.peers(&proc.node, kept);
     }
 
@@ -169,7 +174,7 @@ impl<'a> Planner<'a> {
             // A node that never ran may still be told to rest.
             return if count == 0 { Ok(()) } else { Err(PlanError::NoNode(node.clone())) };
         };
-        if count > 1 && (known.address.is_some() || alone(&known.settings)) {
+        if count > 1 && (known.address.is_some() || known.settings.is_alone()) {
             return Err(PlanError::OnlyOne(node.clone()));
         }
         let current: Vec<Instance> = self.world.of(node).cloned().collect();
@@ -182,19 +187,23 @@ impl<'a> Planner<'a> {
 
     /// Boots `missing` containers and sends `going` away, overlapping as the node allows.
     fn replace(&mut self, going: &[Instance], proc: Proc, missing: u32) -> Result<(), PlanError> {
-        let stop_first = alone(&proc.settings) || proc.address.is_some();
+        let proc = self.places.settle(proc)?;
+        let stop_first = proc.settings.is_alone() || proc.address.is_some();
         let grace = proc.settings.grace;
-        let unhooks = |name: &crate::names::ContainerName| {
-            proc.settings
-                .unhook
-                .iter()
-                .map(|command| Step::Hook { container: name.clone(), command: command.clone(), must: false })
-                .collect::<Vec<_>>()
+        let unhooks = |old: &Instance| {
+            let (server, container) = (&old.server, &old.name);
+            let hook = |command: &Command| Step::Hook {
+                server: server.clone(),
+                container: container.clone(),
+                command: command.clone(),
+                must: false,
+            };
+            proc.settings.unhook.iter().map(hook).collect::<Vec<_>>()
         };
         if stop_first {
             for old in going.iter().filter(|old| old.runs && missing > 0) {
-                self.plan.switch.extend(unhooks(&old.name));
-                self.plan.switch.push(Step::Stop { container: old.name.clone(), grace });
+                self.plan.switch.extend(unhooks(old));
+                self.plan.switch.push(Step::Stop { server: old.server.clone(), container: old.name.clone(), grace });
             }
         }
         self.boot(&proc, missing, stop_first && !going.is_empty())?;
@@ -203,9 +212,9 @@ impl<'a> Planner<'a> {
                 if let Some(published) = old.published {
                     self.plan.retire.push(Step::Drain { container: old.name.clone(), published, grace });
                 }
-                self.plan.retire.extend(unhooks(&old.name));
+                self.plan.retire.extend(unhooks(old));
             }
-            self.plan.retire.push(Step::Remove { container: old.name.clone(), grace });
+            self.plan.retire.push(Step::Remove { server: old.server.clone(), container: old.name.clone(), grace });
         }
         self.plan.procs.insert(proc.node.clone(), proc);
         Ok(())
@@ -216,13 +225,14 @@ impl<'a> Planner<'a> {
         let mut index = 0;
         for _ in 0..missing {
             let container = self.container(proc, &mut index)?;
-            let name = container.name.clone();
-            let published = container.published;
-            if let Some(address) = published {
+            let (server, name) = (&container.server, &container.name);
+            let routed = container.routed();
+            if let Some(address) = routed {
                 self.table.join(&proc.node, Peer { container: name.clone(), address });
             }
-            let mut checks = vec![awaiting(&name, proc, published)];
+            let mut checks = vec![awaiting(server, name, proc, routed)];
             checks.extend(proc.settings.hook.iter().map(|command| Step::Hook {
+                server: server.clone(),
                 container: name.clone(),
                 command: command.clone(),
                 must: true,
@@ -248,12 +258,15 @@ impl<'a> Planner<'a> {
                 break name;
             }
         };
+        let server = self.places.choose(proc)?;
         let published = match (proc.settings.kind, proc.settings.ports.first()) {
-            (Kind::Web, Some(_)) => Some(address::port(&self.world.ground, &mut self.ports_taken)?),
-            (Kind::Web | Kind::Worker | Kind::Service | Kind::Image | Kind::Static, _) => None,
+            (Kind::Web, Some(port)) => vec![(*port, self.places.port(&server)?)],
+            (Kind::Web | Kind::Worker | Kind::Service | Kind::Image | Kind::Static, _) => proc.published.clone(),
         };
         Ok(ContainerPlan {
             name,
+            services: self.places.services(&server),
+            server,
             stack: self.world.stack.clone(),
             node: proc.node.clone(),
             release: proc.release,
@@ -261,7 +274,6 @@ impl<'a> Planner<'a> {
             role: if proc.address.is_some() { Role::Service } else { Role::Node },
             settings: proc.settings.clone(),
             env_version: proc.env_version,
-            services: self.services.clone(),
             published,
             network: self.world.identity.network(&self.world.stack),
             address: proc.address,
@@ -269,7 +281,8 @@ impl<'a> Planner<'a> {
     }
 
     /// The release command: once, before any container of the node, in a container of its own.
-    fn release_command(&mut self, proc: &Proc) {
+    fn release_command(&mut self, proc: &Proc) -> Result<(), PlanError> {
+        let server = self.places.of_release_command(proc)?;
         let node: NodeName = format!("{:.32}-release", proc.node.as_str())
             .parse()
             .unwrap_or_else(|_| "release".parse().expect("a name written in the program is well formed"));
@@ -292,15 +305,17 @@ impl<'a> Planner<'a> {
             role: Role::Once,
             settings,
             env_version: proc.env_version,
-            services: self.services.clone(),
-            published: None,
+            services: self.places.services(&server),
+            server,
+            published: Vec::new(),
             network: self.world.identity.network(&self.world.stack),
             address: None,
         };
         self.releases.push(Step::Once { container: Box::new(container) });
+        Ok(())
     }
 
-    fn route(&mut self, node: &NodeName, add: &[Domain], remove: &[Domain], document_root: Option<&str>) {
+    fn route(&mut self, node: &NodeName, add: &[Domain], remove: &[Domain], document_root: Option<&InnerPath>) {
         if add.is_empty() && document_root.is_none() && !self.plan.procs.contains_key(node) {
             self.table.forget(node);
             return;
@@ -310,30 +325,36 @@ impl<'a> Planner<'a> {
             Some(document_root) => {
                 let folder = self.world.sites.join(node.as_str());
                 self.table.site(node, folder.clone());
-                let document_root = document_root.to_owned();
+                let document_root = document_root.clone();
                 self.releases.push(Step::Site { node: node.clone(), document_root, folder });
             }
             None => self.table.no_site(node),
         }
     }
 
-    fn kill(&mut self, container: &crate::names::ContainerName, grace: Millis) {
-        if let Some(instance) = self.world.instances.iter().find(|instance| instance.name == *container)
-            && let Some(published) = instance.published
-        {
+    fn kill(&mut self, container: &ContainerName, grace: Millis) {
+        // One that is not there any more has nothing to go.
+        let Some(instance) = self.world.instances.iter().find(|instance| instance.name == *container) else { return };
+        if let Some(published) = instance.published {
             self.table.leave(&instance.node, container);
             self.plan.retire.push(Step::Drain { container: container.clone(), published, grace });
         }
-        self.plan.retire.push(Step::Remove { container: container.clone(), grace });
+        let server = instance.server.clone();
+        self.plan.retire.push(Step::Remove { server, container: container.clone(), grace });
     }
 
     fn finish(mut self) -> Plan {
         let mut plan = self.plan;
         plan.ended = if self.releases_something { self.rested.into_iter().collect() } else { Vec::new() };
-        let boots = !self.boots.is_empty() || !self.releases.is_empty() || !plan.switch.is_empty();
-        if boots && !self.world.network_exists {
-            let name = self.world.identity.network(&self.world.stack);
-            plan.stage.push(Step::Network { name, subnet: self.world.subnet.clone() });
+        let made = self.boots.iter().chain(&self.releases).chain(&plan.switch);
+        let servers: BTreeSet<&ServerName> = made.filter_map(Step::makes).map(|made| &made.server).collect();
+        for server in servers {
+            let footing = self.world.servers.get(server).filter(|footing| !footing.network_exists);
+            plan.stage.extend(footing.map(|footing| Step::Network {
+                server: server.clone(),
+                name: self.world.identity.network(&self.world.stack),
+                subnet: footing.subnet.clone(),
+            }));
         }
         // Services come before release commands, which may need them; both come before the nodes.
         let (services, nodes): (Vec<Step>, Vec<Step>) =
@@ -357,7 +378,7 @@ impl<'a> Planner<'a> {
 fn is_service(step: &Step, procs: &BTreeMap<NodeName, Proc>) -> bool {
     match step {
         Step::Boot { container } => container.role == Role::Service,
-        Step::Start { container } => procs
+        Step::Start { container, .. } => procs
             .values()
             .any(|proc| proc.address.is_some() && container.as_str().contains(&format!(".{}.", proc.node))),
         Step::Network { .. }
@@ -371,30 +392,5 @@ fn is_service(step: &Step, procs: &BTreeMap<NodeName, Proc>) -> bool {
         | Step::Drain { .. }
         | Step::Remove { .. }
         | Step::RemoveNetwork { .. } => false,
-    }
-}
-
-/// Whether a node may exist only once.
-fn alone(settings: &Settings) -> bool {
-    settings.overlap == Overlap::StopFirst
-}
-
-fn awaiting(name: &crate::names::ContainerName, proc: &Proc, published: Option<std::net::SocketAddr>) -> Step {
-    let check = match (&proc.settings.health, published) {
-        (Some(health), _) => Check::Health(health.clone()),
-        (None, Some(_)) => Check::Listens,
-        (None, None) => Check::Settles,
-    };
-    Step::Await {
-        container: name.clone(),
-        node: proc.node.clone(),
-        check,
-        port: proc.settings.ports.first().copied(),
-        published,
-        role: if proc.address.is_some() { Role::Service } else { Role::Node },
-        restart: match (proc.address, proc.settings.overlap) {
-            (Some(_), _) | (None, Overlap::StartFirst) => Restart::UnlessStopped,
-            (None, Overlap::StopFirst) => Restart::No,
-        },
     }
 }

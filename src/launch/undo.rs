@@ -24,9 +24,15 @@ fn inverse(step: &Step) -> Option<Undo> {
     match step {
         Step::Boot { container } | Step::Once { container } => {
             let grace = Millis::seconds(1).min(container.settings.grace);
-            Some(Undo::Step(Step::Remove { container: container.name.clone(), grace }))
+            Some(Undo::Step(Step::Remove {
+                server: container.server.clone(),
+                container: container.name.clone(),
+                grace,
+            }))
         }
-        Step::Stop { container, .. } => Some(Undo::Step(Step::Start { container: container.clone() })),
+        Step::Stop { server, container, .. } => {
+            Some(Undo::Step(Step::Start { server: server.clone(), container: container.clone() }))
+        }
         Step::Site { folder, .. } => Some(Undo::RemoveFolder(folder.clone())),
         Step::Network { .. }
         | Step::Start { .. }

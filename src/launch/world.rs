@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use super::{Ground, Identity, Proc, Role, label};
 use crate::docker::{Container, State};
-use crate::names::{ContainerName, NodeName, ReleaseNumber, StackName};
+use crate::grid::Slice;
+use crate::names::{ContainerName, NodeName, ReleaseNumber, ServerName, StackName};
 use crate::router::StackRoutes;
 
 /// One container of the stack.
@@ -14,6 +15,8 @@ use crate::router::StackRoutes;
 pub struct Instance {
     /// Its name.
     pub name: ContainerName,
+    /// The server it is on.
+    pub server: ServerName,
     /// Its node.
     pub node: NodeName,
     /// The release whose settings it has; `None` when it is to be replaced whatever it is.
@@ -26,6 +29,21 @@ pub struct Instance {
     pub runs: bool,
     /// Where its routed port is published.
     pub published: Option<SocketAddr>,
+}
+
+/// What a stack finds on one server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Footing {
+    /// Where ports are published.
+    pub ground: Ground,
+    /// Ports that containers, routes or launches under way have.
+    pub ports_taken: BTreeSet<u16>,
+    /// Whether the stack's network exists.
+    pub network_exists: bool,
+    /// The stack's subnet.
+    pub subnet: String,
+    /// The server's memory, and what all stacks have been promised of it.
+    pub slice: Slice,
 }
 
 /// Everything a plan depends on besides its instructions.
@@ -47,14 +65,10 @@ pub struct World {
     pub procs: BTreeMap<NodeName, Proc>,
     /// What the router serves now.
     pub routes: Option<StackRoutes>,
-    /// Whether the stack's network exists.
-    pub network_exists: bool,
-    /// The stack's subnet.
-    pub subnet: String,
-    /// Where ports are published.
-    pub ground: Ground,
-    /// Ports that containers, routes or launches under way have.
-    pub ports_taken: BTreeSet<u16>,
+    /// The servers that answer, and what the stack finds there.
+    pub servers: BTreeMap<ServerName, Footing>,
+    /// The server HQ is on, which has every image.
+    pub here: ServerName,
     /// Folder under which this release's sites go.
     pub sites: PathBuf,
 }
@@ -73,8 +87,14 @@ impl World {
     }
 }
 
-/// Reads a container's labels; `None` when it is not a node's or service's container of this stack and HQ.
-pub fn instance(container: &Container, identity: &Identity, stack: &StackName) -> Option<Instance> {
+/// Reads the labels of a container on this server; `None` when it is not a node's or service's container of this stack
+/// and HQ.
+pub fn instance(
+    server: &ServerName,
+    container: &Container,
+    identity: &Identity,
+    stack: &StackName,
+) -> Option<Instance> {
     let text = |name: &str| container.labels.get(name).map(String::as_str);
     if text(label::HQ) != Some(&identity.id) || text(label::STACK) != Some(stack.as_str()) {
         return None;
@@ -86,6 +106,7 @@ pub fn instance(container: &Container, identity: &Identity, stack: &StackName) -
     };
     Some(Instance {
         name: container.name.clone(),
+        server: server.clone(),
         node: text(label::NODE)?.parse().ok()?,
         release: Some(text(label::RELEASE)?.parse().ok()?),
         index: text(label::INDEX)?.parse().ok()?,
@@ -98,7 +119,14 @@ pub fn instance(container: &Container, identity: &Identity, stack: &StackName) -
     })
 }
 
-/// Where a quarry container says its port is published.
+/// Where a quarry container says its routed port is published.
 pub fn published(container: &Container) -> Option<SocketAddr> {
     container.labels.get(label::ADDRESS)?.parse().ok()
+}
+
+/// Every port of its server that a container says it has.
+pub fn ports(container: &Container) -> impl Iterator<Item = u16> {
+    let others = container.labels.get(label::PORTS).map(String::as_str).unwrap_or_default();
+    let others = others.split_whitespace().filter_map(|port| port.parse().ok());
+    published(container).map(|at| at.port()).into_iter().chain(others)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::buildpacks::{self, Repository};
-use crate::names::{Domain, NodeName};
+use crate::names::{Domain, InnerPath, NodeName};
 use crate::units::Megabytes;
 
 use super::keys::{Found, KINDS, Keys, name_of};
@@ -207,11 +207,11 @@ fn dockerfile(key: Found<'_>, around: &Around<'_>, notes: &mut Notes<'_>) -> Opt
     }
     let (spot, path) = values::inner_path(key, notes)?;
     let repository = around.repository;
-    if repository.has(&path) || repository.cut {
-        return Some(Source::Dockerfile(path));
+    if repository.has(path.as_str()) || repository.cut {
+        return Some(Source::Dockerfile(path.to_string()));
     }
-    let near = nearest(&path, repository.paths.iter().map(String::as_str));
-    notes.suggest(spot, format!("there is no file {} in the repository", shown(&path)), near);
+    let near = nearest(path.as_str(), repository.paths.iter().map(String::as_str));
+    notes.suggest(spot, format!("there is no file {} in the repository", shown(path.as_str())), near);
     None
 }
 
@@ -237,7 +237,7 @@ fn running(node: &mut Node, keys: &Keys<'_>, notes: &mut Notes<'_>) {
     }
     node.cwd = keys.found("cwd").and_then(|key| {
         let word = values::word(key, notes)?;
-        values::container_path(key.written, word, notes)
+        values::container_path(key.written, word, notes).map(String::from)
     });
     if let Some(key) = keys.found("env") {
         node.env = settings::env(key, notes);
@@ -286,14 +286,14 @@ fn bare_domain(text: &str) -> Option<String> {
     domain.parse::<Domain>().ok().map(String::from)
 }
 
-fn document_root(key: Found<'_>, around: &Around<'_>, notes: &mut Notes<'_>) -> Option<String> {
+fn document_root(key: Found<'_>, around: &Around<'_>, notes: &mut Notes<'_>) -> Option<InnerPath> {
     let (spot, folder) = values::inner_path(key, notes)?;
     let repository = around.repository;
-    if !repository.has_folder(&folder) && !repository.cut {
+    if !repository.has_folder(folder.as_str()) && !repository.cut {
         let folders: BTreeSet<&str> =
             repository.paths.iter().filter_map(|path| path.rsplit_once('/')).map(|(folder, _)| folder).collect();
-        let near = nearest(&folder, folders);
-        notes.suggest(spot, format!("there is no folder {} in the repository", shown(&folder)), near);
+        let near = nearest(folder.as_str(), folders);
+        notes.suggest(spot, format!("there is no folder {} in the repository", shown(folder.as_str())), near);
         return None;
     }
     Some(folder)

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::buildpacks::shell_words;
 use crate::env::Env;
-use crate::names::{Domain, NodeName};
+use crate::names::{ContainerPath, Domain, InnerPath, NodeName};
 use crate::units::{Megabytes, MilliCpus, Millis};
 
 mod describe;
@@ -142,9 +142,9 @@ pub struct Node {
     /// Domains routed to it.
     pub domains: Vec<Domain>,
     /// Folder within the repository that the router serves, relative, without `..`.
-    pub document_root: Option<String>,
+    pub document_root: Option<InnerPath>,
     /// Absolute paths inside the container that are kept.
-    pub volumes: Vec<String>,
+    pub volumes: Vec<ContainerPath>,
     /// Its own variables.
     pub env: Env,
     /// Nodes of this stack whose addresses it gets.

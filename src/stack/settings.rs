@@ -1,7 +1,7 @@
 //! The settings of a node in quarry.yml that have a shape of their own: env, volumes, health, release, hooks.
 
 use crate::env::Env;
-use crate::names::EnvName;
+use crate::names::{ContainerPath, EnvName};
 use crate::units::Millis;
 
 use super::keys::{Found, Keys};
@@ -117,8 +117,8 @@ fn spot_of(env: &Tree, name: &str) -> Spot {
 const SYSTEM: [&str; 8] = ["/", "/bin", "/dev", "/etc", "/lib", "/proc", "/sys", "/usr"];
 
 /// Absolute paths inside the container, each once.
-pub(super) fn volumes(key: Found<'_>, notes: &mut Notes<'_>) -> Vec<String> {
-    let mut volumes = Vec::new();
+pub(super) fn volumes(key: Found<'_>, notes: &mut Notes<'_>) -> Vec<ContainerPath> {
+    let mut volumes: Vec<ContainerPath> = Vec::new();
     for (spot, text) in values::words(key, notes) {
         if let Some((before, _)) = text.split_once(':') {
             let message = format!(
@@ -130,10 +130,11 @@ pub(super) fn volumes(key: Found<'_>, notes: &mut Notes<'_>) -> Vec<String> {
             continue;
         }
         let Some(path) = values::container_path(key.written, (spot, text), notes) else { continue };
-        if SYSTEM.contains(&path.as_str()) || path.starts_with("/proc/") || path.starts_with("/sys/") {
-            notes.add(spot, format!("a volume cannot cover {} of the container", shown(&path)));
+        let text = path.as_str();
+        if SYSTEM.contains(&text) || text.starts_with("/proc/") || text.starts_with("/sys/") {
+            notes.add(spot, format!("a volume cannot cover {} of the container", shown(text)));
         } else if volumes.contains(&path) {
-            notes.add(spot, format!("the volume {} is already there", shown(&path)));
+            notes.add(spot, format!("the volume {} is already there", shown(text)));
         } else {
             volumes.push(path);
         }

@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+use crate::names::{ContainerPath, InnerPath};
+
 use super::Command;
 use super::keys::Found;
 use super::mistakes::{Notes, nearest, shown};
@@ -127,25 +129,29 @@ pub(super) fn owned((_, text): Word<'_>) -> String {
 }
 
 /// A path within the repository, in its short form.
-pub(super) fn inner_path(key: Found<'_>, notes: &mut Notes<'_>) -> Option<(Spot, String)> {
+pub(super) fn inner_path(key: Found<'_>, notes: &mut Notes<'_>) -> Option<(Spot, InnerPath)> {
     let (spot, text) = word(key, notes)?;
     let parts: Vec<&str> = text.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-    if text.starts_with('/') || parts.contains(&"..") || text.contains(char::is_control) {
-        let message = format!("`{}` is a path within the repository, not {}", key.written, shown(text));
-        notes.add(spot, message);
-        return None;
+    let short = if parts.is_empty() { ".".to_owned() } else { parts.join("/") };
+    match short.parse() {
+        Ok(path) if !text.starts_with('/') => Some((spot, path)),
+        Ok(_) | Err(_) => {
+            notes.add(spot, format!("`{}` is a path within the repository, not {}", key.written, shown(text)));
+            None
+        }
     }
-    Some((spot, if parts.is_empty() { ".".to_owned() } else { parts.join("/") }))
 }
 
 /// An absolute path inside the container, in its short form.
-pub(super) fn container_path(key: &str, (spot, text): Word<'_>, notes: &mut Notes<'_>) -> Option<String> {
+pub(super) fn container_path(key: &str, (spot, text): Word<'_>, notes: &mut Notes<'_>) -> Option<ContainerPath> {
     let parts: Vec<&str> = text.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-    if !text.starts_with('/') || parts.contains(&"..") || text.contains(char::is_control) {
-        notes.add(spot, format!("`{key}` is an absolute path inside the container, not {}", shown(text)));
-        return None;
+    match format!("/{}", parts.join("/")).parse() {
+        Ok(path) if text.starts_with('/') => Some(path),
+        Ok(_) | Err(_) => {
+            notes.add(spot, format!("`{key}` is an absolute path inside the container, not {}", shown(text)));
+            None
+        }
     }
-    Some(format!("/{}", parts.join("/")))
 }
 
 /// A port of a container.

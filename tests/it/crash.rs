@@ -12,14 +12,16 @@ use futures_util::stream::BoxStream;
 use jiff::Timestamp;
 use quarry::clock::SetClock;
 use quarry::db::{self, Change, Db, DbError, Entry, Guard, Key, Lease, Version, layout};
-use quarry::docker::{self, Engine, State};
+use quarry::docker::engines::Engines;
+use quarry::docker::{self, ContainerRequest, Engine, Restart, State};
 use quarry::etc::Settings as Etc;
+use quarry::hq::act::Job;
 use quarry::hq::reconcile::drift;
 use quarry::hq::{Awake, Hq, Parts};
 use quarry::instruction::tarball::{FORMAT, Manifest};
 use quarry::instruction::{Instruction, Settings};
 use quarry::launch::{Ground, Identity, label};
-use quarry::names::{ImageId, NodeName, ReleaseNumber, StackName};
+use quarry::names::{ContainerName, ImageId, NodeName, ReleaseNumber, StackName};
 use quarry::router::Target;
 use quarry::router::edge::Edge;
 use quarry::router::fake::FakeEdge;
@@ -115,12 +117,12 @@ impl World {
             root: self.root.path().to_owned(),
             settings: Etc::default(),
             db: Arc::new(Mortal { tree: self.tree.clone(), instants: AtomicI64::new(instants) }),
-            engine: Arc::new(self.engine.clone()),
+            engines: Engines::new("hq".parse().unwrap(), Arc::new(self.engine.clone())),
             edge: Some(self.edge.clone()),
             awake: Awake::Yes,
             clock: Arc::new(SetClock::at(Timestamp::UNIX_EPOCH)),
             identity: Identity { id: "0123abcd".into(), suffix: String::new() },
-            ground: Ground { bridge: "172.17.0.1".parse().unwrap(), ports: 20_000..=20_099 },
+            ground: Ground { address: "172.17.0.1".parse().unwrap(), ports: 20_000..=20_099 },
             url_port: String::new(),
         })
     }
@@ -151,6 +153,29 @@ impl World {
             hook: Vec::new(),
             unhook: Vec::new(),
         })
+    }
+
+    /// A container that is none of quarry's.
+    fn request(&self) -> ContainerRequest {
+        ContainerRequest {
+            name: "stranger".parse().unwrap(),
+            image: self.image.to_string(),
+            entrypoint: None,
+            command: Vec::new(),
+            cwd: None,
+            env: Default::default(),
+            labels: BTreeMap::new(),
+            ports: Vec::new(),
+            binds: Vec::new(),
+            network: None,
+            memory: None,
+            cpus: None,
+            pids: None,
+            restart: Restart::No,
+            stop_timeout: Millis(0),
+            tty: false,
+            stdin: false,
+        }
     }
 
     /// A service, two web containers, a worker that may exist only once, and (in odd releases) a worker that comes and
@@ -227,6 +252,22 @@ async fn perform(hq: &Arc<Hq>, world: &World, act: Act) {
         }
         Act::Destroy => hq.destroy(&blog(), &quiet).await.unwrap(),
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kill_reaches_only_containers_of_its_own_stack() {
+    let world = before(Act::Again).await;
+    let hq = world.hq(i64::MAX);
+    let stranger: ContainerName = "shop.web.1.1".parse().unwrap();
+    let request = ContainerRequest { name: stranger.clone(), ..world.request() };
+    world.engine.create(request).await.unwrap();
+    let own: ContainerName = "blog.web.1.1".parse().unwrap();
+    let kill = |container: &ContainerName| Instruction::Kill { container: container.clone(), grace: Millis(0) };
+    let job = Job { instructions: vec![kill(&stranger), kill(&own)], ..Hq::scale_job(&blog(), &BTreeMap::new()) };
+    hq.operate(job, &|_| {}).await.unwrap();
+    rested(&hq).await;
+    assert!(world.engine.container(&own).await.unwrap().is_none());
+    assert!(world.engine.container(&stranger).await.unwrap().is_some(), "another stack's container was killed");
 }
 
 /// Waits until an HQ has nothing left to retire.

@@ -117,7 +117,7 @@ impl Hq {
             else {
                 continue;
             };
-            if self.engine().image(settings.image.as_str()).await?.is_none() {
+            if self.engines().local().image(settings.image.as_str()).await?.is_none() {
                 return Err(HqError::ImageGone { node: node.clone(), number: release.number });
             }
         }

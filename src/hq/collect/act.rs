@@ -41,7 +41,7 @@ impl Hq {
         let needed: BTreeSet<String> = kept.iter().flat_map(images).collect();
         let tag = crate::hq::deploy::act::image_tag(release.number, &self.launcher.identity);
         for node in release.instructions.iter().filter_map(Instruction::launches) {
-            self.gone(self.engine().remove_image(&format!("quarry/{stack}/{node}:{tag}")).await)?;
+            self.gone(self.engines().local().remove_image(&format!("quarry/{stack}/{node}:{tag}")).await)?;
         }
         tracing::debug!(%stack, release = %release.number, needed = needed.len(), "dropping a release");
         self.unpin_number(stack, release.number).await;
@@ -82,10 +82,10 @@ impl Hq {
     /// When docker fails; images others use stay.
     pub async fn remove_images(&self, stack: &StackName) -> Result<(), HqError> {
         let folder = format!("quarry/{stack}");
-        for image in self.engine().images(&folder).await? {
+        for image in self.engines().local().images(&folder).await? {
             let own = |tag: &&String| tag.starts_with(&format!("{folder}/")) && is_own(tag, &self.launcher.identity);
             for tag in image.tags.iter().filter(own) {
-                self.gone(self.engine().remove_image(tag).await)?;
+                self.gone(self.engines().local().remove_image(tag).await)?;
             }
         }
         Ok(())

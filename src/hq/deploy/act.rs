@@ -140,7 +140,7 @@ impl Hq {
     }
 
     async fn build_images(&self, building: &Building<'_>, say: Say<'_>) -> Result<BTreeMap<NodeName, Built>, HqError> {
-        build_images(self.engine(), &self.settings, building, say).await
+        build_images(self.engines().local(), &self.settings, building, say).await
     }
 
     async fn compile(

@@ -6,8 +6,9 @@ use crate::db::{Guard, layout};
 use crate::hq::{Hq, HqError};
 use crate::launch::act::Say;
 use crate::launch::journal::{Operation, Phase};
+use crate::launch::world::{Instance, World};
 use crate::launch::{Plan, Step};
-use crate::names::{ContainerName, ReleaseNumber, StackName};
+use crate::names::{ReleaseNumber, StackName};
 use crate::units::Millis;
 
 impl Hq {
@@ -20,12 +21,20 @@ impl Hq {
         let world = self.world(stack, current.number, current.env_version).await?;
         for instance in &world.instances {
             let grace = world.procs.get(&instance.node).map_or(Millis::seconds(10), |proc| proc.settings.grace);
-            let step = Step::Remove { container: instance.name.clone(), grace };
+            let (server, container) = (instance.server.clone(), instance.name.clone());
+            let step = Step::Remove { server, container, grace };
             self.launcher.perform(stack, &step, &|_| {}).await?;
         }
-        let network = Step::RemoveNetwork { name: self.launcher.identity.network(stack) };
-        self.launcher.perform(stack, &network, &|_| {}).await?;
+        for network in self.no_networks(&world) {
+            self.launcher.perform(stack, &network, &|_| {}).await?;
+        }
         Ok(world.instances.len())
+    }
+
+    /// Steps that remove the stack's network from every server.
+    fn no_networks(&self, world: &World) -> Vec<Step> {
+        let name = self.launcher.identity.network(&world.stack);
+        world.servers.keys().map(|server| Step::RemoveNetwork { server: server.clone(), name: name.clone() }).collect()
     }
 
     /// Takes a stack and everything it has away.
@@ -36,10 +45,14 @@ impl Hq {
         self.check_awake()?;
         self.status(stack).await?;
         let world = self.world(stack, ReleaseNumber(0), 0).await?;
-        let kill = |name: &ContainerName| Step::Remove { container: name.clone(), grace: Millis::seconds(10) };
+        let kill = |instance: &Instance| Step::Remove {
+            server: instance.server.clone(),
+            container: instance.name.clone(),
+            grace: Millis::seconds(10),
+        };
         let mut plan = Plan { route: vec![Step::Unroute { stack: stack.clone() }], ..Plan::default() };
-        plan.retire.extend(world.instances.iter().map(|instance| kill(&instance.name)));
-        plan.retire.push(Step::RemoveNetwork { name: self.launcher.identity.network(stack) });
+        plan.retire.extend(world.instances.iter().map(kill));
+        plan.retire.extend(self.no_networks(&world));
         let book = self.book(stack).await?;
         let operation = Operation {
             verb: "destroy".to_owned(),

@@ -1,11 +1,12 @@
-//! Reads the server's memory and the running containers into a grid.
+//! Reads the servers' memory and the running containers into a grid.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::db::{Guard, layout};
 use crate::docker::State;
 use crate::grid::{Block, Grid, Slice};
-use crate::hq::{Hq, HqError, limits};
+use crate::hq::fleet::{Member, Seen};
+use crate::hq::{Hq, HqError};
 use crate::instruction::DEFAULT_SIZE;
 use crate::launch::label;
 use crate::names::{NodeName, ServerName, StackName};
@@ -16,30 +17,41 @@ impl Hq {
     /// # Errors
     /// When docker or the tree cannot be read.
     pub async fn grid(&self) -> Result<Grid, HqError> {
-        let own = format!("{}={}", label::HQ, self.launcher.identity.id);
+        let seen = self.containers().await?;
+        let grid = self.grid_of(&seen).await?;
+        layout::put_json(&*self.db, &layout::grid(), &grid, Guard::Any).await?;
+        Ok(grid)
+    }
+
+    /// The grid of these containers.
+    ///
+    /// # Errors
+    /// When the tree cannot be read.
+    pub async fn grid_of(&self, seen: &[Seen]) -> Result<Grid, HqError> {
         let mut sizes = BTreeMap::new();
         for stack in self.stack_names().await? {
             for proc in self.procs(&stack).await? {
                 sizes.insert((stack.clone(), proc.node.clone()), proc.settings.size);
             }
         }
-        let mut blocks = BTreeMap::new();
-        for container in self.engine().containers(&own).await? {
+        let members = self.members();
+        let empty = |(name, member): (&ServerName, &Member)| {
+            (name.clone(), Slice { tags: member.tags.clone(), ..Slice::new(member.size) })
+        };
+        let mut grid = Grid { slices: members.iter().map(empty).collect() };
+        for Seen { server, container } in seen {
             let text = |name: &str| container.labels.get(name);
             let stack: Option<StackName> = text(label::STACK).and_then(|text| text.parse().ok());
             let node: Option<NodeName> = text(label::NODE).and_then(|text| text.parse().ok());
-            let (Some(stack), Some(node), State::Running | State::Restarting | State::Paused) =
-                (stack, node, container.state)
+            let own = text(label::HQ) == Some(&self.launcher.identity.id);
+            let (Some(slice), true, Some(stack), Some(node), State::Running | State::Restarting | State::Paused) =
+                (grid.slices.get_mut(server), own, stack, node, container.state)
             else {
                 continue;
             };
             let size = sizes.get(&(stack.clone(), node.clone())).copied().unwrap_or(DEFAULT_SIZE);
-            blocks.insert(container.name.clone(), Block { size, stack, node });
+            slice.blocks.insert(container.name.clone(), Block { size, stack, node });
         }
-        let slice = Slice { size: limits::memory(), blocks, tags: BTreeSet::new() };
-        let server: ServerName = "hq".parse().expect("`hq` is a server name");
-        let grid = Grid { slices: BTreeMap::from([(server, slice)]) };
-        layout::put_json(&*self.db, &layout::grid(), &grid, Guard::Any).await?;
         Ok(grid)
     }
 }

@@ -2,14 +2,14 @@
 
 use super::{OneOff, one_off_plan};
 use crate::hq::{Hq, HqError};
-use crate::names::{ContainerName, NodeName};
+use crate::names::{ContainerName, NodeName, ServerName};
 
 impl Hq {
-    /// Makes the container of a one-off command, not yet started, and gives its name.
+    /// Makes the container of a one-off command, not yet started, and gives its server and name.
     ///
     /// # Errors
     /// When the stack or node does not exist, or docker fails.
-    pub async fn prepare_one_off(&self, wanted: OneOff) -> Result<ContainerName, HqError> {
+    pub async fn prepare_one_off(&self, wanted: OneOff) -> Result<(ServerName, ContainerName), HqError> {
         self.check_awake()?;
         let current = self.current(&wanted.stack).await?;
         let procs = self.procs(&wanted.stack).await?;
@@ -31,11 +31,21 @@ impl Hq {
                 (!world.names.contains(&name)).then_some(name)
             })
             .expect("one of infinitely many names is free");
-        let plan = one_off_plan(name.clone(), proc, &procs, &wanted, self.launcher.identity.network(&wanted.stack));
+        // Where the node itself runs, so that links and volumes are those it has.
+        let near = proc.home.clone().or_else(|| world.of(&proc.node).map(|instance| instance.server.clone()).next());
+        let server = near.filter(|server| world.servers.contains_key(server)).unwrap_or_else(|| world.here.clone());
+        let plan = one_off_plan(
+            server.clone(),
+            name.clone(),
+            proc,
+            &procs,
+            &wanted,
+            self.launcher.identity.network(&wanted.stack),
+        );
         let mut request = self.launcher.request(&plan).await?;
         request.tty = wanted.tty;
         request.stdin = true;
-        self.engine().create(request).await?;
-        Ok(name)
+        self.engines().of(&server)?.create(request).await?;
+        Ok((server, name))
     }
 }

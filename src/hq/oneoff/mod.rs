@@ -3,8 +3,9 @@
 pub mod act;
 
 use crate::instruction::Settings;
+use crate::launch::place::reach;
 use crate::launch::{ContainerPlan, Proc, Role};
-use crate::names::{ContainerName, NodeName, StackName};
+use crate::names::{ContainerName, NodeName, ServerName, StackName};
 use crate::stack::Command;
 
 /// A command to run once in a container of its own.
@@ -21,17 +22,17 @@ pub struct OneOff {
 
 /// The container of a one-off command: the node's settings with another command.
 pub fn one_off_plan(
+    server: ServerName,
     name: ContainerName,
     proc: &Proc,
     procs: &[Proc],
     wanted: &OneOff,
     network: String,
 ) -> ContainerPlan {
-    let services = procs
-        .iter()
-        .filter_map(|proc| Some((proc.node.clone(), (proc.address?.to_string(), proc.settings.ports.clone()))));
+    let services = procs.iter().filter_map(|proc| Some((proc.node.clone(), reach(proc, &server)?))).collect();
     ContainerPlan {
         name,
+        server,
         stack: wanted.stack.clone(),
         node: proc.node.clone(),
         release: proc.release,
@@ -43,8 +44,8 @@ pub fn one_off_plan(
             ..proc.settings.clone()
         },
         env_version: proc.env_version,
-        services: services.collect(),
-        published: None,
+        services,
+        published: Vec::new(),
         network,
         address: None,
     }

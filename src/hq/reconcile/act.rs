@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{backoff, drift};
 use crate::hq::act::Job;
 use crate::hq::{Hq, HqError};
 use crate::launch::label;
-use crate::names::StackName;
+use crate::names::{ServerName, StackName};
 
 /// Every stack is looked at this often although no event names it.
 const ROUND: Duration = Duration::from_secs(30);
@@ -24,8 +25,8 @@ const AGAIN: Duration = Duration::from_secs(2);
 enum Heard {
     /// Something happened to a container of this stack.
     Stack(StackName),
-    /// Docker's stream of events ended.
-    Lost,
+    /// A server's events are heard, perhaps again: what happened meanwhile shows in a look at everything.
+    Listening(ServerName),
     /// The earliest appointment is due.
     Due,
 }
@@ -41,36 +42,45 @@ struct Agenda {
 impl Hq {
     /// Heals until the process ends.
     pub async fn reconcile(self: Arc<Self>) {
+        let (tell, mut news) = mpsc::unbounded_channel();
+        let mut heard_of = BTreeSet::new();
         let mut agenda = Agenda::default();
         loop {
-            let mut events = match self.engine().events().await {
-                Ok(events) => events,
-                Err(error) => {
-                    tracing::warn!(%error, "docker's events cannot be heard");
-                    tokio::time::sleep(AGAIN).await;
-                    continue;
-                }
-            };
-            // What happened while nobody listened shows in a look at everything.
-            agenda.round = Some(Instant::now());
-            loop {
-                let heard = tokio::select! {
-                    event = events.next() => match event {
-                        Some(Ok(event)) => match self.stack_of(&event) {
-                            Some(stack) => Heard::Stack(stack),
-                            None => continue,
-                        },
-                        Some(Err(_)) | None => Heard::Lost,
-                    },
-                    () = sleep_until(agenda.next()) => Heard::Due,
-                };
-                match heard {
-                    Heard::Stack(stack) => agenda.look_at(stack, Instant::now() + SETTLE),
-                    Heard::Due => self.heal_due(&mut agenda).await,
-                    Heard::Lost => break,
-                }
+            let servers: BTreeSet<ServerName> = self.engines().all().into_iter().map(|(server, _)| server).collect();
+            for server in servers.difference(&heard_of) {
+                tokio::spawn(self.clone().listen(server.clone(), tell.clone()));
             }
-            tokio::time::sleep(AGAIN).await;
+            heard_of = servers;
+            let heard = tokio::select! {
+                Some(heard) = news.recv() => heard,
+                () = sleep_until(agenda.next()) => Heard::Due,
+            };
+            match heard {
+                Heard::Stack(stack) => agenda.look_at(stack, Instant::now() + SETTLE),
+                Heard::Listening(server) => {
+                    tracing::debug!(%server, "docker's events are heard");
+                    agenda.round = Some(Instant::now());
+                }
+                Heard::Due => self.heal_due(&mut agenda).await,
+            }
+        }
+    }
+
+    /// Tells the loop what happens on one server, for as long as it is one of HQ's.
+    async fn listen(self: Arc<Self>, server: ServerName, tell: mpsc::UnboundedSender<Heard>) {
+        while let Ok(engine) = self.engines().of(&server) {
+            match engine.events().await {
+                Ok(mut events) => {
+                    let _ = tell.send(Heard::Listening(server.clone()));
+                    while let Some(Ok(event)) = events.next().await {
+                        if let Some(stack) = self.stack_of(&event) {
+                            let _ = tell.send(Heard::Stack(stack));
+                        }
+                    }
+                }
+                Err(error) => tracing::warn!(%server, %error, "docker's events cannot be heard"),
+            }
+            sleep(AGAIN).await;
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::db::layout;
 use crate::hq::collect::stray_pins;
+use crate::hq::fleet::Seen;
 use crate::hq::{Hq, HqError};
 use crate::launch::journal::Phase;
 use crate::launch::{Step, label};
@@ -63,12 +64,11 @@ impl Hq {
         let book = self.book(stack).await?;
         let journal = book.read().await;
         let known = journal.going();
-        let own = format!("{}={}", label::STACK, stack);
-        for container in self.engine().containers(&own).await? {
+        for Seen { server, container } in self.containers().await? {
             let text = |name: &str| container.labels.get(name).map(String::as_str);
-            let once = text(label::ROLE) == Some("once");
+            let once = text(label::ROLE) == Some("once") && text(label::STACK) == Some(stack.as_str());
             if text(label::HQ) == Some(&self.launcher.identity.id) && once && !known.contains(&container.name) {
-                let step = Step::Remove { container: container.name.clone(), grace: Millis::seconds(1) };
+                let step = Step::Remove { server, container: container.name.clone(), grace: Millis::seconds(1) };
                 self.launcher.perform(stack, &step, &|_| {}).await?;
             }
         }

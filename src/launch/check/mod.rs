@@ -1,8 +1,13 @@
 //! How a new container shows that it came up.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
-use crate::stack::Health;
+use super::{Proc, Role, Step};
+use crate::docker::Restart;
+use crate::names::{ContainerName, ServerName};
+use crate::stack::{Health, Overlap};
 use crate::units::Millis;
 
 pub mod act;
@@ -26,3 +31,25 @@ pub const SETTLE: Millis = Millis::seconds(3);
 pub const LISTEN: Millis = Millis::seconds(60);
 /// A new service may take this long until its port takes connections; then the launch goes on without it.
 pub const SERVICE_LISTEN: Millis = Millis::seconds(30);
+
+/// The step that waits for a new container of a node.
+pub fn awaiting(server: &ServerName, name: &ContainerName, proc: &Proc, published: Option<SocketAddr>) -> Step {
+    let check = match (&proc.settings.health, published) {
+        (Some(health), _) => Check::Health(health.clone()),
+        (None, Some(_)) => Check::Listens,
+        (None, None) => Check::Settles,
+    };
+    Step::Await {
+        server: server.clone(),
+        container: name.clone(),
+        node: proc.node.clone(),
+        check,
+        port: proc.settings.ports.first().copied(),
+        published,
+        role: if proc.address.is_some() { Role::Service } else { Role::Node },
+        restart: match (proc.address, proc.settings.overlap) {
+            (Some(_), _) | (None, Overlap::StartFirst) => Restart::UnlessStopped,
+            (None, Overlap::StopFirst) => Restart::No,
+        },
+    }
+}

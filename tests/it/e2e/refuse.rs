@@ -31,6 +31,14 @@ fn a_release_command_that_fails_refuses_the_push() {
 }
 
 #[test]
+fn a_release_command_that_does_not_end_is_ended_and_refuses_the_push() {
+    let hq = Hq::start_with(&[("release-timeout", "2s")]);
+    let endless = app(&[("quarry.yml", "web:\n  release: printf x; exec sleep 1000\n")]);
+    hq.push(&endless, "blog").failed().said(&["the release command of web did not end within 2s"]);
+    assert!(hq.containers(&["stack=blog"]).is_empty(), "the command runs on");
+}
+
+#[test]
 fn a_health_check_that_fails_refuses_the_push() {
     let yml = "web:\n  health: {http: /missing, interval: 200ms, retries: 3, grace: 2s}\n";
     refused(&[("quarry.yml", yml)], &[" !     web did not become healthy within", "404"]);

@@ -1,13 +1,16 @@
-//! From a planned container to what docker is asked for.
+//! From a planned container to what docker is asked for; [`act`] asks.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::{ContainerPlan, Identity, Role, label};
 use crate::docker::{Attachment, ContainerRequest, Published, Restart};
 use crate::env::Env;
+use crate::launch::{ContainerPlan, Identity, Role, label};
 use crate::names::{NodeName, StackName};
 use crate::stack::Command;
+
+pub mod act;
 
 /// Most processes of one container.
 const PIDS: i64 = 4096;
@@ -25,11 +28,8 @@ pub fn request(plan: &ContainerPlan, env: Env, identity: &Identity, root: &Path)
         cwd: settings.cwd.clone(),
         env,
         labels: labels(plan, identity),
-        ports: match (plan.published, settings.ports.first()) {
-            (Some(at), Some(port)) => vec![Published { address: at.ip(), port: at.port(), container: *port }],
-            (None, _) | (_, None) => Vec::new(),
-        },
-        binds: volumes.map(|path| (volume(root, &plan.stack, &plan.node, path), path.clone())).collect(),
+        ports: plan.published.iter().map(published).collect(),
+        binds: volumes.map(|path| (volume(root, &plan.stack, &plan.node, path.as_str()), path.to_string())).collect(),
         network: Some(Attachment {
             network: plan.network.clone(),
             aliases: match plan.role {
@@ -60,10 +60,19 @@ fn labels(plan: &ContainerPlan, identity: &Identity) -> BTreeMap<String, String>
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();
-    if let Some(address) = plan.published {
+    if let Some(address) = plan.routed() {
         labels.insert(label::ADDRESS.to_owned(), address.to_string());
     }
+    let others = plan.published.iter().filter(|(_, at)| Some(*at) != plan.routed());
+    let others: Vec<String> = others.map(|(_, at)| at.port().to_string()).collect();
+    if !others.is_empty() {
+        labels.insert(label::PORTS.to_owned(), others.join(" "));
+    }
     labels
+}
+
+fn published((own, at): &(u16, SocketAddr)) -> Published {
+    Published { address: at.ip(), port: at.port(), container: *own }
 }
 
 /// Where a node's volume lies on the server. Two paths that differ only in where they are cut stay apart.

@@ -1,0 +1,44 @@
+//! The servers HQ drives, and what their engines say; see [`act`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::docker::{Container, Network};
+use crate::launch::Ground;
+use crate::names::ServerName;
+use crate::units::Megabytes;
+
+pub mod act;
+
+/// The name of the server HQ itself is on.
+pub const HERE: &str = "hq";
+
+/// What HQ knows of a server it drives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Where its containers are reached.
+    pub ground: Ground,
+    /// Its memory.
+    pub size: Megabytes,
+    /// What it is good for.
+    pub tags: BTreeSet<String>,
+}
+
+/// A container and the server it is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The server.
+    pub server: ServerName,
+    /// The container.
+    pub container: Container,
+}
+
+/// What all engines were asked for at once.
+#[derive(Debug, Clone, Default)]
+pub struct Survey {
+    /// Every container, those of a silent server as they were seen last.
+    pub containers: Vec<Seen>,
+    /// The networks of each server that answered.
+    pub networks: BTreeMap<ServerName, Vec<Network>>,
+    /// Those that did not answer.
+    pub silent: BTreeSet<ServerName>,
+}

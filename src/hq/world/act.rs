@@ -1,0 +1,89 @@
+//! Gathers the world a plan is made in.
+
+use std::collections::BTreeMap;
+
+use super::{Found, Reserved};
+use crate::grid::Slice;
+use crate::hq::{Hq, HqError};
+use crate::launch::address;
+use crate::launch::plan::PlanError;
+use crate::launch::world::{Footing, World, instance};
+use crate::names::{ReleaseNumber, ServerName, StackName};
+
+impl Hq {
+    /// The world of one stack as it is now.
+    ///
+    /// # Errors
+    /// When docker or the tree cannot be read, or no subnet is left.
+    pub async fn world(&self, stack: &StackName, release: ReleaseNumber, env_version: u64) -> Result<World, HqError> {
+        self.gather(stack, release, env_version, &Reserved::default()).await
+    }
+
+    /// The same, with what launches under way have been promised.
+    ///
+    /// # Errors
+    /// As [`Hq::world`].
+    pub async fn gather(
+        &self,
+        stack: &StackName,
+        release: ReleaseNumber,
+        env_version: u64,
+        reserved: &Reserved,
+    ) -> Result<World, HqError> {
+        let identity = &self.launcher.identity;
+        let (survey, tables, procs, book) = tokio::try_join!(
+            self.survey(),
+            async { self.tables_around(stack).await.map_err(HqError::from) },
+            async { self.procs(stack).await.map_err(HqError::from) },
+            async { self.book(stack).await.map_err(HqError::from) },
+        )?;
+        let journal = book.read().await;
+        let going = journal.going();
+        let staying = survey.containers.iter().filter(|seen| !going.contains(&seen.container.name));
+        let mut instances: Vec<_> =
+            staying.filter_map(|seen| instance(&seen.server, &seen.container, identity, stack)).collect();
+        instances.sort_by(|a, b| (&a.node, a.index).cmp(&(&b.node, b.index)));
+        let found = Found { survey: &survey, tables: &tables, reserved };
+        Ok(World {
+            identity: identity.clone(),
+            stack: stack.clone(),
+            release,
+            env_version,
+            instances,
+            names: survey.containers.iter().map(|seen| seen.container.name.clone()).collect(),
+            procs: procs.into_iter().map(|proc| (proc.node.clone(), proc)).collect(),
+            servers: self.footings(&found, stack).await?,
+            here: self.engines().here().clone(),
+            routes: tables.into_iter().find(|table| table.stack == *stack),
+            sites: self.sites_folder(stack, release),
+        })
+    }
+
+    /// What a stack finds on each server that answers.
+    async fn footings(&self, found: &Found<'_>, stack: &StackName) -> Result<BTreeMap<ServerName, Footing>, HqError> {
+        let name = self.launcher.identity.network(stack);
+        let mut grid = self.grid_of(&found.survey.containers).await?;
+        let mut footings = BTreeMap::new();
+        for (server, member) in self.members() {
+            let Some(networks) = found.survey.networks.get(&server) else { continue };
+            let network = networks.iter().find(|network| network.name == name);
+            let subnet = match network {
+                Some(network) => network.subnet.clone(),
+                None => {
+                    let mut taken = found.reserved.subnets_of(&server);
+                    taken.extend(networks.iter().map(|network| network.subnet.clone()));
+                    address::subnet(&self.settings.subnets.to_string(), &taken).map_err(PlanError::from)?
+                }
+            };
+            let footing = Footing {
+                ports_taken: found.ports_taken(&server, &member.ground),
+                network_exists: network.is_some(),
+                subnet,
+                slice: grid.slices.remove(&server).unwrap_or_else(|| Slice::new(member.size)),
+                ground: member.ground,
+            };
+            footings.insert(server, footing);
+        }
+        Ok(footings)
+    }
+}

@@ -1,0 +1,92 @@
+//! What is taken on each server, and what launches under way have been promised; [`act`] gathers the whole.
+
+use std::collections::BTreeSet;
+
+use crate::hq::fleet::Survey;
+use crate::launch::world::ports;
+use crate::launch::{Ground, Plan, Step};
+use crate::names::ServerName;
+use crate::router::{StackRoutes, Target};
+
+pub mod act;
+
+/// Ports and subnets promised to launches under way, which no container or record shows yet.
+#[derive(Debug, Default)]
+pub struct Reserved {
+    ports: BTreeSet<(ServerName, u16)>,
+    subnets: BTreeSet<(ServerName, String)>,
+}
+
+impl Reserved {
+    fn ports_of(&self, server: &ServerName) -> BTreeSet<u16> {
+        self.ports.iter().filter(|(of, _)| of == server).map(|(_, port)| *port).collect()
+    }
+
+    fn subnets_of(&self, server: &ServerName) -> BTreeSet<String> {
+        self.subnets.iter().filter(|(of, _)| of == server).map(|(_, subnet)| subnet.clone()).collect()
+    }
+}
+
+/// What a plan has been promised until its containers show it.
+pub struct Claim {
+    ports: BTreeSet<(ServerName, u16)>,
+    subnets: BTreeSet<(ServerName, String)>,
+}
+
+impl Claim {
+    /// What this plan hands out.
+    pub fn of(plan: &Plan) -> Self {
+        let mut claim = Self { ports: BTreeSet::new(), subnets: BTreeSet::new() };
+        for step in plan.revocable() {
+            if let Step::Network { server, subnet, .. } = step {
+                claim.subnets.insert((server.clone(), subnet.clone()));
+            }
+            if let Some(container) = step.makes() {
+                let ports = container.published.iter().map(|(_, at)| (container.server.clone(), at.port()));
+                claim.ports.extend(ports);
+            }
+        }
+        claim
+    }
+
+    /// Others may not have it.
+    pub fn add(&self, reserved: &mut Reserved) {
+        reserved.ports.extend(self.ports.iter().cloned());
+        reserved.subnets.extend(self.subnets.iter().cloned());
+    }
+
+    /// Its containers show it, or it was not used.
+    pub fn remove(&self, reserved: &mut Reserved) {
+        reserved.ports.retain(|port| !self.ports.contains(port));
+        reserved.subnets.retain(|subnet| !self.subnets.contains(subnet));
+    }
+}
+
+/// What a world is made from.
+pub struct Found<'a> {
+    /// What the engines said.
+    pub survey: &'a Survey,
+    /// What the router serves.
+    pub tables: &'a [StackRoutes],
+    /// What launches under way have.
+    pub reserved: &'a Reserved,
+}
+
+impl Found<'_> {
+    /// Every port of a server that a container, a route or a launch under way has, of all HQs on its engine.
+    pub fn ports_taken(&self, server: &ServerName, ground: &Ground) -> BTreeSet<u16> {
+        let mut taken = self.reserved.ports_of(server);
+        let there = self.survey.containers.iter().filter(|seen| seen.server == *server);
+        taken.extend(there.flat_map(|seen| ports(&seen.container)));
+        for node in self.tables.iter().flat_map(|table| table.nodes.values()) {
+            match &node.target {
+                Target::Peers(peers) => {
+                    let there = peers.iter().filter(|peer| peer.address.ip() == ground.address);
+                    taken.extend(there.map(|peer| peer.address.port()));
+                }
+                Target::Site(_) => {}
+            }
+        }
+        taken
+    }
+}

@@ -1,0 +1,88 @@
+//! Makes containers, and runs those that run once.
+
+use std::path::Path;
+
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use tokio::time::timeout;
+
+use super::request;
+use crate::db::layout;
+use crate::docker::lines::Lines;
+use crate::docker::{ContainerRequest, Engine, EngineError, LogRequest, Output, State};
+use crate::env::Env;
+use crate::launch::act::{LaunchError, Launcher, Say, on_disk};
+use crate::launch::compose::environment;
+use crate::launch::{ContainerPlan, files, label};
+
+impl Launcher {
+    /// Makes a container; one of this name that an interrupted launch left behind is replaced.
+    pub(in crate::launch) async fn make(
+        &self,
+        docker: &dyn Engine,
+        container: &ContainerPlan,
+        request: ContainerRequest,
+    ) -> Result<(), EngineError> {
+        match docker.create(request.clone()).await {
+            Err(EngineError::Conflict { .. })
+                if docker.container(&container.name).await?.is_some_and(|found| {
+                    found.labels.get(label::HQ) == Some(&self.identity.id) && found.state != State::Running
+                }) =>
+            {
+                docker.remove(&container.name).await?;
+                docker.create(request).await
+            }
+            other => other,
+        }
+    }
+
+    /// A container's request with its environment composed and its volumes' folders made.
+    ///
+    /// # Errors
+    /// When the stack's variables or volume folders cannot be had.
+    pub async fn request(&self, plan: &ContainerPlan) -> Result<ContainerRequest, LaunchError> {
+        let key = layout::env_version(&plan.stack, plan.env_version);
+        let stack_env: Env = layout::read_json(&*self.db, &key).await.map_err(LaunchError::State)?.unwrap_or_default();
+        let request = request(plan, environment(&self.etc_env, &stack_env, plan), &self.identity, &self.root);
+        for (folder, _) in &request.binds {
+            make_volume(folder).await?;
+        }
+        Ok(request)
+    }
+
+    /// Runs a command to its end in a container of its own.
+    pub(in crate::launch) async fn once(&self, container: &ContainerPlan, say: Say<'_>) -> Result<(), LaunchError> {
+        let name = &container.name;
+        let engine = |source| LaunchError::Engine { doing: format!("run {name}"), source };
+        let request = self.request(container).await?;
+        let docker = self.engine(&container.server)?;
+        self.make(&*docker, container, request).await.map_err(engine)?;
+        docker.start(name).await.map_err(engine)?;
+        let ended = async {
+            let logs = LogRequest { tail: None, follow: true, timestamps: false };
+            say_output(docker.logs(name, logs).await?, say).await;
+            docker.wait(name).await
+        };
+        let ended = timeout(self.release_timeout.duration(), ended).await;
+        docker.remove(name).await.map_err(engine)?;
+        let overdue = |_| LaunchError::Overdue { node: container.node.clone(), limit: self.release_timeout };
+        match ended.map_err(overdue)?.map_err(engine)? {
+            0 => Ok(()),
+            code => Err(LaunchError::Command { what: "release command", node: container.node.to_string(), code }),
+        }
+    }
+}
+
+/// Says a container's output line by line.
+pub(in crate::launch) async fn say_output(mut output: BoxStream<'static, Result<Output, EngineError>>, say: Say<'_>) {
+    let indented = |line: &str| say(&format!("       {}", line.trim_end()));
+    let mut lines = Lines::default();
+    while let Some(Ok(Output::Stdout(bytes) | Output::Stderr(bytes))) = output.next().await {
+        lines.add(&bytes, &indented);
+    }
+    lines.end(&indented);
+}
+
+async fn make_volume(folder: &Path) -> Result<(), LaunchError> {
+    on_disk(folder.to_owned(), files::make_volume).await
+}

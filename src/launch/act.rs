@@ -218,12 +218,7 @@ impl Launcher {
             }
             Step::Site { document_root, folder, .. } => self.copy_site(stack, document_root, folder).await,
             Step::Once { container } => self.once(container, say).await,
-            Step::Boot { container } => {
-                let request = self.request(container).await?;
-                let docker = self.engine(&container.server)?;
-                self.make(&*docker, container, request).await.map_err(engine)?;
-                docker.start(&container.name).await.map_err(engine)
-            }
+            Step::Boot { container } => self.boot(container).await?.map_err(engine),
             Step::Start { server, container } => match self.engine(server)?.start(container).await {
                 // On the way back a container that is gone has nothing to start.
                 Err(EngineError::NotFound { .. }) => Ok(()),

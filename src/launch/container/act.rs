@@ -50,6 +50,19 @@ impl Launcher {
         Ok(request)
     }
 
+    /// Makes and starts a container; the inner error is docker's.
+    pub(in crate::launch) async fn boot(
+        &self,
+        container: &ContainerPlan,
+    ) -> Result<Result<(), EngineError>, LaunchError> {
+        let request = self.request(container).await?;
+        let docker = self.engine(&container.server)?;
+        if let Err(error) = self.make(&*docker, container, request).await {
+            return Ok(Err(error));
+        }
+        Ok(docker.start(&container.name).await)
+    }
+
     /// Runs a command to its end in a container of its own.
     pub(in crate::launch) async fn once(&self, container: &ContainerPlan, say: Say<'_>) -> Result<(), LaunchError> {
         let name = &container.name;

@@ -1,5 +1,6 @@
 //! Puts a policy in force on this machine, takes it back, and sees whether it still stands.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use super::files::machine::{self, MachineError};
 use super::files::state::{self, Alone, Applied, State, StateError, Trial};
 use super::nft::{self, NftError};
 use super::policy::Policy;
-use super::rules::{self, REMOVAL, Rules};
+use super::rules::{self, Force, Table};
 
 /// How long HQ has to reach a server again after its rules have changed.
 pub const TRIAL: Duration = Duration::from_secs(15);
@@ -87,21 +88,36 @@ impl Locknet {
     /// Then what was in force is.
     pub async fn apply(&self, policy: &Policy, time: Duration) -> Result<Came, NetworkError> {
         let _alone = self.alone().await?;
-        let old = self.state.policy()?;
+        let (old, standing) = (self.state.policy()?, self.standing().await?);
         if old.as_ref() == Some(policy) {
-            if self.standing().await? != Standing::Applied {
+            if standing != Standing::Applied {
                 self.keep(policy).await?;
             }
             return Ok(Came::Already);
         }
-        let text = rules::text(&Rules::Trial { new: policy, old: old.as_ref(), time }, &machine::machine()?);
-        let before = self.state.trial()?;
-        let trial = Trial { id: state::fresh_id(), policy: policy.clone() };
+        // What comes back after a trial has to be there first.
+        match (standing, &old) {
+            (Standing::RolledBack | Standing::Changed, Some(old)) => self.keep(old).await?,
+            (Standing::RolledBack | Standing::Changed, None) => self.remove().await?,
+            (Standing::Off | Standing::Applied | Standing::Trial(_), _) => {}
+        }
+        self.try_out(policy, time).await
+    }
+
+    async fn try_out(&self, policy: &Policy, time: Duration) -> Result<Came, NetworkError> {
+        let machine = machine::machine()?;
+        let (tables, before) = (nft::tables().await?, self.state.trial()?);
+        let trial = Trial { id: state::fresh_id(), policy: policy.clone(), table: next(&tables) };
         self.state.keep_trial(Some(&trial))?;
-        if let Err(error) = nft::load(&text).await {
+        if let Err(error) = nft::load(&rules::table(trial.table, policy, &machine, Force::Trial(time))).await {
             self.state.keep_trial(before.as_ref())?;
             return Err(error.into());
         }
+        let abandoned: BTreeSet<Table> = before.iter().map(|before| before.table).collect();
+        let suspend = tables.difference(&abandoned).map(|table| rules::force(*table, Force::Suspended(time)));
+        let give_up = tables.intersection(&abandoned).map(|table| rules::force(*table, Force::Never));
+        nft::load(&suspend.chain(give_up).collect::<String>()).await?;
+        nft::load(&removals(tables.intersection(&abandoned))).await?;
         Ok(Came::Trial(trial.id))
     }
 
@@ -113,10 +129,17 @@ impl Locknet {
         let _alone = self.alone().await?;
         let trial = self.state.trial()?.filter(|trial| trial.id == id);
         let Some(trial) = trial else { return Err(NetworkError::NotOnTrial(id.to_owned())) };
-        if !nft::on_trial().await? {
+        if !nft::on_trial(trial.table).await? {
             return Err(NetworkError::Over);
         }
-        self.keep(&trial.policy).await
+        let before = self.state.policy()?;
+        self.state.keep_policy(Some(&trial.policy))?;
+        if let Err(error) = nft::load(&rules::force(trial.table, Force::Standing)).await {
+            self.state.keep_policy(before.as_ref())?;
+            return Err(error.into());
+        }
+        nft::load(&format!("delete set inet {} {}\n", trial.table, rules::TRIAL)).await?;
+        self.settle(&trial.policy, trial.table).await
     }
 
     /// Puts the policy in force for good, without a trial.
@@ -176,44 +199,81 @@ impl Locknet {
     }
 
     async fn standing(&self) -> Result<Standing, NetworkError> {
-        let (policy, trial, listing) = (self.state.policy()?, self.state.trial()?, nft::listing().await?);
+        let (policy, trial, tables) = (self.state.policy()?, self.state.trial()?, nft::tables().await?);
         // A trial that was confirmed may have been cut off before it was forgotten.
-        let trial = trial.filter(|trial| policy.as_ref() != Some(&trial.policy));
-        if let (Some(trial), Some(_)) = (trial, &listing) {
-            return Ok(if nft::on_trial().await? { Standing::Trial(trial.id) } else { Standing::RolledBack });
+        let trial = trial.filter(|trial| policy.as_ref() != Some(&trial.policy) && tables.contains(&trial.table));
+        if let Some(trial) = trial {
+            let goes_on = nft::on_trial(trial.table).await?;
+            return Ok(if goes_on { Standing::Trial(trial.id) } else { Standing::RolledBack });
         }
-        match (policy, listing) {
-            (None, None) => Ok(Standing::Off),
-            (None, Some(_)) | (Some(_), None) => Ok(Standing::Changed),
-            (Some(policy), Some(listing)) => {
-                let text = rules::text(&Rules::Standing(&policy), &machine::machine()?);
-                let now = Applied { text: digest(&text), listing: digest(&listing) };
-                Ok(if self.state.applied()? == Some(now) { Standing::Applied } else { Standing::Changed })
-            }
-        }
+        let Some(policy) = policy else {
+            return Ok(if tables.is_empty() { Standing::Off } else { Standing::Changed });
+        };
+        let Some(applied) = self.state.applied()?.filter(|applied| tables.iter().eq([&applied.table])) else {
+            return Ok(Standing::Changed);
+        };
+        let now = self.now(&policy, applied.table).await?;
+        Ok(if applied == now { Standing::Applied } else { Standing::Changed })
+    }
+
+    /// What would be noted if the policy had been applied as that table.
+    async fn now(&self, policy: &Policy, table: Table) -> Result<Applied, NetworkError> {
+        let text = rules::table(table, policy, &machine::machine()?, Force::Standing);
+        let listing = nft::listing(table).await?.unwrap_or_default();
+        Ok(Applied { table, text: digest(&text), listing: digest(&listing) })
     }
 
     /// The policy goes to the disk first: cut off in between, it was decided, and [`Locknet::restore`] carries it out.
     async fn keep(&self, policy: &Policy) -> Result<(), NetworkError> {
-        let text = rules::text(&Rules::Standing(policy), &machine::machine()?);
+        let table = next(&nft::tables().await?);
+        let text = rules::table(table, policy, &machine::machine()?, Force::Standing);
         let before = self.state.policy()?;
         self.state.keep_policy(Some(policy))?;
         if let Err(error) = nft::load(&text).await {
             self.state.keep_policy(before.as_ref())?;
             return Err(error.into());
         }
+        self.settle(policy, table).await
+    }
+
+    /// Only this table is left.
+    async fn settle(&self, policy: &Policy, table: Table) -> Result<(), NetworkError> {
+        let mut others = nft::tables().await?;
+        others.remove(&table);
+        self.drop_tables(&others).await?;
         self.state.keep_trial(None)?;
-        let listing = nft::listing().await?.unwrap_or_default();
-        let applied = Applied { text: digest(&text), listing: digest(&listing) };
+        let applied = self.now(policy, table).await?;
         Ok(self.state.keep_applied(Some(&applied))?)
     }
 
     async fn remove(&self) -> Result<(), NetworkError> {
         self.state.keep_policy(None)?;
+        self.drop_tables(&nft::tables().await?).await?;
         self.state.keep_trial(None)?;
-        self.state.keep_applied(None)?;
-        Ok(nft::load(REMOVAL).await?)
+        Ok(self.state.keep_applied(None)?)
     }
+
+    /// First no packet asks them any more, then they go.
+    async fn drop_tables(&self, tables: &BTreeSet<Table>) -> Result<(), NetworkError> {
+        for table in tables {
+            // One that somebody took a chain from has nothing to end.
+            match nft::load(&rules::force(*table, Force::Never)).await {
+                Ok(()) | Err(NftError::Refused(_)) => {}
+                Err(error @ (NftError::Missing | NftError::Run(_))) => return Err(error.into()),
+            }
+        }
+        Ok(nft::load(&removals(tables)).await?)
+    }
+}
+
+fn next(tables: &BTreeSet<Table>) -> Table {
+    // After the last number comes the first again; its table has been gone for as long.
+    let last = tables.last().map_or(0, |table| table.0);
+    Table(last.checked_add(1).unwrap_or(1))
+}
+
+fn removals<'a>(tables: impl IntoIterator<Item = &'a Table>) -> String {
+    tables.into_iter().map(|table| rules::removal(*table)).collect()
 }
 
 fn digest(text: &str) -> String {

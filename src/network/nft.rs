@@ -1,5 +1,6 @@
 //! nftables, through its program: transactions in, listings out.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -8,7 +9,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use super::rules::TRIAL;
+use super::rules::{TRIAL, Table};
 
 /// Where distributions put it.
 const PROGRAMS: [&str; 3] = ["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft"];
@@ -45,36 +46,53 @@ fn hint(said: &str) -> &'static str {
 /// # Errors
 /// Then nothing has changed.
 pub async fn load(text: &str) -> Result<(), NftError> {
+    if text.is_empty() {
+        return Ok(());
+    }
     run(&["-f", "-"], text).await.map(drop)
 }
 
-/// Quarry's table as the kernel has it, without what counts and passes by itself, in a form that only changes when the
-/// table does; `None` when there is none.
+/// Quarry's tables, in order.
+///
+/// # Errors
+/// They cannot be listed.
+pub async fn tables() -> Result<BTreeSet<Table>, NftError> {
+    let tables = run(&["list", "tables", "inet"], "").await?;
+    Ok(tables.lines().filter_map(|line| Table::named(line.strip_prefix("table inet ")?)).collect())
+}
+
+/// A table as the kernel has it, without what counts and passes by itself, in a form that only changes when the table
+/// does; `None` when there is none.
 ///
 /// # Errors
 /// It cannot be listed.
-pub async fn listing() -> Result<Option<String>, NftError> {
-    list(&["-s", "list", "table", "inet", "quarry"]).await.map(|listing| listing.map(|text| settled(&text)))
+pub async fn listing(table: Table) -> Result<Option<String>, NftError> {
+    let listing = list(&["-s", "list", "table", "inet", &table.to_string()]).await?;
+    Ok(listing.map(|text| settled(&text)))
 }
 
-/// Whether a trial's time has not run out.
+/// Whether the time of the trial in this table has not run out.
 ///
 /// # Errors
 /// The set cannot be listed.
-pub async fn on_trial() -> Result<bool, NftError> {
-    let set = list(&["list", "set", "inet", "quarry", TRIAL]).await?;
+pub async fn on_trial(table: Table) -> Result<bool, NftError> {
+    let set = list(&["list", "set", "inet", &table.to_string(), TRIAL]).await?;
     Ok(set.is_some_and(|set| set.contains("elements")))
 }
 
 /// Packets that were refused since the rules came.
 ///
 /// # Errors
-/// The table cannot be listed.
+/// The tables cannot be listed.
 pub async fn refused() -> Result<u64, NftError> {
-    let table = list(&["list", "table", "inet", "quarry"]).await?.unwrap_or_default();
     let counted =
         |line: &str| -> Option<u64> { line.trim().strip_prefix("counter packets ")?.split(' ').next()?.parse().ok() };
-    Ok(table.lines().filter_map(counted).sum())
+    let mut refused = 0;
+    for table in tables().await? {
+        let text = list(&["list", "table", "inet", &table.to_string()]).await?.unwrap_or_default();
+        refused += text.lines().filter_map(counted).sum::<u64>();
+    }
+    Ok(refused)
 }
 
 async fn list(arguments: &[&str]) -> Result<Option<String>, NftError> {

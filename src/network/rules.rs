@@ -1,41 +1,61 @@
-//! A policy as the text of one nftables transaction.
+//! A policy as text for nftables: a table of its own, with two base chains that lead to its rules.
 //!
-//! The base chains end in a rule that refuses, never in a policy that does: a chain hangs in the packets' way a moment
-//! before its rules count, and must not refuse everything until then. For the same reason a whole table can be replaced
-//! by another in one transaction without a packet too many lost or let through.
+//! A change never deletes what packets may be under way in: a packet that has begun with the old rules looks into the old
+//! sets a moment later, and would find them empty and itself refused. So new rules come as a further table, all that both
+//! let through passes for some milliseconds, then the old table's base chains are emptied, and then it is deleted. Base
+//! chains end in a rule that refuses, never in a policy that does: a chain hangs in the packets' way a moment before its
+//! rules count.
 //!
-//! A policy on trial stands beside the one before it. Which of the two counts is asked of a set whose only elements the
-//! kernel itself forgets when the time is over: the old policy counts again then, whatever has become of the process
-//! that began the trial, of its whole cgroup, or of the disk.
+//! While rules are on trial those before stand beside them, suspended. Both ask a set whose only elements the kernel
+//! itself forgets when the time is over: the old rules count again then, whatever has become of the process that began the
+//! trial, of its whole cgroup, or of the disk.
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Display, Write};
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::address::Net;
 use super::policy::{Containers, Link, Policy, Port, Protocol};
-
-/// Takes the table away, there or not.
-pub const REMOVAL: &str = "table inet quarry\ndelete table inet quarry\n";
 
 /// The set that the kernel empties when a trial is over.
 pub const TRIAL: &str = "trial";
 
-/// What is to count.
+/// The rules of a trial outlast the suspension of those before by this: in between both count, and never none.
+const OVERLAP: Duration = Duration::from_secs(1);
+
+/// One of quarry's tables: a later one has a higher number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Table(pub u32);
+
+impl Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "quarry_{}", self.0)
+    }
+}
+
+impl Table {
+    /// The table of this name, if it is one of quarry's.
+    pub fn named(name: &str) -> Option<Self> {
+        let table = name.strip_prefix("quarry_")?.parse().ok().map(Self)?;
+        (table.to_string() == name).then_some(table)
+    }
+}
+
+/// How the rules of a table count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rules<'a> {
-    /// This, until something else is applied.
-    Standing(&'a Policy),
-    /// The new one for so long, then the old one; `None` lets everything through.
-    Trial {
-        /// What is tried.
-        new: &'a Policy,
-        /// What comes back.
-        old: Option<&'a Policy>,
-        /// How long, at least a second.
-        time: Duration,
-    },
+pub enum Force {
+    /// Until something else is applied.
+    Standing,
+    /// For so long, at least a second.
+    Trial(Duration),
+    /// Not for so long, then again.
+    Suspended(Duration),
+    /// Not any more.
+    Never,
 }
 
 /// What the text needs to know of the machine it is for.
@@ -72,35 +92,54 @@ impl Display for InterfaceName {
     }
 }
 
-/// The transaction: after it the table holds these rules and nothing else.
-pub fn text(rules: &Rules<'_>, machine: &Machine) -> String {
-    let mut text = Text(format!("{REMOVAL}table inet quarry {{\n"));
-    match rules {
-        Rules::Standing(policy) => {
-            generation(&mut text, "rules", policy, machine);
-            base(&mut text, "input", &["goto rules_input"]);
-            base(&mut text, "forward", &["goto rules_forward"]);
-        }
-        Rules::Trial { new, old, time } => {
-            let seconds = time.as_secs().max(1);
-            text.set(TRIAL, "nf_proto; flags timeout", ["ipv4", "ipv6"].map(|p| format!("{p} timeout {seconds}s")));
-            generation(&mut text, "trial", new, machine);
-            let tried = "meta nfproto @trial goto trial_";
-            match old {
-                Some(old) => {
-                    generation(&mut text, "rules", old, machine);
-                    base(&mut text, "input", &[&format!("{tried}input"), "goto rules_input"]);
-                    base(&mut text, "forward", &[&format!("{tried}forward"), "goto rules_forward"]);
-                }
-                None => {
-                    base(&mut text, "input", &[&format!("{tried}input")]);
-                    base(&mut text, "forward", &[&format!("{tried}forward")]);
-                }
-            }
-        }
+/// A transaction that adds a table with this policy.
+pub fn table(table: Table, policy: &Policy, machine: &Machine, force: Force) -> String {
+    let mut text = Text(format!("table inet {table} {{\n"));
+    rules(&mut text, policy, machine);
+    for hook in HOOKS {
+        let base = [format!("type filter hook {hook} priority -10; policy accept;")];
+        text.chain(hook, &base);
     }
-    text.0.push_str("}\n");
+    text.line("}");
+    text.0 + &self::force(table, force)
+}
+
+const HOOKS: [&str; 2] = ["input", "forward"];
+
+/// A transaction after which the rules of the table count like this. It touches no set they ask.
+pub fn force(table: Table, force: Force) -> String {
+    let mut text = Text(String::new());
+    let guard = match force {
+        Force::Standing | Force::Never => None,
+        Force::Trial(time) => Some((time + OVERLAP, "!= @trial")),
+        Force::Suspended(time) => Some((time, "@trial")),
+    };
+    if let Some((time, _)) = guard {
+        let seconds = time.as_secs().max(1);
+        text.line(&format!("add set inet {table} {TRIAL} {{ type nf_proto; flags timeout; }}"));
+        text.line(&format!("flush set inet {table} {TRIAL}"));
+        let elements = ["ipv4", "ipv6"].map(|family| format!("{family} timeout {seconds}s")).join(", ");
+        text.line(&format!("add element inet {table} {TRIAL} {{ {elements} }}"));
+    }
+    for hook in HOOKS {
+        text.line(&format!("flush chain inet {table} {hook}"));
+        let mut rule = |rule: &str| text.line(&format!("add rule inet {table} {hook} {rule}"));
+        if force == Force::Never {
+            continue;
+        }
+        if let Some((_, guard)) = guard {
+            rule(&format!("meta nfproto {guard} accept"));
+        }
+        // That known connections may pass was decided when they began.
+        rule("ct state established,related accept");
+        rule(&format!("goto rules_{hook}"));
+    }
     text.0
+}
+
+/// A transaction that deletes a table, there or not.
+pub fn removal(table: Table) -> String {
+    format!("table inet {table}\ndelete table inet {table}\n")
 }
 
 struct Text(String);
@@ -134,43 +173,35 @@ impl Text {
     }
 }
 
-/// A chain that the kernel calls. Packets of known connections pass first: that they may was decided when they began.
-fn base(text: &mut Text, hook: &str, rules: &[&str]) {
-    let head = format!("type filter hook {hook} priority -10; policy accept;");
-    let known = "ct state established,related accept".to_owned();
-    let rules = rules.iter().map(|rule| (*rule).to_owned());
-    text.chain(hook, &[head, known].into_iter().chain(rules).collect::<Vec<_>>());
-}
-
-/// The sets and chains of one policy. Names begin with `name`.
-fn generation(text: &mut Text, name: &str, policy: &Policy, machine: &Machine) {
+/// The sets and chains of a policy.
+fn rules(text: &mut Text, policy: &Policy, machine: &Machine) {
     let (four, six): (Vec<&Net>, Vec<&Net>) = policy.peers.iter().partition(|net| net.is_ipv4());
-    text.set(&format!("{name}_peers4"), "ipv4_addr; flags interval; auto-merge", four);
-    text.set(&format!("{name}_peers6"), "ipv6_addr; flags interval; auto-merge", six);
-    ports(text, &format!("{name}_open"), &policy.open);
+    text.set("peers4", "ipv4_addr; flags interval; auto-merge", four);
+    text.set("peers6", "ipv6_addr; flags interval; auto-merge", six);
+    ports(text, "open", &policy.open);
     let from_container = format!("meta iifkind \"bridge\"{}", but(machine, "iifname"));
     let (input, forward) = match &policy.containers {
         Containers::Free => ("accept".to_owned(), "accept".to_owned()),
         Containers::Kept { links, cluster } => {
-            kept(text, name, links, cluster, machine);
-            (format!("goto {name}_containers"), format!("goto {name}_outward"))
+            kept(text, links, cluster, machine);
+            ("goto containers".to_owned(), "goto outward".to_owned())
         }
     };
     let mut rules = vec!["iif lo accept".to_owned(), format!("{from_container} {input}")];
-    rules.extend(peers(name, "saddr", "accept"));
+    rules.extend(peers("saddr", "accept"));
     rules.extend(STAYING_ALIVE.map(str::to_owned));
-    rules.extend(open(name, ["tcp dport", "udp dport"]));
+    rules.extend(open(["tcp dport", "udp dport"]));
     rules.push(REFUSE.to_owned());
-    text.chain(&format!("{name}_input"), &rules);
+    text.chain("rules_input", &rules);
     let mut rules = vec![format!("{from_container} {forward}")];
     rules.extend(elsewhere(machine));
-    rules.extend(peers(name, "saddr", "accept"));
+    rules.extend(peers("saddr", "accept"));
     // Docker has put the container's port in the place of the published one by now; the connection remembers. One
     // that was not translated goes straight to a container, past what was published.
     let original = |protocol| format!("ct status dnat meta l4proto {protocol} ct original proto-dst");
-    rules.extend(open(name, [&original("tcp"), &original("udp")]));
+    rules.extend(open([&original("tcp"), &original("udp")]));
     rules.push(REFUSE.to_owned());
-    text.chain(&format!("{name}_forward"), &rules);
+    text.chain("rules_forward", &rules);
 }
 
 const REFUSE: &str = "counter drop";
@@ -183,36 +214,36 @@ const STAYING_ALIVE: [&str; 3] = [
 ];
 
 /// What kept containers may: a chain for the server's own ports, one for everything beyond.
-fn kept(text: &mut Text, name: &str, links: &BTreeSet<Link>, cluster: &BTreeSet<Port>, machine: &Machine) {
-    ports(text, &format!("{name}_cluster"), cluster);
-    link_sets(text, name, links);
+fn kept(text: &mut Text, links: &BTreeSet<Link>, cluster: &BTreeSet<Port>, machine: &Machine) {
+    ports(text, "cluster", cluster);
+    link_sets(text, links);
     let mut rules = vec![
-        format!("ip saddr . tcp dport @{name}_near4 accept"),
-        format!("ip6 saddr . tcp dport @{name}_near6 accept"),
+        "ip saddr . tcp dport @near4 accept".to_owned(),
+        "ip6 saddr . tcp dport @near6 accept".to_owned(),
         "meta l4proto { icmp, ipv6-icmp } accept".to_owned(),
         // The server may be the one who resolves names for them.
         "meta l4proto { tcp, udp } th dport 53 accept".to_owned(),
     ];
-    rules.extend(open(name, ["tcp dport", "udp dport"]));
+    rules.extend(open(["tcp dport", "udp dport"]));
     rules.push(REFUSE.to_owned());
-    text.chain(&format!("{name}_containers"), &rules);
+    text.chain("containers", &rules);
     let mut rules = vec![
-        format!("ip saddr . ip daddr . tcp dport @{name}_far4 accept"),
-        format!("ip6 saddr . ip6 daddr . tcp dport @{name}_far6 accept"),
+        "ip saddr . ip daddr . tcp dport @far4 accept".to_owned(),
+        "ip6 saddr . ip6 daddr . tcp dport @far6 accept".to_owned(),
         "meta l4proto { icmp, ipv6-icmp } accept".to_owned(),
-        format!("tcp dport @{name}_cluster_tcp accept"),
-        format!("udp dport @{name}_cluster_udp accept"),
+        "tcp dport @cluster_tcp accept".to_owned(),
+        "udp dport @cluster_udp accept".to_owned(),
         REFUSE.to_owned(),
     ];
-    text.chain(&format!("{name}_to_peers"), &rules);
+    text.chain("to_peers", &rules);
     // From bridge to bridge docker itself decides, and a network of peers may be wide enough to have them inside.
     rules = vec![format!("meta oifkind \"bridge\"{} accept", but(machine, "oifname"))];
-    rules.extend(peers(name, "daddr", &format!("goto {name}_to_peers")));
+    rules.extend(peers("daddr", "goto to_peers"));
     rules.push("accept".to_owned());
-    text.chain(&format!("{name}_outward"), &rules);
+    text.chain("outward", &rules);
 }
 
-fn link_sets(text: &mut Text, name: &str, links: &BTreeSet<Link>) {
+fn link_sets(text: &mut Text, links: &BTreeSet<Link>) {
     let near = |four| {
         let links = links.iter().filter(move |link| link.to.is_none() && link.from.is_ipv4() == four);
         links.map(|link| format!("{} . {}", link.from, link.port))
@@ -223,10 +254,10 @@ fn link_sets(text: &mut Text, name: &str, links: &BTreeSet<Link>) {
         let text = |link: &Link| link.to.map(|to| format!("{} . {to} . {}", link.from, link.port));
         links.iter().filter(fits).filter_map(text)
     };
-    text.set(&format!("{name}_near4"), "ipv4_addr . inet_service; flags interval", near(true));
-    text.set(&format!("{name}_near6"), "ipv6_addr . inet_service; flags interval", near(false));
-    text.set(&format!("{name}_far4"), "ipv4_addr . ipv4_addr . inet_service; flags interval", far(true));
-    text.set(&format!("{name}_far6"), "ipv6_addr . ipv6_addr . inet_service; flags interval", far(false));
+    text.set("near4", "ipv4_addr . inet_service; flags interval", near(true));
+    text.set("near6", "ipv6_addr . inet_service; flags interval", near(false));
+    text.set("far4", "ipv4_addr . ipv4_addr . inet_service; flags interval", far(true));
+    text.set("far6", "ipv6_addr . ipv6_addr . inet_service; flags interval", far(false));
 }
 
 fn ports(text: &mut Text, name: &str, ports: &BTreeSet<Port>) {
@@ -236,13 +267,13 @@ fn ports(text: &mut Text, name: &str, ports: &BTreeSet<Port>) {
     }
 }
 
-fn peers(name: &str, side: &str, verdict: &str) -> [String; 2] {
-    [format!("ip {side} @{name}_peers4 {verdict}"), format!("ip6 {side} @{name}_peers6 {verdict}")]
+fn peers(side: &str, verdict: &str) -> [String; 2] {
+    [format!("ip {side} @peers4 {verdict}"), format!("ip6 {side} @peers6 {verdict}")]
 }
 
-fn open(name: &str, matches: [&str; 2]) -> [String; 2] {
+fn open(matches: [&str; 2]) -> [String; 2] {
     let [tcp, udp] = matches;
-    [format!("{tcp} @{name}_open_tcp accept"), format!("{udp} @{name}_open_udp accept")]
+    [format!("{tcp} @open_tcp accept"), format!("{udp} @open_udp accept")]
 }
 
 /// What passes through to another network, and not to a container, is no concern of ours: the server may be a gateway.
@@ -281,69 +312,79 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_table_takes_the_place_of_the_one_before() {
+    fn a_policy_is_a_table_of_sets_and_rules() {
         let policy = policy(&["192.0.2.1", "192.0.2.128/25", "2001:db8::1"], &["22", "443/udp"]);
-        let expected = r#"table inet quarry
-delete table inet quarry
-table inet quarry {
-  set rules_peers4 { type ipv4_addr; flags interval; auto-merge; elements = { 192.0.2.1, 192.0.2.128/25 }; }
-  set rules_peers6 { type ipv6_addr; flags interval; auto-merge; elements = { 2001:db8::1 }; }
-  set rules_open_tcp { type inet_service; elements = { 22 }; }
-  set rules_open_udp { type inet_service; elements = { 443 }; }
+        let expected = r#"table inet quarry_7 {
+  set peers4 { type ipv4_addr; flags interval; auto-merge; elements = { 192.0.2.1, 192.0.2.128/25 }; }
+  set peers6 { type ipv6_addr; flags interval; auto-merge; elements = { 2001:db8::1 }; }
+  set open_tcp { type inet_service; elements = { 22 }; }
+  set open_udp { type inet_service; elements = { 443 }; }
   chain rules_input {
     iif lo accept
     meta iifkind "bridge" iifname != { "br0" } accept
-    ip saddr @rules_peers4 accept
-    ip6 saddr @rules_peers6 accept
+    ip saddr @peers4 accept
+    ip6 saddr @peers6 accept
     meta l4proto { icmp, ipv6-icmp } accept
     meta nfproto ipv4 udp sport 67 udp dport 68 accept
     ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept
-    tcp dport @rules_open_tcp accept
-    udp dport @rules_open_udp accept
+    tcp dport @open_tcp accept
+    udp dport @open_udp accept
     counter drop
   }
   chain rules_forward {
     meta iifkind "bridge" iifname != { "br0" } accept
     meta oifkind != "bridge" accept
     oifname { "br0" } accept
-    ip saddr @rules_peers4 accept
-    ip6 saddr @rules_peers6 accept
-    ct status dnat meta l4proto tcp ct original proto-dst @rules_open_tcp accept
-    ct status dnat meta l4proto udp ct original proto-dst @rules_open_udp accept
+    ip saddr @peers4 accept
+    ip6 saddr @peers6 accept
+    ct status dnat meta l4proto tcp ct original proto-dst @open_tcp accept
+    ct status dnat meta l4proto udp ct original proto-dst @open_udp accept
     counter drop
   }
   chain input {
     type filter hook input priority -10; policy accept;
-    ct state established,related accept
-    goto rules_input
   }
   chain forward {
     type filter hook forward priority -10; policy accept;
-    ct state established,related accept
-    goto rules_forward
   }
 }
+flush chain inet quarry_7 input
+add rule inet quarry_7 input ct state established,related accept
+add rule inet quarry_7 input goto rules_input
+flush chain inet quarry_7 forward
+add rule inet quarry_7 forward ct state established,related accept
+add rule inet quarry_7 forward goto rules_forward
 "#;
         let machine = Machine { uplinks: BTreeSet::from(["br0".parse().unwrap()]) };
-        assert_eq!(text(&Rules::Standing(&policy), &machine), expected);
+        assert_eq!(table(Table(7), &policy, &machine, Force::Standing), expected);
     }
 
     #[test]
-    fn a_trial_asks_the_kernels_clock_before_the_new_rules_and_has_the_old_behind() {
-        let (new, old) = (policy(&["192.0.2.1"], &["22"]), policy(&[], &["80"]));
-        let trial = |old| text(&Rules::Trial { new: &new, old, time: Duration::from_secs(15) }, &Machine::default());
-        let both = trial(Some(&old));
-        assert!(both.contains("elements = { ipv4 timeout 15s, ipv6 timeout 15s };"), "{both}");
-        let order = "    meta nfproto @trial goto trial_input\n    goto rules_input\n";
-        assert!(both.contains(order), "{both}");
-        assert!(trial(None).contains("    meta nfproto @trial goto trial_forward\n  }\n"));
-        assert!(!trial(None).contains("rules_"));
+    fn a_trial_and_what_it_suspends_ask_the_kernels_clock() {
+        let check = |kind, elements: &str, guard: &str| {
+            let text = force(Table(1), kind);
+            assert!(text.contains(&format!("{{ {elements} }}\n")), "{text}");
+            assert!(text.contains(&format!("add rule inet quarry_1 input {guard} accept\nadd rule")), "{text}");
+        };
+        let time = Duration::from_secs(15);
+        check(Force::Trial(time), "ipv4 timeout 16s, ipv6 timeout 16s", "meta nfproto != @trial");
+        check(Force::Suspended(time), "ipv4 timeout 15s, ipv6 timeout 15s", "meta nfproto @trial");
+        assert!(!force(Table(1), Force::Standing).contains("trial"));
+        assert!(!force(Table(1), Force::Never).contains("add"));
+    }
+
+    #[test]
+    fn only_quarrys_own_tables_are_taken_for_them() {
+        assert_eq!(Table::named("quarry_12"), Some(Table(12)));
+        for name in ["quarry_", "quarry_012", "quarry_+1", "quarry", "filter", "quarry_x"] {
+            assert_eq!(Table::named(name), None, "{name}");
+        }
     }
 
     #[test]
     fn a_peer_more_changes_an_element_and_no_line() {
         let lines = |peers: &[&str]| {
-            let text = text(&Rules::Standing(&policy(peers, &["22"])), &Machine::default());
+            let text = table(Table(1), &policy(peers, &["22"]), &Machine::default(), Force::Standing);
             text.lines().map(str::to_owned).collect::<Vec<_>>()
         };
         let (one, two) = (lines(&["192.0.2.1"]), lines(&["192.0.2.1", "192.0.2.2"]));
@@ -390,8 +431,8 @@ table inet quarry {
             let uplinks: BTreeSet<InterfaceName> = names.iter().filter_map(|name| name.parse().ok()).collect();
             let empty = Policy { peers: BTreeSet::new(), open: BTreeSet::from([SSH]), ..policy.clone() };
             let machine = Machine { uplinks };
-            let text = text(&Rules::Standing(&policy), &machine);
-            let plain = super::text(&Rules::Standing(&empty), &machine);
+            let text = table(Table(1), &policy, &machine, Force::Standing);
+            let plain = table(Table(1), &empty, &machine, Force::Standing);
             prop_assert_eq!(text.lines().count(), plain.lines().count());
             let plain = |c: char| c.is_ascii_alphanumeric() || " \n{}@\"_-.,:;/=!".contains(c);
             prop_assert!(text.chars().all(plain), "{}", text);

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Owner, put, read, sync};
 use crate::network::policy::Policy;
+use crate::network::rules::Table;
 
 /// Far more than a policy of ten thousand peers.
 const LIMIT: u64 = 64 << 20;
@@ -49,11 +50,15 @@ pub struct Trial {
     pub id: String,
     /// The policy.
     pub policy: Policy,
+    /// Where it is.
+    pub table: Table,
 }
 
-/// What was applied, as digests.
+/// What was applied, with digests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
+    /// Where it is.
+    pub table: Table,
     /// Of the text.
     pub text: String,
     /// Of what the kernel listed right after.

@@ -12,7 +12,7 @@ use super::parts::Places;
 use crate::network::act::{Came, NetworkError, Standing};
 use crate::network::files::machine::machine;
 use crate::network::policy::SSH;
-use crate::network::rules::{Force, Table, table};
+use crate::network::rules::{Force, Table, force, table};
 use crate::network::{Containers, Locknet as Rulebook, Net, Policy, Port, nft};
 
 /// Accept these peers and SSH on this machine, and refuse everybody else
@@ -88,7 +88,8 @@ impl Locknet {
         let policy = self.wanted()?;
         if self.dry_run {
             let machine = machine().map_err(|error| Failure::of(Exit::Refused, &error))?;
-            return print(table(Table(1), &policy, &machine, Force::Standing).trim_end());
+            let rules = table(Table(1), &policy, &machine) + &force(Table(1), Force::Standing);
+            return print(rules.trim_end());
         }
         self.apply(&rulebook, &policy).await
     }

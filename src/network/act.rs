@@ -10,7 +10,7 @@ use super::files::machine::{self, MachineError};
 use super::files::state::{self, Alone, Applied, State, StateError, Trial};
 use super::nft::{self, NftError};
 use super::policy::Policy;
-use super::rules::{self, Force, Table};
+use super::rules::{self, Force, Machine, Table};
 
 /// How long HQ has to reach a server again after its rules have changed.
 pub const TRIAL: Duration = Duration::from_secs(15);
@@ -109,7 +109,7 @@ impl Locknet {
         let (tables, before) = (nft::tables().await?, self.state.trial()?);
         let trial = Trial { id: state::fresh_id(), policy: policy.clone(), table: next(&tables) };
         self.state.keep_trial(Some(&trial))?;
-        if let Err(error) = nft::load(&rules::table(trial.table, policy, &machine, Force::Trial(time))).await {
+        if let Err(error) = add(trial.table, policy, &machine, Force::Trial(time)).await {
             self.state.keep_trial(before.as_ref())?;
             return Err(error.into());
         }
@@ -218,7 +218,7 @@ impl Locknet {
 
     /// What would be noted if the policy had been applied as that table.
     async fn now(&self, policy: &Policy, table: Table) -> Result<Applied, NetworkError> {
-        let text = rules::table(table, policy, &machine::machine()?, Force::Standing);
+        let text = rules::table(table, policy, &machine::machine()?);
         let listing = nft::listing(table).await?.unwrap_or_default();
         Ok(Applied { table, text: digest(&text), listing: digest(&listing) })
     }
@@ -226,10 +226,10 @@ impl Locknet {
     /// The policy goes to the disk first: cut off in between, it was decided, and [`Locknet::restore`] carries it out.
     async fn keep(&self, policy: &Policy) -> Result<(), NetworkError> {
         let table = next(&nft::tables().await?);
-        let text = rules::table(table, policy, &machine::machine()?, Force::Standing);
+        let machine = machine::machine()?;
         let before = self.state.policy()?;
         self.state.keep_policy(Some(policy))?;
-        if let Err(error) = nft::load(&text).await {
+        if let Err(error) = add(table, policy, &machine, Force::Standing).await {
             self.state.keep_policy(before.as_ref())?;
             return Err(error.into());
         }
@@ -264,6 +264,11 @@ impl Locknet {
         }
         Ok(nft::load(&removals(tables)).await?)
     }
+}
+
+async fn add(table: Table, policy: &Policy, machine: &Machine, force: Force) -> Result<(), NftError> {
+    nft::load(&rules::table(table, policy, machine)).await?;
+    nft::load(&rules::force(table, force)).await
 }
 
 fn next(tables: &BTreeSet<Table>) -> Table {

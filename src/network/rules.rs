@@ -1,8 +1,9 @@
 //! A policy as text for nftables: a table of its own, with two base chains that lead to its rules.
 //!
 //! A change never deletes what packets may be under way in: a packet that has begun with the old rules looks into the old
-//! sets a moment later, and would find them empty and itself refused. So new rules come as a further table, all that both
-//! let through passes for some milliseconds, then the old table's base chains are emptied, and then it is deleted. Base
+//! sets a moment later, and would find them empty and itself refused. So new rules come as a further table, which is filled before it
+//! counts; what both let through passes for some milliseconds; then the old table's base chains are emptied, and then it is
+//! deleted. Base
 //! chains end in a rule that refuses, never in a policy that does: a chain hangs in the packets' way a moment before its
 //! rules count.
 //!
@@ -92,8 +93,9 @@ impl Display for InterfaceName {
     }
 }
 
-/// A transaction that adds a table with this policy.
-pub fn table(table: Table, policy: &Policy, machine: &Machine, force: Force) -> String {
+/// A transaction that adds a table with this policy. It does not count before [`force`] says so: packets must not look
+/// into sets that are still being filled.
+pub fn table(table: Table, policy: &Policy, machine: &Machine) -> String {
     let mut text = Text(format!("table inet {table} {{\n"));
     rules(&mut text, policy, machine);
     for hook in HOOKS {
@@ -101,7 +103,7 @@ pub fn table(table: Table, policy: &Policy, machine: &Machine, force: Force) -> 
         text.chain(hook, &base);
     }
     text.line("}");
-    text.0 + &self::force(table, force)
+    text.0
 }
 
 const HOOKS: [&str; 2] = ["input", "forward"];
@@ -348,15 +350,21 @@ mod tests {
     type filter hook forward priority -10; policy accept;
   }
 }
-flush chain inet quarry_7 input
+"#;
+        let machine = Machine { uplinks: BTreeSet::from(["br0".parse().unwrap()]) };
+        assert_eq!(table(Table(7), &policy, &machine), expected);
+    }
+
+    #[test]
+    fn rules_in_force_hang_on_both_base_chains_behind_known_connections() {
+        let expected = "flush chain inet quarry_7 input
 add rule inet quarry_7 input ct state established,related accept
 add rule inet quarry_7 input goto rules_input
 flush chain inet quarry_7 forward
 add rule inet quarry_7 forward ct state established,related accept
 add rule inet quarry_7 forward goto rules_forward
-"#;
-        let machine = Machine { uplinks: BTreeSet::from(["br0".parse().unwrap()]) };
-        assert_eq!(table(Table(7), &policy, &machine, Force::Standing), expected);
+";
+        assert_eq!(force(Table(7), Force::Standing), expected);
     }
 
     #[test]
@@ -384,7 +392,7 @@ add rule inet quarry_7 forward goto rules_forward
     #[test]
     fn a_peer_more_changes_an_element_and_no_line() {
         let lines = |peers: &[&str]| {
-            let text = table(Table(1), &policy(peers, &["22"]), &Machine::default(), Force::Standing);
+            let text = table(Table(1), &policy(peers, &["22"]), &Machine::default());
             text.lines().map(str::to_owned).collect::<Vec<_>>()
         };
         let (one, two) = (lines(&["192.0.2.1"]), lines(&["192.0.2.1", "192.0.2.2"]));
@@ -431,8 +439,8 @@ add rule inet quarry_7 forward goto rules_forward
             let uplinks: BTreeSet<InterfaceName> = names.iter().filter_map(|name| name.parse().ok()).collect();
             let empty = Policy { peers: BTreeSet::new(), open: BTreeSet::from([SSH]), ..policy.clone() };
             let machine = Machine { uplinks };
-            let text = table(Table(1), &policy, &machine, Force::Standing);
-            let plain = table(Table(1), &empty, &machine, Force::Standing);
+            let text = table(Table(1), &policy, &machine);
+            let plain = table(Table(1), &empty, &machine);
             prop_assert_eq!(text.lines().count(), plain.lines().count());
             let plain = |c: char| c.is_ascii_alphanumeric() || " \n{}@\"_-.,:;/=!".contains(c);
             prop_assert!(text.chars().all(plain), "{}", text);

@@ -253,8 +253,8 @@ fn ip(words: &[&str]) {
     run(Command::new("ip").args(words)).succeeded();
 }
 
-/// Long enough for a busy machine, where an answer takes a millisecond; a refused packet is a silence.
-const SILENCE: Duration = Duration::from_millis(700);
+/// A refused packet is a silence; after a second it would be sent again, and rules may have changed by then.
+const SILENCE: Duration = Duration::from_millis(950);
 
 /// A connection over which the other end has answered.
 pub fn connect(address: IpAddr, port: u16) -> Option<TcpStream> {

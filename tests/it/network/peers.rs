@@ -158,7 +158,7 @@ fn rules_change_under_traffic_without_a_gap_for_anybody() {
         for address in [Server.v4(), Server.v6()] {
             scope.spawn(move || knock(lab, Peer, address, stop, insider));
             // Each of its tries waits for an answer that does not come: many at once, to be there at the moment.
-            for _ in 0..20 {
+            for _ in 0..8 {
                 scope.spawn(move || knock(lab, Outsider, address, stop, outsider));
             }
         }
@@ -170,7 +170,7 @@ fn rules_change_under_traffic_without_a_gap_for_anybody() {
     });
     let counts = [refused, let_in, kept_out, slipped_in].map(|count| count.load(Ordering::Relaxed));
     assert_eq!((counts[0], counts[3]), (0, 0), "{counts:?}");
-    assert!(counts[1] > 100 && counts[2] > 100, "{counts:?}");
+    assert!(counts[1] > 100 && counts[2] > 50, "{counts:?}");
 }
 
 #[test]

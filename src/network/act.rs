@@ -139,7 +139,9 @@ impl Locknet {
             return Err(error.into());
         }
         nft::load(&format!("delete set inet {} {}\n", trial.table, rules::TRIAL)).await?;
-        self.settle(&trial.policy, trial.table).await
+        let mut others = nft::tables().await?;
+        others.remove(&trial.table);
+        self.settle(&trial.policy, trial.table, &others).await
     }
 
     /// Puts the policy in force for good, without a trial.
@@ -225,7 +227,8 @@ impl Locknet {
 
     /// The policy goes to the disk first: cut off in between, it was decided, and [`Locknet::restore`] carries it out.
     async fn keep(&self, policy: &Policy) -> Result<(), NetworkError> {
-        let table = next(&nft::tables().await?);
+        let others = nft::tables().await?;
+        let table = next(&others);
         let machine = machine::machine()?;
         let before = self.state.policy()?;
         self.state.keep_policy(Some(policy))?;
@@ -233,14 +236,12 @@ impl Locknet {
             self.state.keep_policy(before.as_ref())?;
             return Err(error.into());
         }
-        self.settle(policy, table).await
+        self.settle(policy, table, &others).await
     }
 
-    /// Only this table is left.
-    async fn settle(&self, policy: &Policy, table: Table) -> Result<(), NetworkError> {
-        let mut others = nft::tables().await?;
-        others.remove(&table);
-        self.drop_tables(&others).await?;
+    /// Only this table is left of all.
+    async fn settle(&self, policy: &Policy, table: Table, others: &BTreeSet<Table>) -> Result<(), NetworkError> {
+        self.drop_tables(others).await?;
         self.state.keep_trial(None)?;
         let applied = self.now(policy, table).await?;
         Ok(self.state.keep_applied(Some(&applied))?)

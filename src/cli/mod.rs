@@ -26,6 +26,7 @@ pub mod grid;
 pub mod keys;
 pub mod launch;
 pub mod local;
+pub mod locknet;
 pub mod logs;
 pub mod parts;
 pub mod print;
@@ -71,6 +72,8 @@ pub enum Command {
     Start(local::Start),
     /// Stop the stack of this folder on this machine
     Stop(local::Stop),
+    #[allow(missing_docs)]
+    Locknet(locknet::Locknet),
     /// Called by git inside HQ's repositories
     #[command(hide = true)]
     Hook(serve::Hook),

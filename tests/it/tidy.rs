@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 9] = [
     &["etc", "db", "grid", "buildpacks"],
     &["stack", "docker", "router"],
     &["instruction"],
-    &["build"],
+    &["build", "network"],
     &["launch"],
     &["hq"],
     &["cli"],
@@ -26,9 +26,9 @@ const LAYERS: [&[&str]; 9] = [
 const SEAMS: [&str; 5] = ["db/mod.rs", "docker/mod.rs", "router/edge.rs", "clock.rs", "hq/door.rs"];
 
 /// A file, or a folder of them, with one of these names knows that one outside thing.
-const TOUCH: [&str; 17] = [
-    "ssh", "git", "tar", "bollard", "etcd", "files", "nginx", "iptables", "tcp", "http", "process", "stats", "socket",
-    "terminal", "limits", "lock", "tarball",
+const TOUCH: [&str; 18] = [
+    "ssh", "git", "tar", "bollard", "etcd", "files", "nginx", "iptables", "nft", "tcp", "http", "process", "stats",
+    "socket", "terminal", "limits", "lock", "tarball",
 ];
 
 /// What a file that decides does not do.

@@ -52,7 +52,7 @@ pub mod status;
 
 pub use git::push;
 pub use socket::{call, relay};
-pub use ssh::{host_key, keys};
+pub use ssh::keys;
 
 /// What HQ works with.
 pub struct Parts {

@@ -10,6 +10,7 @@ mod db_files;
 mod docker_contract;
 mod e2e;
 mod harness;
+mod lab;
 mod receiver;
 mod repository;
 mod router;

@@ -1,6 +1,6 @@
 //! SSH to a server: one [`Link`] is one connection, a [`Line`] keeps a server's connections alive.
 //!
-//! Everything has a deadline, and a cable that is cut is noticed within [`SILENCE`], so nobody waits for a server that
+//! Everything has a deadline, and a cable that is cut is noticed within about 3 s, so nobody waits for a server that
 //! is gone. What happens on one server's line never touches another's.
 
 use std::borrow::Cow;
@@ -27,9 +27,6 @@ mod line;
 mod link;
 mod shell;
 mod tunnel;
-
-/// Three keepalives, a second apart, without an answer.
-pub const SILENCE: Duration = Duration::from_secs(3);
 
 /// TCP, key exchange and login together.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -228,7 +225,7 @@ pub enum LinkError {
         /// What was tried.
         doing: String,
         /// The library's words.
-        source: russh::Error,
+        source: Box<russh::Error>,
     },
     /// A word that no program can be given.
     #[error("a command's words cannot hold a zero byte")]

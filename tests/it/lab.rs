@@ -116,7 +116,7 @@ fn power_off_ends_everything_at_once_and_the_disk_stays() {
     let lab = Lab::up(2);
     let (one, other) = (lab.server(1), lab.server(2));
     one.ssh(&["sh", "-c", "echo kept > /etc/kept; echo gone > /run/gone"]).succeeded();
-    one.ssh(&["docker", "run", "-d", "--name", "a", "--restart", "always", "debian:bookworm-slim", "sleep", "600"])
+    one.ssh(&["docker", "run", "-d", "--name", "kept", "--restart", "always", "debian:bookworm-slim", "sleep", "600"])
         .succeeded();
     one.poweroff();
     assert!(!reaches(other, one));
@@ -256,8 +256,10 @@ async fn a_cut_server_fails_its_calls_soon_disturbs_no_other_and_works_again_whe
     let ((line, far), (other_line, other)) = (engine(cut.line()), engine(whole.line()));
     up(&line).await;
     up(&other_line).await;
-    let name = container(&far, "quiet", "sleep 600").await;
+    let name = container(&far, "quiet", "echo hello; sleep 600").await;
     let mut log = far.logs(&name, LogRequest { tail: None, follow: true, timestamps: false }).await.unwrap();
+    log.next().await.unwrap().unwrap();
+    let mut unread = far.logs(&name, LogRequest { tail: None, follow: true, timestamps: false }).await.unwrap();
     let mut events = far.events().await.unwrap();
     let disturbed = tokio::spawn({
         let other = other.clone();
@@ -274,12 +276,22 @@ async fn a_cut_server_fails_its_calls_soon_disturbs_no_other_and_works_again_whe
     });
     cut.cut();
     let began = Instant::now();
-    let (version, wait, logged, event) =
-        tokio::join!(timed(far.version()), timed(far.wait(&name)), timed(log.next()), timed(events.next()));
+    let (version, wait, logged, begun, event) = tokio::join!(
+        timed(far.version()),
+        timed(far.wait(&name)),
+        timed(log.next()),
+        // Its connection is opened when it is first asked: now.
+        timed(unread.next()),
+        timed(events.next())
+    );
     assert!(began.elapsed() < NOTICED, "{:?}", began.elapsed());
-    for error in
-        [version.0.unwrap_err(), wait.0.unwrap_err(), logged.0.unwrap().unwrap_err(), event.0.unwrap().unwrap_err()]
-    {
+    for error in [
+        version.0.unwrap_err(),
+        wait.0.unwrap_err(),
+        logged.0.unwrap().unwrap_err(),
+        begun.0.unwrap().unwrap_err(),
+        event.0.unwrap().unwrap_err(),
+    ] {
         assert!(matches!(error, EngineError::Unreachable { .. }), "{error:?}");
         assert!(error.to_string().contains(&format!("docker on `s1` ({})", cut.ip())), "{error}");
     }
@@ -291,7 +303,7 @@ async fn a_cut_server_fails_its_calls_soon_disturbs_no_other_and_works_again_whe
     up(&line).await;
     far.version().await.unwrap();
     let longest = disturbed.await.unwrap();
-    println!("noticed after {:?}, healed; the other server's slowest answer meanwhile: {longest:?}", version.1);
+    eprintln!("noticed after {:?}, healed; the other server's slowest answer meanwhile: {longest:?}", version.1);
     assert!(longest < Duration::from_secs(2), "{longest:?}");
 }
 
@@ -352,6 +364,48 @@ async fn a_server_that_comes_back_from_a_power_cut_is_connected_again() {
 }
 
 #[tokio::test]
+async fn an_engine_that_is_killed_is_gone_at_once_and_found_again() {
+    let lab = Lab::up(1);
+    let (line, engine) = engine(lab.server(1).line());
+    up(&line).await;
+    lab.server(1).kill("dockerd");
+    let (error, took) = timed(engine.version()).await;
+    assert!(
+        matches!(error, Err(EngineError::Unreachable { .. })) && took < Duration::from_secs(1),
+        "{took:?} {error:?}"
+    );
+    assert_eq!(*line.state().borrow(), State::Up);
+    lab.server(1).start("dockerd");
+    let back = async {
+        while engine.version().await.is_err() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, back).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_slow_cable_full_of_images_is_not_taken_for_a_cut_one() {
+    let lab = Lab::up(1);
+    let (line, engine) = engine(lab.server(1).line());
+    up(&line).await;
+    let bulk = line.bulk().await.unwrap();
+    lab.server(1).slow("2mbit");
+    let image = tokio::io::repeat(b'x').take(2_000_000);
+    let sending = timed(bulk.exec(&["wc", "-c"], image, PATIENCE));
+    let asking = async {
+        for _ in 0..5 {
+            engine.version().await.unwrap();
+            sleep(Duration::from_secs(1)).await;
+        }
+    };
+    let ((done, took), ()) = tokio::join!(sending, asking);
+    assert_eq!(done.unwrap().stdout, b"2000000\n");
+    assert!(took > Duration::from_secs(5), "the cable was not slow: {took:?}");
+    assert_eq!(*line.state().borrow(), State::Up);
+}
+
+#[tokio::test]
 async fn images_pass_at_the_speed_of_the_cable_while_calls_go_on() {
     let lab = Lab::up(1);
     let (line, engine) = engine(lab.server(1).line());
@@ -376,7 +430,7 @@ async fn images_pass_at_the_speed_of_the_cable_while_calls_go_on() {
         let ((done, took), longest) = tokio::join!(sending, asking);
         assert_eq!(done.unwrap().code, 0);
         let speed = megabytes / took.as_secs_f64();
-        println!("{words:?}: {megabytes:.0} MB in {took:?}, {speed:.0} MB/s; slowest call meanwhile {longest:?}");
+        eprintln!("{words:?}: {megabytes:.0} MB in {took:?}, {speed:.0} MB/s; slowest call meanwhile {longest:?}");
         assert!(speed > 10.0, "{speed} MB/s");
     }
 }

@@ -64,7 +64,7 @@ impl Link {
         if words.iter().any(|word| word.contains('\0')) {
             return Err(LinkError::Word);
         }
-        let doing = format!("end `{}`", words.first().copied().unwrap_or_default());
+        let program = words.first().copied().unwrap_or_default();
         let command = quote(words.iter().copied());
         let running = async {
             let _turn = self.commands.acquire().await.map_err(|_| self.lost())?;
@@ -72,11 +72,19 @@ impl Link {
             let started = channel.exec(true, command).await;
             started.map_err(|error| self.explain("run a command", error))?;
             tokio::select! {
-                code = converse(channel, input, take) => code.ok_or_else(|| self.lost()),
+                code = converse(channel, input, take) => code.ok_or_else(|| self.untold(program)),
                 why = self.ended() => Err(LinkError::Lost { address: self.address().clone(), why }),
             }
         };
-        in_time(self.address(), limit, &doing, running).await
+        in_time(self.address(), limit, &format!("end `{program}`"), running).await
+    }
+
+    /// The server closed the channel and said nothing of the command's end.
+    fn untold(&self, program: &str) -> LinkError {
+        if !self.stands() {
+            return self.lost();
+        }
+        LinkError::Denied { address: self.address().clone(), doing: format!("tell how `{program}` ended") }
     }
 }
 

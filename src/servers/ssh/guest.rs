@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{HostKey, SILENCE};
+use super::HostKey;
 
 /// Which host key is taken.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl Handler for Guest {
             }
             DisconnectReason::Error(error) => {
                 self.fate.end(match &error {
-                    russh::Error::KeepaliveTimeout => format!("no answer for {} seconds", SILENCE.as_secs()),
+                    russh::Error::KeepaliveTimeout => "the server has fallen silent".to_owned(),
                     russh::Error::Disconnect => "the server ended it".to_owned(),
                     russh::Error::IO(error) => error.to_string(),
                     other => other.to_string(),

@@ -11,7 +11,6 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::backoff::Backoff;
@@ -25,6 +24,9 @@ const ENGINE: &str = "/var/run/docker.sock";
 
 /// Handshakes at once for readers: sshd refuses some from ten on.
 const HANDSHAKES: usize = 4;
+
+/// After a refusal, which only a person can mend, and which servers count.
+const REFUSED: Duration = Duration::from_secs(30);
 
 /// How a server's line stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,7 +141,8 @@ impl Shared {
         let mut backoff = Backoff::new();
         loop {
             let mut lived = Duration::ZERO;
-            let why = match self.connect(&CancellationToken::new()).await {
+            let mut wait = None;
+            let why = match Link::connect(&self.address, &self.login, &self.host_key).await {
                 Ok(link) => {
                     let since = Instant::now();
                     let link = Arc::new(link);
@@ -151,10 +154,13 @@ impl Shared {
                     lived = since.elapsed();
                     why
                 }
-                Err(error) => told(&error),
+                Err(error) => {
+                    wait = matches!(error, LinkError::HostKey { .. } | LinkError::Refused { .. }).then_some(REFUSED);
+                    told(&error)
+                }
             };
             self.fell(why);
-            tokio::time::sleep(backoff.next(lived, chance())).await;
+            tokio::time::sleep(wait.unwrap_or_else(|| backoff.next(lived, chance()))).await;
         }
     }
 
@@ -170,11 +176,6 @@ impl Shared {
             };
             *state = State::Down { since, why };
         });
-    }
-
-    /// A connection that falls with `parent`.
-    async fn connect(&self, parent: &CancellationToken) -> Result<Link, LinkError> {
-        Link::connect_below(parent, &self.address, &self.login, &self.host_key).await
     }
 
     async fn link(&self) -> Result<Arc<Link>, LinkError> {
@@ -200,7 +201,7 @@ impl Shared {
         match &*bulk {
             Some(link) if link.stands() => Ok(link.clone()),
             Some(_) | None => {
-                let link = Arc::new(self.connect(calls.token()).await?);
+                let link = Arc::new(calls.twin(&self.login, &self.host_key).await?);
                 *bulk = Some(link.clone());
                 Ok(link)
             }
@@ -210,7 +211,7 @@ impl Shared {
     async fn reader(&self) -> Result<Arc<Link>, LinkError> {
         let calls = self.link().await?;
         let _turn = self.handshakes.acquire().await;
-        Ok(Arc::new(self.connect(calls.token()).await?))
+        Ok(Arc::new(calls.twin(&self.login, &self.host_key).await?))
     }
 }
 

@@ -18,13 +18,26 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::guest::{Fate, Guest, Trust};
-use super::{ANY_KEY, Address, CONNECT, HostKey, LinkError, Login, OPEN, SILENCE, Tunnel};
+use super::{ANY_KEY, Address, CONNECT, HostKey, LinkError, Login, OPEN, Tunnel};
 
-/// Sent data that stays unacknowledged for longer than this ends the connection, however busy it is.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(4);
+/// How soon a dead connection is noticed.
+#[derive(Debug, Clone, Copy)]
+struct Vigil {
+    /// After so long without a word from the server it is asked for one; the third time without an answer is the end.
+    keepalive: Duration,
+    /// Sent data that stays unacknowledged for so long is the end, too: while the library waits to send, it looks at no
+    /// clock.
+    unacknowledged: Duration,
+}
 
-/// Commands at once on one connection: sshd refuses more than ten.
-const COMMANDS: usize = 8;
+/// For the connection by which a server counts as up.
+const CLOSE: Vigil = Vigil { keepalive: Duration::from_secs(1), unacknowledged: Duration::from_secs(4) };
+
+/// For those that fall with another one: on a slow cable, images may keep an answer back for long.
+const LOOSE: Vigil = Vigil { keepalive: Duration::from_secs(15), unacknowledged: Duration::from_secs(60) };
+
+/// Commands at once on one connection. Sshd has ten places, and may still count the one that has just ended.
+const COMMANDS: usize = 5;
 
 /// Messages of a channel that may wait for their reader. Where they do not fit, the library stops the connection, and
 /// with it all other channels; that many only wait for a reader that has gone astray.
@@ -47,25 +60,33 @@ impl Link {
     /// # Errors
     /// Within 10 s; [`LinkError::HostKey`] before any secret has been sent when the server shows another key.
     pub async fn connect(address: &Address, login: &Login, host_key: &HostKey) -> Result<Link, LinkError> {
-        Self::connect_below(&CancellationToken::new(), address, login, host_key).await
+        Self::enter(&Fate::new(&CancellationToken::new()), CLOSE, address, login, host_key).await
     }
 
-    /// Ends with `parent`, too.
-    pub(super) async fn connect_below(
-        parent: &CancellationToken,
+    /// A connection beside this one, to the same server; it ends with this one, too.
+    pub(super) async fn twin(&self, login: &Login, host_key: &HostKey) -> Result<Link, LinkError> {
+        let fate = Fate::new(&self.fate.ended);
+        tokio::select! {
+            entered = Self::enter(&fate, LOOSE, &self.address, login, host_key) => entered,
+            () = self.fate.ended.cancelled() => Err(self.lost()),
+        }
+    }
+
+    async fn enter(
+        fate: &Arc<Fate>,
+        vigil: Vigil,
         address: &Address,
         login: &Login,
         host_key: &HostKey,
     ) -> Result<Link, LinkError> {
-        let fate = Fate::new(parent);
         let opening = async {
             let trust = Trust::Pinned(host_key.clone());
-            let mut session = open(address, trust, host_key.algorithms(), &fate).await?;
+            let mut session = open(address, vigil, trust, host_key.algorithms(), fate).await?;
             log_in(&mut session, address, login).await?;
             Ok(session)
         };
         let session = in_time(address, CONNECT, "let HQ in", opening).await?;
-        Ok(Link { address: address.clone(), session, fate, commands: Semaphore::new(COMMANDS) })
+        Ok(Link { address: address.clone(), session, fate: fate.clone(), commands: Semaphore::new(COMMANDS) })
     }
 
     /// The key that the server shows, for a person to compare and to pin. Nobody logs in.
@@ -74,7 +95,7 @@ impl Link {
     /// When there is no SSH server, within 10 s.
     pub async fn host_key(address: &Address) -> Result<HostKey, LinkError> {
         let fate = Fate::new(&CancellationToken::new());
-        let opening = open(address, Trust::Look, Cow::Borrowed(ANY_KEY), &fate);
+        let opening = open(address, CLOSE, Trust::Look, Cow::Borrowed(ANY_KEY), &fate);
         match in_time(address, CONNECT, "show its host key", opening).await {
             Ok(_) => {}
             Err(error) if fate.shown.get().is_none() => return Err(error),
@@ -98,10 +119,6 @@ impl Link {
     pub async fn ended(&self) -> String {
         self.fate.ended.cancelled().await;
         self.fate.why()
-    }
-
-    pub(super) fn token(&self) -> &CancellationToken {
-        &self.fate.ended
     }
 
     /// Ends it and everything that goes through it.
@@ -156,7 +173,7 @@ impl Link {
         match error {
             russh::Error::ChannelOpenFailure(_) | russh::Error::RequestDenied => LinkError::Denied { address, doing },
             _ if !self.stands() => self.lost(),
-            source => LinkError::Protocol { address, doing, source },
+            source => LinkError::Protocol { address, doing, source: source.into() },
         }
     }
 
@@ -179,40 +196,42 @@ pub(super) async fn in_time<T>(
 /// TCP and the key exchange.
 async fn open(
     address: &Address,
+    vigil: Vigil,
     trust: Trust,
     host_keys: Cow<'static, [Algorithm]>,
     fate: &Arc<Fate>,
 ) -> Result<Handle<Guest>, LinkError> {
     let unreachable = |source| LinkError::Unreachable { address: address.clone(), source };
     let tcp = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(unreachable)?;
-    prepare(&tcp).map_err(unreachable)?;
+    prepare(&tcp, vigil).map_err(unreachable)?;
     let pinned = match &trust {
         Trust::Pinned(key) => Some(key.fingerprint()),
         Trust::Look => None,
     };
     let guest = Guest { trust, fate: fate.clone() };
     let stream = BufReader::with_capacity(BUFFER, tcp);
-    connect_stream(Arc::new(config(host_keys)), stream, guest).await.map_err(|source| {
+    connect_stream(Arc::new(config(vigil, host_keys)), stream, guest).await.map_err(|source| {
         match (source, pinned, fate.shown.get()) {
             (russh::Error::UnknownKey, Some(pinned), Some(shown)) => {
                 LinkError::HostKey { address: address.clone(), pinned, shown: shown.fingerprint() }
             }
-            (source, _, _) => {
-                LinkError::Protocol { address: address.clone(), doing: "agree on SSH".to_owned(), source }
-            }
+            (source, _, _) => LinkError::Protocol {
+                address: address.clone(),
+                doing: "agree on SSH".to_owned(),
+                source: source.into(),
+            },
         }
     })
 }
 
-/// Small packets leave at once, and what nobody acknowledges ends the connection: the library cannot notice that while
-/// it waits to send.
-fn prepare(tcp: &TcpStream) -> io::Result<()> {
+/// Small packets leave at once, and what nobody acknowledges ends the connection.
+fn prepare(tcp: &TcpStream, vigil: Vigil) -> io::Result<()> {
     tcp.set_nodelay(true)?;
-    let millis = u32::try_from(UNACKNOWLEDGED.as_millis()).unwrap_or(u32::MAX);
+    let millis = u32::try_from(vigil.unacknowledged.as_millis()).unwrap_or(u32::MAX);
     Ok(sockopt::set_tcp_user_timeout(tcp, millis)?)
 }
 
-fn config(host_keys: Cow<'static, [Algorithm]>) -> russh::client::Config {
+fn config(vigil: Vigil, host_keys: Cow<'static, [Algorithm]>) -> russh::client::Config {
     let preferred = Preferred {
         kex: Cow::Borrowed(&[
             russh::kex::MLKEM768X25519_SHA256,
@@ -237,15 +256,19 @@ fn config(host_keys: Cow<'static, [Algorithm]>) -> russh::client::Config {
         client_id: russh::SshId::Standard(concat!("SSH-2.0-quarry_", env!("CARGO_PKG_VERSION")).into()),
         channel_buffer_size: WAITING,
         preferred,
-        // One a second, and the third that would follow two unanswered ones ends it.
-        keepalive_interval: Some(SILENCE / 3),
+        // The third that would follow two unanswered ones ends it.
+        keepalive_interval: Some(vigil.keepalive),
         keepalive_max: 2,
         ..russh::client::Config::default()
     }
 }
 
 async fn log_in(session: &mut Handle<Guest>, address: &Address, login: &Login) -> Result<(), LinkError> {
-    let failed = |source| LinkError::Protocol { address: address.clone(), doing: "log in".to_owned(), source };
+    let failed = |source: russh::Error| LinkError::Protocol {
+        address: address.clone(),
+        doing: "log in".to_owned(),
+        source: source.into(),
+    };
     let user = &address.user;
     let welcome = match login {
         Login::Key(key) => {

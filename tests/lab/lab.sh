@@ -216,6 +216,8 @@ make_engine_data() {
     made=$LABS/cache/$image
     [[ ! -d $made ]] || return 0
     step "Preparing the base image for servers (once)"
+    # Of earlier base images, and of attempts that were broken off; servers keep what they have linked.
+    find "$LABS/cache" -mindepth 1 -maxdepth 1 -regextype egrep -regex '.*/([0-9a-f]{12}|new\..*)' -exec rm -rf {} +
     data=$(mktemp -d "$LABS/cache/new.XXXX")
     mkdir "$data/run"
     # shellcheck disable=SC2016

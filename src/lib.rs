@@ -3,7 +3,7 @@
 //! The folders are the nouns. A module imports only from layers below its own; `tests/it/tidy.rs` keeps it so:
 //!
 //! ```text
-//! 8 cli   7 hq   6 launch   5 build network   4 instruction   3 stack docker router
+//! 8 cli   7 hq   6 launch   5 build network   4 instruction servers   3 stack docker router
 //! 2 etc db grid buildpacks   1 env   0 names units clock
 //! ```
 //!
@@ -25,5 +25,6 @@ pub mod launch;
 pub mod names;
 pub mod network;
 pub mod router;
+pub mod servers;
 pub mod stack;
 pub mod units;

@@ -12,12 +12,12 @@ use super::door::HqDoor;
 use super::failure::{Exit, Failure};
 use super::parts::{Places, with_edge};
 use crate::etc;
-use crate::hq::host_key::HostKey;
 use crate::hq::push::{Paths, Pushes};
 use crate::hq::{Hq, git, socket, ssh};
 use crate::names::UserName;
 use crate::router::edge::Edge;
 use crate::router::nginx::Nginx;
+use crate::servers::ssh::KeyPair;
 
 /// Run HQ
 #[derive(Debug, clap::Args)]
@@ -84,7 +84,7 @@ impl Serve {
         let door = HqDoor::open(hq.clone()).await?;
         let pushes = Arc::new(Pushes::default());
         let paths = Paths { socket: root.join("hq.sock"), program };
-        let key = HostKey::open_or_create(&places.etc.join(etc::HOST_KEY)).map_err(|error| refused(&error))?;
+        let key = KeyPair::open_or_create(&places.etc.join(etc::HOST_KEY)).map_err(|error| refused(&error))?;
         let listener = TcpListener::bind(self.ssh).await.map_err(|source| {
             Failure::new(
                 Exit::Refused,

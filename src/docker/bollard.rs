@@ -1,4 +1,4 @@
-//! The real engine, over its unix socket.
+//! The real engine, over any way to its socket.
 //!
 //! Every call is one request. A call lasts as long as the engine needs for it, but only while the engine still answers
 //! pings: a dead or stalled dockerd shows within seconds, a slow disk does not look like one.
@@ -6,20 +6,19 @@
 use std::error::Error as _;
 use std::future::Future;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bollard::API_DEFAULT_VERSION;
 use bollard::errors::Error;
 use futures_util::stream::BoxStream;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use super::{
-    Archive, Attached, BuildRequest, Container, ContainerRequest, Engine, EngineError, Event, Image, LogRequest,
-    Network, Output, Say,
+    Archive, Attached, BuildRequest, Container, ContainerRequest, Engine, EngineError, Event, Image, Lane, LogRequest,
+    Network, Output, Say, Wire,
 };
 use crate::names::{ContainerName, ImageId};
 use crate::units::Millis;
@@ -30,6 +29,7 @@ mod containers;
 mod images;
 mod networks;
 mod streams;
+mod transport;
 
 /// Where dockerd listens unless told otherwise.
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
@@ -53,14 +53,15 @@ const CALL: Patience =
 const STREAM: Patience =
     Patience { quiet: Duration::from_secs(30), ping: Duration::from_secs(60), limit: Duration::MAX };
 
-/// Bollard's own limit must never be the one that ends a call: streams live for days.
-const FOREVER: u64 = 10 * 365 * 86_400;
+/// For output that may not come for days: an engine that stalls is found out while nobody asks it anything.
+const QUIET: Patience =
+    Patience { quiet: Duration::from_secs(20), ping: Duration::from_secs(10), limit: Duration::MAX };
 
-/// One server's docker over its unix socket. Connects when first asked.
+/// One server's docker. Connects when first asked.
 #[derive(Debug, Clone)]
 pub struct Docker {
-    socket: PathBuf,
-    client: OnceLock<bollard::Docker>,
+    wire: Arc<dyn Wire>,
+    calls: bollard::Docker,
     about: OnceCell<About>,
 }
 
@@ -73,9 +74,9 @@ struct About {
 }
 
 impl Docker {
-    /// The engine that listens on `socket`. Nothing is opened yet.
+    /// The engine that listens on a socket of this machine. Nothing is opened yet.
     pub fn connect(socket: &Path) -> Self {
-        Self { socket: socket.to_owned(), client: OnceLock::new(), about: OnceCell::new() }
+        Self::over(Arc::new(transport::Local::new(socket)))
     }
 
     /// The engine of `DOCKER_HOST` when that names a unix socket, else of the usual one.
@@ -84,20 +85,23 @@ impl Docker {
         Self::connect(Path::new(host.strip_prefix("unix://").unwrap_or(DEFAULT_SOCKET)))
     }
 
-    /// Bollard's client. It opens a connection for each request: 0.1 ms on a unix socket, and never a stale one after
-    /// dockerd was restarted.
-    fn client(&self) -> Result<&bollard::Docker, EngineError> {
-        if let Some(client) = self.client.get() {
-            return Ok(client);
-        }
-        let path = self.socket.to_string_lossy();
-        let client = bollard::Docker::connect_with_unix(&path, FOREVER, API_DEFAULT_VERSION)
-            .map_err(|error| self.unreachable(error))?;
-        Ok(self.client.get_or_init(|| client))
+    /// The engine at the end of `wire`. Nothing is opened yet.
+    pub fn over(wire: Arc<dyn Wire>) -> Self {
+        Self { calls: transport::client(&wire, Lane::Call), wire, about: OnceCell::new() }
+    }
+
+    /// Bollard's client for plain calls.
+    fn client(&self) -> &bollard::Docker {
+        &self.calls
+    }
+
+    /// Bollard's client for what is no plain call.
+    fn client_on(&self, lane: Lane) -> bollard::Docker {
+        transport::client(&self.wire, lane)
     }
 
     fn unreachable(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> EngineError {
-        EngineError::Unreachable { address: self.socket.display().to_string(), source: source.into() }
+        EngineError::Unreachable { engine: self.wire.engine(), source: source.into() }
     }
 
     /// Waits for `call` as long as the engine lives and `patience` lasts.
@@ -133,7 +137,7 @@ impl Docker {
 
     /// Succeeds when the engine answers in time.
     async fn ping(&self, limit: Duration) -> Result<(), EngineError> {
-        match timeout(limit, self.client()?.ping()).await {
+        match timeout(limit, self.client().ping()).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(self.unreachable(error)),
             Err(elapsed) => Err(self.unreachable(elapsed)),
@@ -144,7 +148,7 @@ impl Docker {
     async fn about(&self) -> Result<&About, EngineError> {
         self.about
             .get_or_try_init(|| async {
-                let answer = match timeout(CALL.ping, self.client()?.version()).await {
+                let answer = match timeout(CALL.ping, self.client().version()).await {
                     Ok(answer) => answer.map_err(|error| self.explain(&Subject::ENGINE, error))?,
                     Err(elapsed) => return Err(self.unreachable(elapsed)),
                 };

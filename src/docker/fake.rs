@@ -66,7 +66,7 @@ impl Fake {
     fn answers(&self) -> Result<(), EngineError> {
         if self.script().away {
             let source = std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into();
-            return Err(EngineError::Unreachable { address: "the fake engine".to_owned(), source });
+            return Err(EngineError::Unreachable { engine: "the fake engine".to_owned(), source });
         }
         Ok(())
     }

@@ -22,11 +22,11 @@ pub mod lines;
 /// What went wrong with the engine.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// Nothing answers at the engine's address.
-    #[error("docker does not answer at {address}; is dockerd running? (`systemctl start docker`)")]
+    /// The engine does not answer, or not in time, or the way to it is cut.
+    #[error("{engine} does not answer")]
     Unreachable {
-        /// Where it was looked for.
-        address: String,
+        /// Which one, as its [`Wire`] calls it.
+        engine: String,
         /// The connection's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -275,6 +275,31 @@ pub type Archive = Box<dyn AsyncRead + Send + Unpin>;
 
 /// Takes output line by line, as it comes.
 pub type Say<'a> = &'a (dyn for<'line> Fn(&'line str) + Send + Sync + 'a);
+
+/// What a connection to an engine is for. A way that is shared keeps them apart, so that none holds up another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// A question, and an answer that is read at once.
+    Call,
+    /// Images and build contexts.
+    Bulk,
+    /// Output for a reader who may stop reading: logs, terminals.
+    Reader,
+}
+
+/// Bytes both ways.
+pub trait Pipe: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Pipe for T {}
+
+/// The way to an engine's socket, here or on another server.
+#[async_trait]
+pub trait Wire: std::fmt::Debug + Send + Sync {
+    /// The engine at its end, for messages: "docker at /var/run/docker.sock", "docker on `s2` (10.77.0.12)".
+    fn engine(&self) -> String;
+    /// A new connection to the socket; fails in time when there is none to be had.
+    async fn open(&self, lane: Lane) -> std::io::Result<Box<dyn Pipe>>;
+}
 
 /// One server's docker.
 #[async_trait]

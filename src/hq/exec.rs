@@ -112,30 +112,12 @@ fn double_quoted(chars: &mut std::str::Chars<'_>, word: &mut String) -> Result<(
     }
 }
 
-/// Joins words so that [`words`] (or a shell) gives them back.
-pub fn quote<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
-    let mut text = String::new();
-    for word in words {
-        if !text.is_empty() {
-            text.push(' ');
-        }
-        if !word.is_empty() && word.chars().all(plain) {
-            text.push_str(word);
-        } else {
-            text.push('\'');
-            text.push_str(&word.replace('\'', r"'\''"));
-            text.push('\'');
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::servers::ssh::quote;
 
     fn git(exec: &str, service: Service, stack: &str) {
         assert_eq!(parse(exec.as_bytes()), Ok(Request::Git(service, stack.parse().unwrap())), "{exec}");

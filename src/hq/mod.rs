@@ -55,7 +55,7 @@ pub mod world;
 
 pub use git::push;
 pub use socket::{call, relay};
-pub use ssh::{host_key, keys};
+pub use ssh::keys;
 
 /// What HQ works with.
 pub struct Parts {

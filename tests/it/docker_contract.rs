@@ -1,4 +1,4 @@
-//! What every engine promises: one contract, run on the fake and on the real dockerd.
+//! What every engine promises: one contract, run on the fake, on the real dockerd, and on a server's over SSH.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -20,6 +20,8 @@ use quarry::units::{Megabytes, MilliCpus, Millis};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
+use crate::harness::lab::Lab;
+
 /// Longer than anything here takes; a promise that is not kept by then is broken.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -27,6 +29,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 struct Bench {
     engine: Arc<dyn Engine>,
     fake: Option<Arc<Fake>>,
+    /// The servers, when the engine is on one of them.
+    lab: Option<Lab>,
     prefix: String,
     image: String,
 }
@@ -40,6 +44,14 @@ impl Bench {
         Bench::new(engine, None).await
     }
 
+    async fn far() -> Bench {
+        let lab = Lab::up(1);
+        let engine = Docker::over(Arc::new(lab.server(1).line()));
+        let mut bench = Bench::new(Arc::new(engine), None).await;
+        bench.lab = Some(lab);
+        bench
+    }
+
     async fn fake() -> Bench {
         let fake = Arc::new(Fake::new());
         fake.add_image("debian:bookworm-slim");
@@ -49,7 +61,7 @@ impl Bench {
     async fn new(engine: Arc<dyn Engine>, fake: Option<Arc<Fake>>) -> Bench {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("quarrytest-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let bench = Bench { engine, fake, image: format!("{prefix}/app:1"), prefix };
+        let bench = Bench { engine, fake, lab: None, image: format!("{prefix}/app:1"), prefix };
         // The first line is the test's own: removing an image takes unnamed parents along, which another may build on.
         let own = bench.label();
         let rest = "EXPOSE 8080 90/udp\nVOLUME /data\nCMD [\"sleep\", \"600\"]\n";
@@ -129,6 +141,10 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
+        if self.lab.is_some() {
+            // Its server goes with everything on it.
+            return;
+        }
         let (engine, label, image) = (self.engine.clone(), self.label(), self.image.clone());
         // A test's own runtime cannot wait while it unwinds: another thread cleans up.
         let cleaning = std::thread::spawn(move || {
@@ -181,6 +197,9 @@ macro_rules! contract {
         }
         mod on_docker {
             $(#[tokio::test] async fn $promise() { super::in_time(super::$promise(&super::Bench::real().await)).await })*
+        }
+        mod on_a_server {
+            $(#[tokio::test] async fn $promise() { super::in_time(super::$promise(&super::Bench::far().await)).await })*
         }
     };
 }

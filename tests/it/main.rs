@@ -11,6 +11,7 @@ mod docker_contract;
 mod e2e;
 mod harness;
 mod network;
+mod lab;
 mod receiver;
 mod repository;
 mod router;

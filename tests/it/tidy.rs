@@ -15,7 +15,7 @@ const LAYERS: [&[&str]; 9] = [
     &["env"],
     &["etc", "db", "grid", "buildpacks"],
     &["stack", "docker", "router"],
-    &["instruction"],
+    &["instruction", "servers"],
     &["build", "network"],
     &["launch"],
     &["hq"],

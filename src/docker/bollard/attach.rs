@@ -6,15 +6,14 @@
 
 use std::time::Duration;
 
+use bollard::errors::Error;
 use bollard::query_parameters::InspectContainerOptions;
-use futures_util::StreamExt;
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use futures_util::{StreamExt, TryFutureExt};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf, split};
 use tokio::time::timeout;
 
-use super::{Docker, Subject};
-use crate::docker::{Attached, EngineError, Output};
+use super::{Docker, QUIET, Subject};
+use crate::docker::{Attached, EngineError, Lane, Output, Pipe};
 use crate::names::ContainerName;
 
 /// The engine hands the connection over within this time.
@@ -26,23 +25,28 @@ const HEAD: u64 = 16 * 1024;
 /// Output is handed on in pieces of at most this size.
 const CHUNK: usize = 32 * 1024;
 
+/// A connection that has become the container's streams.
+type Streams = Box<dyn Pipe>;
+
 impl Docker {
     pub(super) async fn attach_container(&self, name: &ContainerName) -> Result<Attached, EngineError> {
         let subject = Subject::container("attach to", name);
         let options = None::<InspectContainerOptions>;
-        let container = self.call(&subject, self.client()?.inspect_container(name.as_str(), options)).await?;
+        let container = self.call(&subject, self.client().inspect_container(name.as_str(), options)).await?;
         let terminal = container.config.and_then(|config| config.tty).unwrap_or_default();
         let (reader, input) = match timeout(HANDOVER, self.hijack(&subject, name)).await {
             Ok(streams) => streams?,
             Err(elapsed) => return Err(self.unreachable(elapsed)),
         };
-        let docker = self.clone();
         let framed = Framed { reader, frame: (!terminal).then_some(Frame::Ended) };
-        let chunks = futures_util::stream::try_unfold(framed, |mut framed| async {
-            Ok(framed.next().await?.map(|output| (output, framed)))
+        let from = (self.clone(), name.clone(), framed);
+        let chunks = futures_util::stream::try_unfold(from, |(docker, name, mut framed)| async {
+            let subject = Subject::container("read the output of", &name);
+            let next = framed.next().map_err(Error::from);
+            let output = docker.patient(&subject, QUIET, next).await?;
+            Ok(output.map(|output| (output, (docker, name, framed))))
         });
-        let output = chunks.map(move |item| item.map_err(|error: std::io::Error| docker.unreachable(error))).boxed();
-        Ok(Attached { output, input: Box::pin(input) })
+        Ok(Attached { output: chunks.boxed(), input: Box::pin(input) })
     }
 
     /// Asks for the container's streams on a connection of their own.
@@ -50,9 +54,9 @@ impl Docker {
         &self,
         subject: &Subject<'_>,
         name: &ContainerName,
-    ) -> Result<(BufReader<OwnedReadHalf>, OwnedWriteHalf), EngineError> {
+    ) -> Result<(BufReader<ReadHalf<Streams>>, WriteHalf<Streams>), EngineError> {
         let lost = |error: std::io::Error| self.unreachable(error);
-        let (reader, mut writer) = UnixStream::connect(&self.socket).await.map_err(lost)?.into_split();
+        let (reader, mut writer) = split(self.wire.open(Lane::Reader).await.map_err(lost)?);
         let request = format!(
             "POST /containers/{name}/attach?stream=1&stdin=1&stdout=1&stderr=1 HTTP/1.1\r\nHost: docker\r\n\
              Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n"

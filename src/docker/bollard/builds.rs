@@ -12,7 +12,7 @@ use tokio_util::io::ReaderStream;
 
 use super::{Docker, Subject};
 use crate::docker::lines::Lines;
-use crate::docker::{Archive, BuildRequest, Builder, EngineError, Say};
+use crate::docker::{Archive, BuildRequest, Builder, EngineError, Lane, Say};
 use crate::names::ImageId;
 
 /// The context is sent in pieces of this size.
@@ -36,7 +36,7 @@ impl Docker {
                 })
             }
         }));
-        let client = self.client()?.clone().with_request_modifier(beyond_bollard(&request));
+        let client = self.client_on(Lane::Bulk).with_request_modifier(beyond_bollard(&request));
         let mut stream = client.build_image(options(&request), None, Some(body));
         let mut progress = Progress::default();
         let built = loop {

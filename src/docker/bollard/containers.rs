@@ -14,7 +14,7 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt;
 
-use super::{CALL, Docker, Patience, Subject};
+use super::{CALL, Docker, Patience, QUIET, Subject};
 use crate::docker::{Container, ContainerRequest, EngineError, Restart, State};
 use crate::names::ContainerName;
 use crate::units::Millis;
@@ -32,27 +32,27 @@ impl Docker {
         let init = self.about().await?.init;
         let options = CreateContainerOptions { name: Some(request.name.to_string()), ..Default::default() };
         let body = body(&request, init);
-        self.call(&subject, self.client()?.create_container(Some(options), body)).await?;
+        self.call(&subject, self.client().create_container(Some(options), body)).await?;
         Ok(())
     }
 
     pub(super) async fn start_container(&self, name: &ContainerName) -> Result<(), EngineError> {
         let subject = Subject::container("start", name);
-        self.call(&subject, self.client()?.start_container(name.as_str(), None::<StartContainerOptions>)).await
+        self.call(&subject, self.client().start_container(name.as_str(), None::<StartContainerOptions>)).await
     }
 
     pub(super) async fn stop_container(&self, name: &ContainerName, grace: Millis) -> Result<(), EngineError> {
         let subject = Subject::container("stop", name);
         let options = StopContainerOptions { t: Some(seconds(grace)), ..Default::default() };
         let patience = Patience { limit: CALL.limit + grace.duration(), ..CALL };
-        let stop = self.client()?.stop_container(name.as_str(), Some(options));
+        let stop = self.client().stop_container(name.as_str(), Some(options));
         gone_is_success(self.patient(&subject, patience, stop).await)
     }
 
     pub(super) async fn signal_container(&self, name: &ContainerName, signal: &str) -> Result<(), EngineError> {
         let subject = Subject::container("signal", name);
         let options = KillContainerOptions { signal: signal.to_owned() };
-        match self.call(&subject, self.client()?.kill_container(name.as_str(), Some(options))).await {
+        match self.call(&subject, self.client().kill_container(name.as_str(), Some(options))).await {
             Err(EngineError::Conflict { message }) if message.contains("is not running") => Ok(()),
             answer => gone_is_success(answer),
         }
@@ -61,10 +61,10 @@ impl Docker {
     pub(super) async fn remove_container(&self, name: &ContainerName) -> Result<(), EngineError> {
         let subject = Subject::container("remove", name);
         let options = RemoveContainerOptions { v: true, force: true, ..Default::default() };
-        match self.call(&subject, self.client()?.remove_container(name.as_str(), Some(options))).await {
+        match self.call(&subject, self.client().remove_container(name.as_str(), Some(options))).await {
             // Someone else's removal is under way: done when that is done.
             Err(EngineError::Conflict { message }) if message.contains("is already in progress") => {
-                let ended = ended(self.client()?, name, "removed");
+                let ended = ended(self.client(), name, "removed");
                 gone_is_success(self.call(&subject, ended).await.map(|_| ()))
             }
             answer => gone_is_success(answer),
@@ -82,22 +82,22 @@ impl Docker {
         let subject = Subject { verb: "list", kind: "containers with", name: value };
         let filters = HashMap::from([(filter.to_owned(), vec![value.to_owned()])]);
         let options = ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
-        let found = self.call(&subject, self.client()?.list_containers(Some(options))).await?;
+        let found = self.call(&subject, self.client().list_containers(Some(options))).await?;
         let mut containers: Vec<_> = found.into_iter().filter_map(container).collect();
         containers.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(containers)
     }
 
     pub(super) async fn wait_container(&self, name: &ContainerName) -> Result<i64, EngineError> {
-        let ended = ended(self.client()?, name, "not-running").await;
-        ended.map_err(|error| self.explain(&Subject::container("wait for", name), error))
+        let subject = Subject::container("wait for", name);
+        self.patient(&subject, QUIET, ended(self.client(), name, "not-running")).await
     }
 
     pub(super) async fn restart_container_when_it_ends(&self, name: &ContainerName) -> Result<(), EngineError> {
         let subject = Subject::container("change the restart policy of", name);
         let policy = RestartPolicy { name: Some(RestartPolicyNameEnum::UNLESS_STOPPED), maximum_retry_count: None };
         let change = ContainerUpdateBody { restart_policy: Some(policy), ..Default::default() };
-        self.call(&subject, self.client()?.update_container(name.as_str(), change)).await
+        self.call(&subject, self.client().update_container(name.as_str(), change)).await
     }
 
     pub(super) async fn resize_terminal(
@@ -108,7 +108,7 @@ impl Docker {
     ) -> Result<(), EngineError> {
         let subject = Subject::container("resize the terminal of", name);
         let options = ResizeContainerTTYOptions { h: rows.into(), w: columns.into() };
-        self.call(&subject, self.client()?.resize_container_tty(name.as_str(), options)).await
+        self.call(&subject, self.client().resize_container_tty(name.as_str(), options)).await
     }
 }
 

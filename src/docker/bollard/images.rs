@@ -16,7 +16,7 @@ impl Docker {
         if !is_reference(reference) {
             return Ok(None);
         }
-        match self.call(&subject, self.client()?.inspect_image(reference)).await {
+        match self.call(&subject, self.client().inspect_image(reference)).await {
             Ok(inspected) => described(inspected).map(Some).ok_or_else(|| odd(&subject)),
             Err(EngineError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -33,7 +33,7 @@ impl Docker {
             tag: latest.then(|| "latest".to_owned()),
             ..Default::default()
         };
-        let mut stream = self.client()?.create_image(Some(options), None, None);
+        let mut stream = self.client().create_image(Some(options), None, None);
         while let Some(step) = self.patient_next(&subject, &mut stream).await? {
             let status = step.status.unwrap_or_default();
             // Progress bars come many times a second for each layer; what has ended is news.
@@ -64,7 +64,7 @@ impl Docker {
         let (repository, version) = split(tag);
         let options =
             TagImageOptions { repo: Some(repository.to_owned()), tag: Some(version.unwrap_or("latest").to_owned()) };
-        self.call(&subject, self.client()?.tag_image(reference, Some(options))).await
+        self.call(&subject, self.client().tag_image(reference, Some(options))).await
     }
 
     pub(super) async fn delete_image(&self, reference: &str) -> Result<(), EngineError> {
@@ -73,7 +73,7 @@ impl Docker {
             return Ok(());
         }
         let options = RemoveImageOptions::default();
-        match self.call(&subject, self.client()?.remove_image(reference, Some(options), None)).await {
+        match self.call(&subject, self.client().remove_image(reference, Some(options), None)).await {
             Ok(_) | Err(EngineError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
         }
@@ -84,7 +84,7 @@ impl Docker {
         // The engine takes a shell's pattern: the star stops at a slash.
         let filters = HashMap::from([("reference".to_owned(), vec![format!("{folder}/*")])]);
         let options = ListImagesOptions { filters: Some(filters), ..Default::default() };
-        let found = self.call(&subject, self.client()?.list_images(Some(options))).await?;
+        let found = self.call(&subject, self.client().list_images(Some(options))).await?;
         let mut images: Vec<_> = found.into_iter().filter_map(summarised).collect();
         images.sort_by(|a, b| (&a.tags, &a.id).cmp(&(&b.tags, &b.id)));
         Ok(images)

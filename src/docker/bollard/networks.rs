@@ -18,7 +18,7 @@ impl Docker {
         let subject = Subject { verb: "list", kind: "networks with", name: value };
         let filters = HashMap::from([(filter.to_owned(), vec![value.to_owned()])]);
         let options = ListNetworksOptions { filters: Some(filters) };
-        let found = self.call(&subject, self.client()?.list_networks(Some(options))).await?;
+        let found = self.call(&subject, self.client().list_networks(Some(options))).await?;
         let mut networks: Vec<_> = found
             .into_iter()
             .filter_map(|network| {
@@ -59,13 +59,13 @@ impl Docker {
             labels: Some(network.labels.clone().into_iter().collect()),
             ..Default::default()
         };
-        self.call(&subject, self.client()?.create_network(request)).await?;
+        self.call(&subject, self.client().create_network(request)).await?;
         Ok(())
     }
 
     pub(super) async fn delete_network(&self, name: &str) -> Result<(), EngineError> {
         let subject = Subject { verb: "remove", kind: "network", name };
-        match self.call(&subject, self.client()?.remove_network(name)).await {
+        match self.call(&subject, self.client().remove_network(name)).await {
             Err(EngineError::NotFound { .. }) => Ok(()),
             answer => answer,
         }
@@ -74,7 +74,7 @@ impl Docker {
     pub(super) async fn find_bridge(&self) -> Result<IpAddr, EngineError> {
         let subject = Subject { verb: "describe", kind: "network", name: "bridge" };
         let bridge =
-            self.call(&subject, self.client()?.inspect_network("bridge", None::<InspectNetworkOptions>)).await?;
+            self.call(&subject, self.client().inspect_network("bridge", None::<InspectNetworkOptions>)).await?;
         let configs = bridge.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
         let gateway = configs.iter().find_map(|config| match &config.gateway {
             Some(gateway) => gateway.parse::<Ipv4Addr>().ok(),

@@ -4,15 +4,16 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bollard::container::LogOutput;
+use bollard::errors::Error;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::EventMessage;
 use bollard::query_parameters::{EventsOptions, LogsOptions};
-use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt};
 
-use super::{CALL, Docker, Subject};
+use super::{CALL, Docker, QUIET, Subject};
 use crate::docker::lines::Lines;
-use crate::docker::{EngineError, Event, LogRequest, Output, Say};
+use crate::docker::{EngineError, Event, Lane, LogRequest, Output, Say};
 use crate::names::ContainerName;
 
 /// Between two looks for an exit code that the engine is still writing down.
@@ -36,12 +37,14 @@ impl Docker {
         if self.find_container(name).await?.is_none() {
             return Err(EngineError::NotFound { what: format!("container `{name}`") });
         }
-        let stream = self.client()?.logs(name.as_str(), Some(options));
-        let (docker, name) = (self.clone(), name.clone());
-        let explained = stream.map(move |item| {
-            item.map(output).map_err(|error| docker.explain(&Subject::container("read the log of", &name), error))
+        let stream = self.client_on(Lane::Reader).logs(name.as_str(), Some(options)).boxed();
+        let from = (self.clone(), name.clone(), stream);
+        let watched = futures_util::stream::try_unfold(from, |(docker, name, mut stream)| async {
+            let subject = Subject::container("read the log of", &name);
+            let chunk = docker.watched_next(&subject, &mut stream).await?;
+            Ok(chunk.map(|chunk| (output(chunk), (docker, name, stream))))
         });
-        Ok(explained.boxed())
+        Ok(watched.boxed())
     }
 
     pub(super) async fn run_inside(
@@ -51,7 +54,7 @@ impl Docker {
         say: Say<'_>,
     ) -> Result<i64, EngineError> {
         let subject = Subject::container("run a command in", name);
-        let client = self.client()?;
+        let client = self.client();
         let options = CreateExecOptions {
             attach_stdout: Some(true),
             attach_stderr: Some(true),
@@ -62,8 +65,7 @@ impl Docker {
         let started = self.call(&subject, client.start_exec(&exec, None::<StartExecOptions>)).await?;
         if let StartExecResults::Attached { mut output, .. } = started {
             let mut lines = [Lines::default(), Lines::default()];
-            while let Some(chunk) = output.next().await {
-                let chunk = chunk.map_err(|error| self.explain(&subject, error))?;
+            while let Some(chunk) = self.watched_next(&subject, &mut output).await? {
                 let stream = usize::from(matches!(chunk, LogOutput::StdErr { .. }));
                 lines[stream].add(chunk.as_ref(), say);
             }
@@ -89,16 +91,26 @@ impl Docker {
             filters: Some(HashMap::from([("type".to_owned(), vec!["container".to_owned()])])),
         };
         self.ping(CALL.ping).await?;
-        let stream = self.client()?.events(Some(options));
-        let docker = self.clone();
-        let explained = stream.filter_map(move |item| {
+        let from = (self.clone(), self.client().events(Some(options)).boxed());
+        let watched = futures_util::stream::try_unfold(from, |(docker, mut stream)| async {
             let subject = Subject { verb: "tell its events", kind: "", name: "" };
-            std::future::ready(match item {
-                Ok(message) => event(message).map(Ok),
-                Err(error) => Some(Err(docker.explain(&subject, error))),
-            })
+            while let Some(message) = docker.watched_next(&subject, &mut stream).await? {
+                if let Some(event) = event(message) {
+                    return Ok(Some((event, (docker, stream))));
+                }
+            }
+            Ok(None)
         });
-        Ok(explained.boxed())
+        Ok(watched.boxed())
+    }
+
+    /// The next item of a stream that may be silent for days, while the engine answers pings.
+    async fn watched_next<T>(
+        &self,
+        subject: &Subject<'_>,
+        stream: &mut (impl Stream<Item = Result<T, Error>> + Unpin),
+    ) -> Result<Option<T>, EngineError> {
+        self.patient(subject, QUIET, async { stream.next().await.transpose() }).await
     }
 }
 

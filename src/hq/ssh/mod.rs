@@ -17,11 +17,10 @@ use crate::hq::door::Door;
 use crate::hq::guard::{self, Ending, Guard, Verdict, Visit};
 use crate::hq::push::{Paths, Pushes};
 use crate::hq::ssh::guest::Guest;
-use crate::hq::ssh::host_key::HostKey;
 use crate::hq::ssh::tcp::{Control, Line, WINDOW};
+use crate::servers::ssh::KeyPair;
 
 mod guest;
-pub mod host_key;
 pub mod keys;
 mod lane;
 mod tcp;
@@ -65,7 +64,7 @@ struct Porch {
 
 impl Server {
     /// A server with this host key for what is behind `door`.
-    pub fn new(host_key: HostKey, limits: Limits, paths: Paths, door: Arc<dyn Door>, pushes: Arc<Pushes>) -> Self {
+    pub fn new(host_key: KeyPair, limits: Limits, paths: Paths, door: Arc<dyn Door>, pushes: Arc<Pushes>) -> Self {
         let porch = Porch { guard: Guard::new(limits.guard), strangers: BTreeMap::new() };
         Self { door, pushes, paths, limits, config: Arc::new(config(host_key)), porch: Mutex::new(porch) }
     }
@@ -213,7 +212,7 @@ pub(crate) enum Phase {
 ///
 /// Ciphers: the client's preference decides among those on offer. Holding OpenSSH's clients to AES-GCM by leaving
 /// ChaCha20 out was tried: a large push took as long with either, its time being git's `index-pack`.
-fn config(HostKey(host_key): HostKey) -> russh::server::Config {
+fn config(KeyPair(host_key): KeyPair) -> russh::server::Config {
     let rsa = |hash| Algorithm::Rsa { hash: Some(hash) };
     let ecdsa = |curve| Algorithm::Ecdsa { curve };
     let preferred = russh::Preferred {
@@ -252,7 +251,7 @@ fn config(HostKey(host_key): HostKey) -> russh::server::Config {
         auth_rejection_time: Duration::ZERO,
         auth_rejection_time_initial: Some(Duration::ZERO),
         max_auth_attempts: OFFERS,
-        keys: vec![host_key],
+        keys: vec![Arc::unwrap_or_clone(host_key)],
         preferred,
         window_size: WINDOW,
         maximum_packet_size: 1 << 15,

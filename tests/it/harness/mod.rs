@@ -4,6 +4,7 @@
 
 pub mod docker;
 pub mod hq;
+pub mod lab;
 pub mod program;
 pub mod repository;
 pub mod slot;

@@ -1,20 +1,22 @@
-//! HQ's own SSH key, made once and kept: clients refuse an HQ that shows another one.
+//! A key pair of HQ's own, made once and kept: its host key, by which clients know it, and the key with which it logs
+//! in to servers.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use russh::keys::PrivateKey;
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::ssh_key::private::{Ed25519Keypair, KeypairData};
 use rustix::rand::{GetRandomFlags, getrandom};
 
-/// What went wrong with the host key.
+/// What went wrong with a key pair.
 #[derive(Debug, thiserror::Error)]
-pub enum HostKeyError {
+pub enum KeyPairError {
     /// The file cannot be read or made.
-    #[error("cannot {doing} the host key {}", path.display())]
+    #[error("cannot {doing} the key {}", path.display())]
     File {
         /// What was tried.
         doing: &'static str,
@@ -24,13 +26,13 @@ pub enum HostKeyError {
         source: io::Error,
     },
     /// An RSA key: signing with it leaks through its timing (RUSTSEC-2023-0071).
-    #[error("the host key {} is an RSA key, which is not used here; put an Ed25519 or ECDSA key there", path.display())]
+    #[error("the key {} is an RSA key, which is not used here; put an Ed25519 or ECDSA key there", path.display())]
     Rsa {
         /// Which file.
         path: PathBuf,
     },
     /// The file holds something else.
-    #[error("the host key {} is no private key in OpenSSH's form; restore it from a backup", path.display())]
+    #[error("the key {} is no private key in OpenSSH's form; restore it from a backup", path.display())]
     Broken {
         /// Which file.
         path: PathBuf,
@@ -39,22 +41,23 @@ pub enum HostKeyError {
     },
 }
 
-/// HQ's private key.
-pub struct HostKey(pub(crate) PrivateKey);
+/// A private key, and with it the public one.
+#[derive(Clone)]
+pub struct KeyPair(pub(crate) Arc<PrivateKey>);
 
-impl HostKey {
+impl KeyPair {
     /// Reads the key, or makes an Ed25519 key (every client of the last ten years knows them) that only its owner can
     /// read. An administrator may put an ECDSA key there.
     ///
     /// # Errors
     /// When the file cannot be read, made or understood. A broken key is never replaced.
-    pub fn open_or_create(path: &Path) -> Result<HostKey, HostKeyError> {
-        let file = |doing| move |source| HostKeyError::File { doing, path: path.to_owned(), source };
-        let broken = |source| HostKeyError::Broken { path: path.to_owned(), source };
+    pub fn open_or_create(path: &Path) -> Result<KeyPair, KeyPairError> {
+        let file = |doing| move |source| KeyPairError::File { doing, path: path.to_owned(), source };
+        let broken = |source| KeyPairError::Broken { path: path.to_owned(), source };
         match fs::read_to_string(path) {
             Ok(text) => match PrivateKey::from_openssh(text).map_err(broken)? {
-                key if key.algorithm().is_rsa() => Err(HostKeyError::Rsa { path: path.to_owned() }),
-                key => Ok(HostKey(key)),
+                key if key.algorithm().is_rsa() => Err(KeyPairError::Rsa { path: path.to_owned() }),
+                key => Ok(KeyPair(Arc::new(key))),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut seed = [0; 32];
@@ -63,10 +66,15 @@ impl HostKey {
                 let key = PrivateKey::new(pair, "quarry").map_err(broken)?;
                 let text = key.to_openssh(LineEnding::LF).map_err(broken)?;
                 keep(path, text.as_bytes()).map_err(file("write"))?;
-                Ok(HostKey(key))
+                Ok(KeyPair(Arc::new(key)))
             }
             Err(error) => Err(file("read")(error)),
         }
+    }
+
+    /// The public key in OpenSSH's form, as a line of `authorized_keys`.
+    pub fn authorized_key(&self) -> String {
+        self.0.public_key().to_openssh().expect("a key of ours has a form")
     }
 
     /// `SHA256:…`, as clients show it at the first connection.
@@ -97,8 +105,8 @@ mod tests {
     fn the_key_is_made_once_and_only_its_owner_can_read_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("etc/host_key");
-        let made = HostKey::open_or_create(&path).unwrap().fingerprint();
-        assert_eq!(HostKey::open_or_create(&path).unwrap().fingerprint(), made);
+        let made = KeyPair::open_or_create(&path).unwrap().fingerprint();
+        assert_eq!(KeyPair::open_or_create(&path).unwrap().fingerprint(), made);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
@@ -107,7 +115,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("host_key");
         fs::write(&path, "half a k").unwrap();
-        assert!(matches!(HostKey::open_or_create(&path), Err(HostKeyError::Broken { .. })));
+        assert!(matches!(KeyPair::open_or_create(&path), Err(KeyPairError::Broken { .. })));
         assert_eq!(fs::read_to_string(&path).unwrap(), "half a k");
     }
 }

@@ -1,0 +1,3 @@
+//! The machines of the grid: how HQ reaches them.
+
+pub mod ssh;

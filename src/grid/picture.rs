@@ -269,10 +269,10 @@ mod tests {
     use crate::grid::Block;
 
     fn slice(size: u64, blocks: &[(&str, u64)]) -> Slice {
-        let block = |name: &str, size| Block {
-            size: Megabytes(size),
-            stack: name.split('.').next().unwrap().parse().unwrap(),
-            node: name.split('.').nth(1).unwrap().parse().unwrap(),
+        let block = |name: &str, size| {
+            let mut words = name.split('.');
+            let (stack, node) = (words.next().unwrap().parse().unwrap(), words.next().unwrap().parse().unwrap());
+            Block::new(Megabytes(size), stack, node)
         };
         let blocks = blocks.iter().map(|(name, size)| (name.parse().unwrap(), block(name, *size))).collect();
         Slice { blocks, ..Slice::new(Megabytes(size)) }
@@ -284,7 +284,8 @@ mod tests {
         let small = slice(2048, &[("a-long-stack-name.worker.1.1", 1024)]);
         let full = slice(1024, &[("blog.web.12.3", 1024)]);
         let slices = [("full", full), ("hq", hq), ("small", small)];
-        Grid { slices: slices.into_iter().map(|(name, slice)| (name.parse().unwrap(), slice)).collect() }
+        let slices = slices.into_iter().map(|(name, slice)| (name.parse().unwrap(), slice)).collect();
+        Grid { slices, ..Grid::default() }
     }
 
     const GOLDEN: &str = "
@@ -347,7 +348,7 @@ mod tests {
         let names: Vec<String> =
             (0..stacks).flat_map(|stack| (0..copies).map(move |copy| format!("s{stack:03}.web.1.{copy}"))).collect();
         let blocks: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), 64)).collect();
-        Grid { slices: [("hq".parse().unwrap(), slice(1024, &blocks))].into() }
+        Grid { slices: [("hq".parse().unwrap(), slice(1024, &blocks))].into(), ..Grid::default() }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Reads the server's memory and the running containers into a grid.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::db::{Guard, layout};
 use crate::docker::State;
@@ -34,11 +34,11 @@ impl Hq {
                 continue;
             };
             let size = sizes.get(&(stack.clone(), node.clone())).copied().unwrap_or(DEFAULT_SIZE);
-            blocks.insert(container.name.clone(), Block { size, stack, node });
+            blocks.insert(container.name.clone(), Block::new(size, stack, node));
         }
-        let slice = Slice { size: limits::memory(), blocks, tags: BTreeSet::new() };
+        let slice = Slice { blocks, ..Slice::new(limits::memory()) };
         let server: ServerName = "hq".parse().expect("`hq` is a server name");
-        let grid = Grid { slices: BTreeMap::from([(server, slice)]) };
+        let grid = Grid { slices: BTreeMap::from([(server, slice)]), ..Grid::default() };
         layout::put_json(&*self.db, &layout::grid(), &grid, Guard::Any).await?;
         Ok(grid)
     }

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::refusal::why;
 use super::shelf::SliceId;
+use super::slicegrid::is_helped;
 use super::{Asked, Block, Event, Grid, Origin, Slice, Slicegrid, Standing, Stay};
 use crate::names::{ContainerName, ServerName};
 use crate::units::Megabytes;
@@ -57,25 +59,33 @@ impl Slicegrid {
         let mut events = Vec::new();
         self.seat_waiting(&mut events);
         self.grow(&mut events);
+        self.fill_up(&mut events);
         if self.grid.waiting.is_empty() && self.grid.asked.is_empty() {
             self.shrink(&mut events);
         }
         events
     }
 
-    /// Asks for slices until there are `min` and there is one for each block that waits, as far as `max` allows.
+    /// Asks for a slice for each block that waits, as far as `max` allows, unless one that was asked for will do, or
+    /// none would.
     pub(super) fn grow(&mut self, events: &mut Vec<Event>) {
         let Some(autosize) = self.grid.autosize.clone() else { return };
-        while self.grid.up() + self.grid.asked.len() < autosize.min && self.grid.count() < autosize.max {
-            self.ask(autosize.size, BTreeSet::new(), events);
-        }
         while self.grid.count() < autosize.max {
             let uncovered = self.uncovered();
-            let largest = self.grid.waiting.iter().filter(|(container, _)| uncovered.contains(*container));
-            let largest = largest.map(|(_, block)| block).max_by_key(|block| (block.tags.len(), block.size));
+            let uncovered = uncovered.iter().filter_map(|container| self.grid.waiting.get(container));
+            let helped = uncovered.filter(|block| is_helped(block, &why(&self.index, block)));
+            let largest = helped.max_by_key(|block| (block.tags.len(), block.size));
             let Some(block) = largest else { break };
             let tags = block.tags.required().map(str::to_owned).collect();
             self.ask(autosize.size.max(block.size), tags, events);
+        }
+    }
+
+    /// Asks for slices until there are `min`. After those that blocks wait for, which count as well.
+    fn fill_up(&mut self, events: &mut Vec<Event>) {
+        let Some(autosize) = self.grid.autosize.clone() else { return };
+        while self.grid.up() + self.grid.asked.len() < autosize.min && self.grid.count() < autosize.max {
+            self.ask(autosize.size, BTreeSet::new(), events);
         }
     }
 

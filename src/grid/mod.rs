@@ -19,6 +19,8 @@ pub mod filter;
 mod index;
 pub mod picture;
 pub mod refusal;
+#[cfg(test)]
+mod sample;
 mod search;
 mod shelf;
 pub mod slicegrid;

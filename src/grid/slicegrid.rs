@@ -9,7 +9,7 @@ use super::index::Index;
 use super::refusal::{Refusal, why};
 use super::search::Limit;
 use super::shelf::SliceId;
-use super::{Block, Event, Grid, NoRoom, Origin, Rules, Slice, Stay};
+use super::{Block, Bond, Event, Grid, NoRoom, Origin, Rules, Slice, Stay};
 use crate::names::{ContainerName, ServerName};
 
 /// A grid, and what finds places in it fast.
@@ -202,11 +202,7 @@ impl Slicegrid {
     ) -> Result<(), NoRoom> {
         let Some(autosize) = &self.grid.autosize else { return Err(why) };
         let max = autosize.max;
-        if !matches!(
-            why.refusal(),
-            Refusal::NoServer { .. } | Refusal::NoneUp { .. } | Refusal::Tags { .. } | Refusal::Full { .. }
-        ) || block.parent.as_ref().is_some_and(|parent| parent.bond == super::Bond::Required)
-        {
+        if !is_helped(block, &why) {
             return Err(why);
         }
         let waiting = self.grid.waiting.insert(container.clone(), block.clone());
@@ -233,6 +229,305 @@ impl Slicegrid {
                 Some(slice) => self.lay(*slice, container, block, events),
                 None => drop(self.grid.waiting.insert(container, block)),
             }
+        }
+    }
+}
+
+/// Whether a new slice with the tags that a block asks for would have room for it.
+pub(super) fn is_helped(block: &Block, why: &NoRoom) -> bool {
+    let tags = block.tags.required().map(str::to_owned).collect();
+    let may_stand_alone = block.parent.as_ref().is_none_or(|parent| parent.bond != Bond::Required);
+    let is_about_slices = match why.refusal() {
+        Refusal::NoServer { .. } | Refusal::NoneUp { .. } | Refusal::Tags { .. } | Refusal::Full { .. } => true,
+        Refusal::Architecture { .. }
+        | Refusal::Parent { .. }
+        | Refusal::Waits { .. }
+        | Refusal::Unfit { .. }
+        | Refusal::FullHome { .. }
+        | Refusal::Largest { .. } => false,
+    };
+    is_about_slices && may_stand_alone && block.tags.accepts_unnamed(&tags)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{Just, ProptestConfig, Strategy as Any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+
+    use super::super::sample::{
+        any_block, any_grid, any_rules, any_slice, beside, block, container, grid, put, server, slice, staying,
+    };
+    use super::super::{Asked, Autosize, Filter, Standing};
+    use super::*;
+    use crate::units::Megabytes;
+
+    fn sized(slices: impl IntoIterator<Item = Slice>, min: usize, max: usize) -> Slicegrid {
+        let grid = Grid { autosize: Some(Autosize::new(min, max, Megabytes(1000))), ..grid(slices) };
+        Slicegrid::new(grid, Rules::default())
+    }
+
+    fn created(size: u64, tags: &[&str]) -> Slice {
+        Slice { origin: Origin::Created, ..slice(size, tags) }
+    }
+
+    /// Events as short lines.
+    fn lines(events: &[Event]) -> Vec<String> {
+        let line = |event: &Event| match event {
+            Event::Added { server, container, .. } => format!("+ {container} {server}"),
+            Event::Removed { server, container } => format!("- {container} {server}"),
+            Event::Create { size, tags } => format!("create {size} {tags:?}"),
+            Event::Destroy { server } => format!("destroy {server}"),
+        };
+        events.iter().map(line).collect()
+    }
+
+    #[track_caller]
+    fn check(events: &[Event], expected: &[&str]) {
+        assert_eq!(lines(events), expected);
+    }
+
+    #[test]
+    fn blocks_come_and_go() {
+        let mut slicegrid = Slicegrid::new(grid([slice(1000, &[]), slice(1000, &[])]), Rules::default());
+        check(&slicegrid.add(container("w1"), block("web", 600, &[])).unwrap(), &["+ w1 s1"]);
+        check(&slicegrid.add(container("w2"), block("web", 600, &[])).unwrap(), &["+ w2 s2"]);
+        check(&slicegrid.add(container("w2"), block("web", 600, &[])).unwrap(), &[]);
+        let before = slicegrid.grid().clone();
+        let why = slicegrid.add(container("w3"), block("web", 600, &[])).unwrap_err();
+        assert!(why.to_string().starts_with("no server has 600mb free for `blog.web`: the roomiest, `s1`, has 400mb"));
+        assert_eq!(*slicegrid.grid(), before);
+        check(&slicegrid.remove(&container("w1")), &["- w1 s1"]);
+        check(&slicegrid.remove(&container("w1")), &[]);
+        check(&slicegrid.add(container("w3"), block("web", 600, &[])).unwrap(), &["+ w3 s1"]);
+    }
+
+    #[test]
+    fn a_block_that_changes_is_placed_anew_or_stays_as_it_was() {
+        let mut slicegrid = Slicegrid::new(grid([slice(1000, &[]), slice(1000, &["ssd"])]), Rules::default());
+        slicegrid.add(container("w1"), block("web", 600, &[])).unwrap();
+        let events = slicegrid.add(container("w1"), block("web", 800, &["ssd"])).unwrap();
+        check(&events, &["- w1 s1", "+ w1 s2"]);
+        slicegrid.add(container("w1"), block("web", 1200, &["ssd"])).unwrap_err();
+        check(&slicegrid.add(container("w1"), block("web", 900, &["ssd"])).unwrap(), &["- w1 s2", "+ w1 s2"]);
+        assert_eq!(slicegrid.grid().used(), Megabytes(900));
+    }
+
+    #[test]
+    fn without_room_a_slice_is_asked_for_and_the_block_waits_for_it() {
+        let mut slicegrid = sized([slice(1000, &[])], 1, 3);
+        check(&slicegrid.add(container("d1"), block("db", 400, &["ssd"])).unwrap(), &["create 1000mb {\"ssd\"}"]);
+        check(&slicegrid.add(container("d2"), block("db", 400, &["ssd"])).unwrap(), &[]);
+        check(&slicegrid.add(container("big"), block("big", 3000, &[])).unwrap(), &["create 3000mb {}"]);
+        let why = slicegrid.add(container("d3"), block("db", 400, &["ssd"])).unwrap_err().to_string();
+        assert!(why.ends_with("the grid is as large as it may be (3 servers), so raise `max`"), "{why}");
+        check(&slicegrid.autosize(), &[]);
+        check(&slicegrid.join(server("t1"), created(1000, &["ssd"])), &["+ d1 t1", "+ d2 t1"]);
+        assert_eq!(slicegrid.grid().asked, [Asked { size: Megabytes(3000), tags: [].into() }]);
+        check(&slicegrid.join(server("t2"), created(3000, &[])), &["+ big t2"]);
+        check(&slicegrid.autosize(), &[]);
+    }
+
+    #[test]
+    fn what_no_new_slice_would_help_is_refused() {
+        let mut slicegrid = sized([slice(1000, &[])], 1, 3);
+        let child = beside("db", Bond::Required, block("cache", 100, &[]));
+        slicegrid.add(container("c1"), child).unwrap_err();
+        let arm = Block { architecture: Some("arm64".into()), ..block("web", 100, &[]) };
+        slicegrid.add(container("w1"), arm.clone()).unwrap();
+        let mut slicegrid = sized([Slice { architecture: Some("amd64".into()), ..slice(1000, &[]) }], 1, 3);
+        slicegrid.add(container("w1"), arm).unwrap_err();
+        assert!(slicegrid.grid().asked.is_empty() && slicegrid.grid().waiting.is_empty());
+    }
+
+    #[test]
+    fn a_slice_that_is_not_needed_is_emptied_and_given_back() {
+        let mut slicegrid = sized([slice(1000, &[]), created(1000, &[]), created(1000, &[])], 1, 3);
+        slicegrid.add(container("a1"), block("a", 100, &[])).unwrap();
+        slicegrid.add(container("b1"), block("b", 100, &[])).unwrap();
+        slicegrid.add(container("c1"), block("c", 100, &[])).unwrap();
+        let events = slicegrid.autosize();
+        check(&events, &["- b1 s2", "+ b1 s1", "destroy s2", "- c1 s3", "+ c1 s1", "destroy s3"]);
+        check(&slicegrid.autosize(), &[]);
+        check(&slicegrid.add(container("d1"), block("d", 900, &[])).unwrap(), &["create 1000mb {}"]);
+    }
+
+    #[test]
+    fn a_slice_stays_when_something_on_it_is_fixed_or_a_twin_would_have_to_share() {
+        let fixed = Block { stay: Stay::Fixed, ..block("db", 10, &[]) };
+        let mut grid = grid([slice(1000, &[]), created(1000, &[]), created(1000, &[])]);
+        put(&mut grid, "s1", "w1", block("web", 10, &[]));
+        put(&mut grid, "s2", "w2", block("web", 10, &[]));
+        put(&mut grid, "s3", "d1", fixed);
+        put(&mut grid, "s3", "w3", block("web", 10, &[]));
+        grid.autosize = Some(Autosize::new(1, 3, Megabytes(1000)));
+        check(&Slicegrid::new(grid, Rules::default()).autosize(), &[]);
+    }
+
+    #[test]
+    fn a_slice_stays_when_little_would_be_free_without_it() {
+        let used = |used| {
+            let mut slicegrid = sized([slice(1000, &[]), created(1000, &[])], 1, 3);
+            slicegrid.add(container("a1"), block("a", used, &[])).unwrap();
+            !slicegrid.autosize().is_empty()
+        };
+        assert!(used(500));
+        // Less than a quarter would be free; there would be no room for another of its kind.
+        assert!(!used(800));
+        assert!(!used(501));
+    }
+
+    #[test]
+    fn the_least_number_of_slices_is_kept() {
+        let mut slicegrid = sized([], 2, 3);
+        check(&slicegrid.autosize(), &["create 1000mb {}", "create 1000mb {}"]);
+        check(&slicegrid.autosize(), &[]);
+        slicegrid.join(server("t1"), created(1000, &[]));
+        slicegrid.give_up();
+        check(&slicegrid.autosize(), &["create 1000mb {}"]);
+        slicegrid.join(server("t2"), created(1000, &[]));
+        check(&slicegrid.autosize(), &[]);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Change {
+        Add(u8, Block),
+        Remove(u8),
+        Join(u8, Slice),
+        Leave(u8),
+        Autosize,
+    }
+
+    fn any_change() -> impl Any<Value = Change> {
+        prop_oneof![
+            8 => (0..30_u8, any_block()).prop_map(|(id, block)| Change::Add(id, block)),
+            3 => (0..30_u8).prop_map(Change::Remove),
+            2 => (1..9_u8, any_slice()).prop_map(|(id, slice)| Change::Join(id, slice)),
+            1 => (1..9_u8).prop_map(Change::Leave),
+            3 => Just(Change::Autosize),
+        ]
+    }
+
+    fn perform(slicegrid: &mut Slicegrid, picture: &mut Grid, change: Change) -> Vec<Event> {
+        let id = |number: u8| container(&format!("c{number}"));
+        let name = |number: u8| server(&format!("s{number}"));
+        match change {
+            Change::Add(number, block) => slicegrid.add(id(number), block).unwrap_or_default(),
+            Change::Remove(number) => slicegrid.remove(&id(number)),
+            Change::Autosize => slicegrid.autosize(),
+            Change::Join(number, slice) => {
+                if slicegrid.grid().slices.contains_key(&name(number)) {
+                    return Vec::new();
+                }
+                picture.join(name(number), slice.clone());
+                slicegrid.join(name(number), slice)
+            }
+            Change::Leave(number) => {
+                let events = slicegrid.leave(&name(number));
+                picture.slices.remove(&name(number));
+                events
+            }
+        }
+    }
+
+    /// What is known in numbers is what the picture shows.
+    fn assert_index_is_true(slicegrid: &Slicegrid) {
+        let fresh = Slicegrid::new(slicegrid.grid.clone(), slicegrid.rules);
+        let kept: Vec<_> = slicegrid.index.cells.iter().filter(|cell| cell.standing.is_some()).collect();
+        assert_eq!(kept.len(), fresh.index.cells.len());
+        for (kept, fresh) in kept.iter().zip(&fresh.index.cells) {
+            let all = |cell: &super::super::index::Cell| (cell.name.clone(), cell.used, cell.leaving, cell.blocks);
+            assert_eq!(all(kept), all(fresh));
+        }
+        for (container, slice) in &slicegrid.homes {
+            let fresh = fresh.index.cell(fresh.homes[container]);
+            assert_eq!(slicegrid.index.cell(*slice).name, fresh.name);
+        }
+        assert_eq!(slicegrid.homes.len(), fresh.homes.len());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+        #[test]
+        fn a_grid_keeps_its_promises_whatever_happens(
+            start in any_grid(), rules in any_rules(), sizes in (0..4_usize, 0..8_usize, 1..1500_u64),
+            autosizes in proptest::bool::ANY, changes in proptest::collection::vec(any_change(), 0..40),
+        ) {
+            let autosize = autosizes.then(|| Autosize::new(sizes.0, sizes.1, Megabytes(sizes.2)));
+            let start = Grid { autosize, ..start };
+            let (mut slicegrid, mut again) = (Slicegrid::new(start.clone(), rules), Slicegrid::new(start.clone(), rules));
+            let (mut picture, mut other) = (start.clone(), start);
+            for change in changes {
+                let before = slicegrid.grid().clone();
+                let removes = matches!(change, Change::Remove(_) | Change::Add(..) | Change::Leave(_));
+                let is_autosize = matches!(change, Change::Autosize);
+                let events = perform(&mut slicegrid, &mut picture, change.clone());
+                prop_assert_eq!(&events, &perform(&mut again, &mut other, change));
+                for event in &events {
+                    picture.apply(event);
+                    if let Event::Destroy { server } = event {
+                        prop_assert_eq!(before.slices[server].origin, Origin::Created);
+                    }
+                }
+                let grid = slicegrid.grid();
+                prop_assert_eq!(&picture.slices, &grid.slices, "the events do not tell all: {:?}", events);
+                assert_index_is_true(&slicegrid);
+
+                for (server, slice) in &grid.slices {
+                    let before = before.slices.get(server).map_or(0, staying);
+                    let may = slicegrid.limit() == Limit::None || before >= staying(slice);
+                    prop_assert!(may || staying(slice) <= slice.size.0, "{} is overbooked", server);
+                }
+                if is_autosize || !removes {
+                    let fixed = |grid: &Grid| -> Vec<_> {
+                        let all = grid.slices.iter().flat_map(|(s, slice)| slice.blocks.iter().map(move |(c, b)| (s, c, b)));
+                        all.filter(|(_, _, b)| b.stay != Stay::Movable).map(|(s, c, _)| (s.clone(), c.clone())).collect()
+                    };
+                    let now = fixed(grid);
+                    prop_assert!(fixed(&before).iter().all(|home| now.contains(home)), "something fixed has moved");
+                }
+                if is_autosize && grid.autosize.is_some() {
+                    let up = |grid: &Grid| grid.slices.values().filter(|slice| slice.standing == Standing::Up).count();
+                    let all = |grid: &Grid| grid.slices.len() + grid.asked.len();
+                    let (min, max) = (sizes.0, sizes.1);
+                    prop_assert!(up(grid) >= min.min(up(&before)), "below min");
+                    prop_assert!(all(grid) <= max.max(all(&before)), "above max");
+                    prop_assert!(up(grid) + grid.asked.len() >= min || all(grid) >= max, "min is not asked for");
+                    prop_assert_eq!(slicegrid.clone().autosize(), vec![], "it does not settle");
+                    let creates = events.iter().any(|event| matches!(event, Event::Create { .. }));
+                    let destroys = events.iter().any(|event| matches!(event, Event::Destroy { .. }));
+                    prop_assert!(!(creates && destroys), "it asks for what it gives back");
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_asked_for_is_not_given_back_at_once(
+            start in any_grid(), adds in proptest::collection::vec(any_block(), 0..20), min in 0..5_usize,
+        ) {
+            let start = Grid { autosize: Some(Autosize::new(min, 9, Megabytes(500))), ..start };
+            let mut slicegrid = Slicegrid::new(start, Rules::default());
+            for (number, block) in adds.into_iter().enumerate() {
+                // With tags, a slice asked for later may have room for what an earlier one was asked for.
+                let block = Block { tags: Filter::default(), stay: Stay::Movable, ..block };
+                drop(slicegrid.add(container(&format!("c{number}")), block));
+            }
+            let mut new = Vec::new();
+            // What waits may not fit as tightly as it was thought to: then more is asked for.
+            slicegrid.autosize();
+            while !slicegrid.grid().asked.is_empty() {
+                while let Some(asked) = slicegrid.grid().asked.first().cloned() {
+                    let name = server(&format!("new{}", new.len()));
+                    let tags: Vec<&str> = asked.tags.iter().map(String::as_str).collect();
+                    slicegrid.join(name.clone(), created(asked.size.0, &tags));
+                    new.push(name);
+                }
+                prop_assert!(new.len() <= 9, "it asks without end");
+                slicegrid.autosize();
+            }
+            let full = slicegrid.grid().slices.len() >= 9;
+            prop_assert!(full || slicegrid.grid().waiting.is_empty(), "what was asked for has no room");
+            let all = |grid: &Grid| -> Vec<ServerName> { grid.slices.keys().cloned().collect() };
+            prop_assert!(new.iter().all(|name| all(slicegrid.grid()).contains(name)), "it gave back what it asked for");
+            prop_assert_eq!(slicegrid.autosize(), vec![]);
         }
     }
 }

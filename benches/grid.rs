@@ -2,20 +2,20 @@
 //!
 //! `together` is what a launch or a lost server asks: all blocks at once, their servers as the answer. `single` adds
 //! them one by one to a grid that keeps them, with the event of each, as if 2,000,000 containers came in a row. Both
-//! on one thread. Every answer is checked afterwards: filters, memory, and twins apart wherever there are enough
-//! servers. Names of parts may be given (`together single`), and `QUARRY_ROUNDS` and `QUARRY_BLOCKS` (at most).
+//! on one thread, and the seconds it was on a processor count. Every answer is checked afterwards: filters, memory,
+//! and twins apart wherever there are enough servers. Names of parts may be given (`together single`), and
+//! `QUARRY_ROUNDS` and `QUARRY_BLOCKS` (at most).
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::Instant;
 
 use quarry::grid::{Block, Event, Filter, Grid, Overbook, Rules, Slice, Slicegrid, Strategy, Want, place};
 use quarry::names::{ContainerName, ServerName};
 use quarry::units::Megabytes;
 
-use self::common::program::most_resident;
+use self::common::program::{most_resident, on_processor};
 use self::common::table::median;
 use self::common::{Parts, end, number, rounds};
 
@@ -107,9 +107,9 @@ fn wants(blocks: usize) -> Vec<Want> {
 }
 
 fn together(grid: &Grid, wants: &[Want]) -> f64 {
-    let begun = Instant::now();
+    let begun = on_processor();
     let placed = place(grid, wants, RULES);
-    let seconds = begun.elapsed().as_secs_f64();
+    let seconds = on_processor() - begun;
     let servers = placed.iter().map(|servers| servers.iter().map(|server| server.as_ref().unwrap()).collect());
     check(grid, wants, servers);
     seconds
@@ -127,12 +127,12 @@ fn single(grid: &Grid, wants: &[Want]) -> f64 {
     let mut seconds = 0.0;
     for copy in 0..most {
         let blocks: Vec<_> = turn(copy).map(named).collect();
-        let begun = Instant::now();
+        let begun = on_processor();
         for (container, block) in blocks {
             let events = slicegrid.add(container, block).unwrap();
             assert!(matches!(events[..], [Event::Added { .. }]));
         }
-        seconds += begun.elapsed().as_secs_f64();
+        seconds += on_processor() - begun;
     }
     let mut servers: BTreeMap<(&str, &str), Vec<&ServerName>> = BTreeMap::new();
     for (server, slice) in &slicegrid.grid().slices {

@@ -79,6 +79,12 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Seconds that this thread has been on a processor: what it waits for others on a busy machine does not count.
+pub fn on_processor() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    text.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
+}
+
 /// The most memory this program has held at once, in MiB.
 pub fn most_resident() -> f64 {
     memory("self", "VmHWM:")

@@ -1,7 +1,7 @@
 //! A grid in numbers: what is used on each slice, and which slices each node stands on. Everything that chooses works
 //! on this; names are looked up once.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::shelf::{Entry, SliceId};
 use super::view::{Log, View};
@@ -19,8 +19,7 @@ const MOST_VIEWS: usize = 64;
 pub(super) struct Index {
     /// By name, so that numbers are in the order of names.
     pub cells: Vec<Cell>,
-    /// Hash maps: they are never gone through, and with 2,000,000 blocks ordered ones cost half a second more.
-    ids: HashMap<StackName, HashMap<NodeName, NodeId>>,
+    ids: BTreeMap<StackName, BTreeMap<NodeName, NodeId>>,
     /// By node: the slices it stands on.
     stands: Vec<Vec<Stand>>,
     views: Vec<View>,
@@ -129,7 +128,8 @@ impl Index {
     /// The grid's slices and what stands on them.
     pub(super) fn new(grid: &Grid, strategy: Strategy) -> Self {
         let cells = grid.slices.iter().map(|(name, slice)| Cell::new(name, slice, strategy)).collect();
-        let mut index = Self { cells, ids: HashMap::new(), stands: Vec::new(), views: Vec::new(), log: Log::default() };
+        let mut index =
+            Self { cells, ids: BTreeMap::new(), stands: Vec::new(), views: Vec::new(), log: Log::default() };
         for (slice, block) in
             grid.slices.values().zip(0..).flat_map(|(slice, id)| slice.blocks.values().map(move |block| (id, block)))
         {

@@ -79,9 +79,24 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Seconds that this thread has been on a processor: what it waits for others on a busy machine does not count.
+pub fn on_processor() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    text.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
+}
+
+/// The most memory this program has held at once, in MiB.
+pub fn most_resident() -> f64 {
+    memory("self", "VmHWM:")
+}
+
 /// Resident memory of a process itself, without its children, in MiB.
 pub fn resident(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    memory(&pid.to_string(), "VmRSS:")
+}
+
+fn memory(process: &str, what: &str) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
     line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
 }

@@ -1,10 +1,10 @@
 //! The grid as a drawing for a terminal: a column for each server, its containers stacked from the ground, heights by
-//! memory.
+//! memory. With many servers a line for each.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::{Grid, Slice};
+use super::{Grid, Slice, Standing};
 use crate::names::{NodeName, ServerName, StackName};
 use crate::units::Megabytes;
 
@@ -32,29 +32,87 @@ const MANY: usize = 12;
 /// With more boxes than this, the smallest share one.
 const TOO_MANY: usize = 24;
 
+/// With more rows of columns than this, servers are drawn as lines.
+const MANY_ROWS: usize = 4;
+/// Characters of the bar in a server's line.
+const BAR: u64 = 20;
+/// Waiting containers that are named.
+const MOST_WAITING: usize = 10;
+
 /// Backgrounds that white text is readable on, in light and dark terminals alike.
 const BACKGROUNDS: [u8; 8] = [25, 29, 54, 61, 89, 94, 130, 24];
 
-/// Draws the grid for a terminal `width` characters wide, servers by name, in several rows where they need to be.
+/// Draws the grid for a terminal `width` characters wide, servers by name, in several rows where they need to be; as
+/// lines where there would be too many.
 ///
 /// A container too small for its share of the height still gets a line, so a column may grow beyond its share.
 pub fn draw(grid: &Grid, width: usize, paint: Paint) -> String {
-    if grid.slices.is_empty() {
-        return "no servers in the grid\n".into();
-    }
+    let mut picture =
+        if grid.slices.is_empty() { "no servers in the grid\n".into() } else { servers(grid, width, paint) };
+    picture.push_str(&expected(grid));
+    picture
+}
+
+fn servers(grid: &Grid, width: usize, paint: Paint) -> String {
     let slices: Vec<(&ServerName, &Slice)> = grid.slices.iter().collect();
     let per_row = ((width + GAP) / (NARROWEST + GAP)).clamp(1, slices.len());
-    let column_width = ((width + GAP) / per_row).saturating_sub(GAP).clamp(NARROWEST, WIDEST);
-    let largest = slices.iter().map(|(_, slice)| slice.size.max(slice.used()).0).max().unwrap_or(1).max(1);
-
-    let mut picture = String::new();
-    for row in slices.chunks(per_row) {
-        let columns = row.iter().map(|(server, slice)| Column { server, slice, largest, width: column_width, paint });
-        picture.push_str(&side_by_side(&columns.map(|column| column.lines()).collect::<Vec<_>>(), column_width));
-        picture.push('\n');
-    }
+    let mut picture = if slices.len() > per_row * MANY_ROWS {
+        lines(&slices, width)
+    } else {
+        columns(&slices, ((width + GAP) / per_row).saturating_sub(GAP).clamp(NARROWEST, WIDEST), per_row, paint)
+    };
     picture.push_str(&total(grid));
     picture
+}
+
+fn columns(slices: &[(&ServerName, &Slice)], width: usize, per_row: usize, paint: Paint) -> String {
+    let largest = slices.iter().map(|(_, slice)| slice.size.max(slice.used()).0).max().unwrap_or(1).max(1);
+    let mut picture = String::new();
+    for row in slices.chunks(per_row) {
+        let columns = row.iter().map(|(server, slice)| Column { server, slice, largest, width, paint });
+        picture.push_str(&side_by_side(&columns.map(|column| column.lines()).collect::<Vec<_>>(), width));
+        picture.push('\n');
+    }
+    picture
+}
+
+/// A line for each server: name, how much of it is used, how it stands, tags.
+fn lines(slices: &[(&ServerName, &Slice)], width: usize) -> String {
+    let names = slices.iter().map(|(name, _)| name.as_str().len()).max().unwrap_or(0);
+    let mut picture = String::new();
+    for (server, slice) in slices {
+        let used = slice.used();
+        let full = (used.0 * BAR).div_ceil(slice.size.0.max(1)).min(BAR);
+        let bar = format!("{}{}", "█".repeat(full as usize), "░".repeat((BAR - full) as usize));
+        let of = format!("{} of {}", amount(used), amount(slice.size));
+        let standing = if slice.standing == Standing::Up { "" } else { slice.standing.word() };
+        let line = format!("{server:<names$}  {bar}  {of:<18} {standing:<8} {}", tags(slice));
+        picture.push_str(cut(line.trim_end(), width.max(NARROWEST)).trim_end());
+        picture.push('\n');
+    }
+    picture.push('\n');
+    picture
+}
+
+fn tags(slice: &Slice) -> String {
+    let tags: Vec<String> = slice.tags.iter().map(|tag| format!("#{tag}")).collect();
+    tags.join(" ")
+}
+
+/// What waits, and what was asked for.
+fn expected(grid: &Grid) -> String {
+    let mut text = String::new();
+    for asked in &grid.asked {
+        let tags: Vec<String> = asked.tags.iter().map(|tag| format!(" #{tag}")).collect();
+        text.push_str(&format!("asked for: a server with {}{}\n", amount(asked.size), tags.concat()));
+    }
+    for (container, block) in grid.waiting.iter().take(MOST_WAITING) {
+        text.push_str(&format!("waits for room: {container} {}\n", amount(block.size)));
+    }
+    if let more @ 1.. = grid.waiting.len().saturating_sub(MOST_WAITING) {
+        text.push_str(&format!("and {more} more wait\n"));
+    }
+    text
 }
 
 fn total(grid: &Grid) -> String {
@@ -62,6 +120,11 @@ fn total(grid: &Grid) -> String {
         1 => "1 server".to_owned(),
         count => format!("{count} servers"),
     };
+    let kinds = [Standing::Draining, Standing::Suspect, Standing::Gone].map(|standing| {
+        let count = grid.slices.values().filter(|slice| slice.standing == standing).count();
+        if count == 0 { String::new() } else { format!(", {count} {}", standing.word()) }
+    });
+    let servers = servers + &kinds.concat();
     let containers = match grid.slices.values().map(|slice| slice.blocks.len()).sum() {
         1_usize => "1 container".to_owned(),
         count => format!("{count} containers"),
@@ -170,9 +233,14 @@ impl Column<'_> {
 
     fn head(&self) -> Vec<String> {
         let mut lines = vec![self.framed(" ", self.server.as_str(), &amount(self.slice.size))];
-        if !self.slice.tags.is_empty() {
-            let tags: Vec<String> = self.slice.tags.iter().map(|tag| format!("#{tag}")).collect();
-            lines.push(self.framed(" ", &tags.join(" "), ""));
+        // Here too: a full column has no free place that could say so.
+        let standing = match self.slice.standing {
+            Standing::Up => String::new(),
+            standing => format!("({}) ", standing.word()),
+        };
+        let about = format!("{standing}{}", tags(self.slice));
+        if !about.is_empty() {
+            lines.push(self.framed(" ", about.trim_end(), ""));
         }
         lines
     }
@@ -180,7 +248,10 @@ impl Column<'_> {
     fn foot(&self) -> String {
         let used = self.slice.used();
         let share = used.0 * 100 / self.slice.size.0.max(1);
-        let free = format!("{} free", amount(self.slice.free()));
+        let free = match self.slice.standing {
+            Standing::Up => format!("{} free", amount(self.slice.free())),
+            standing => standing.word().to_owned(),
+        };
         self.framed(" ", &format!("{} used, {share} %", amount(used)), &free)
     }
 
@@ -192,7 +263,11 @@ impl Column<'_> {
         let middle = (height - 1) / 2;
         (0..height - 1)
             .map(|line| {
-                let text = if line == middle.min(height - 2) { "free" } else { "" };
+                let text = match self.slice.standing {
+                    _ if line != middle.min(height - 2) => "",
+                    Standing::Up => "free",
+                    standing => standing.word(),
+                };
                 format!("│{text:^width$}│", width = self.width - 2)
             })
             .collect()
@@ -204,7 +279,7 @@ impl Column<'_> {
                 0 => self.framed("│", &pile.label, &amount(pile.size)),
                 _ => self.framed("│", "", ""),
             })
-            .map(|line| self.painted(line, pile.stack.as_ref()))
+            .map(|line| self.painted(line, pile.stack.as_ref().filter(|_| self.slice.standing != Standing::Gone)))
             .collect()
     }
 
@@ -269,10 +344,10 @@ mod tests {
     use crate::grid::Block;
 
     fn slice(size: u64, blocks: &[(&str, u64)]) -> Slice {
-        let block = |name: &str, size| Block {
-            size: Megabytes(size),
-            stack: name.split('.').next().unwrap().parse().unwrap(),
-            node: name.split('.').nth(1).unwrap().parse().unwrap(),
+        let block = |name: &str, size| {
+            let mut words = name.split('.');
+            let (stack, node) = (words.next().unwrap().parse().unwrap(), words.next().unwrap().parse().unwrap());
+            Block::new(Megabytes(size), stack, node)
         };
         let blocks = blocks.iter().map(|(name, size)| (name.parse().unwrap(), block(name, *size))).collect();
         Slice { blocks, ..Slice::new(Megabytes(size)) }
@@ -284,7 +359,8 @@ mod tests {
         let small = slice(2048, &[("a-long-stack-name.worker.1.1", 1024)]);
         let full = slice(1024, &[("blog.web.12.3", 1024)]);
         let slices = [("full", full), ("hq", hq), ("small", small)];
-        Grid { slices: slices.into_iter().map(|(name, slice)| (name.parse().unwrap(), slice)).collect() }
+        let slices = slices.into_iter().map(|(name, slice)| (name.parse().unwrap(), slice)).collect();
+        Grid { slices, ..Grid::default() }
     }
 
     const GOLDEN: &str = "
@@ -347,7 +423,7 @@ mod tests {
         let names: Vec<String> =
             (0..stacks).flat_map(|stack| (0..copies).map(move |copy| format!("s{stack:03}.web.1.{copy}"))).collect();
         let blocks: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), 64)).collect();
-        Grid { slices: [("hq".parse().unwrap(), slice(1024, &blocks))].into() }
+        Grid { slices: [("hq".parse().unwrap(), slice(1024, &blocks))].into(), ..Grid::default() }
     }
 
     #[test]
@@ -358,6 +434,79 @@ mod tests {
         let picture = draw(&crowd(300, 1), 80, Paint::Plain);
         assert!(picture.contains("s022.web") && picture.contains("and 277 more"), "{picture}");
         assert!(picture.lines().count() < 80, "{picture}");
+    }
+
+    const STANDINGS: &str = "
+                                    hq                       4gb
+                                    (draining) #eu #ssd
+                                  ┌──────────────────────────────┐
+                                  │                              │
+                                  │                              │
+                                  │           draining           │
+                                  │                              │
+                                  │                              │
+                                  ├──────────────────────────────┤
+                                  │ blog.web.12.1          512mb │
+                                  │                              │    small                    2gb
+                                  ├──────────────────────────────┤    (suspect)
+                                  │ blog.web.12.2          512mb │  ┌──────────────────────────────┐
+                                  │                              │  │                              │
+                                  ├──────────────────────────────┤  │                              │
+  full                     1gb    │ shop.mongo.1.1         1.5gb │  │           suspect            │
+  (gone)                          │                              │  │                              │
+┌──────────────────────────────┐  │                              │  ├──────────────────────────────┤
+│ blog.web.12.3            1gb │  │                              │  │ a-long-stack-name.worke… 1gb │
+│                              │  │                              │  │                              │
+│                              │  │                              │  │                              │
+│                              │  │                              │  │                              │
+└──────────────────────────────┘  └──────────────────────────────┘  └──────────────────────────────┘
+  1gb used, 100 %         gone      2.5gb used, 62 %    draining      1gb used, 50 %       suspect
+
+3 servers, 1 draining, 1 suspect, 1 gone, 5 containers: 7gb in all, 4.5gb used, 0mb free
+";
+
+    #[test]
+    fn servers_that_take_nothing_new_say_so() {
+        let mut grid = grid();
+        let standings = [Standing::Gone, Standing::Draining, Standing::Suspect];
+        for (slice, standing) in grid.slices.values_mut().zip(standings) {
+            slice.standing = standing;
+        }
+        let picture = draw(&grid, 100, Paint::Plain);
+        assert_eq!(format!("\n{picture}"), STANDINGS, "the picture is now\n{picture}");
+    }
+
+    #[test]
+    fn many_servers_are_drawn_as_lines() {
+        let named = |number: usize| (format!("s{number:03}").parse().unwrap(), slice(2048, &[("blog.web.1.1", 512)]));
+        let mut grid = Grid { slices: (0..200).map(named).collect(), ..Grid::default() };
+        let third = grid.slices.get_mut(&"s002".parse().unwrap()).unwrap();
+        third.standing = Standing::Gone;
+        third.tags = ["eu".to_owned()].into();
+        let picture = draw(&grid, 80, Paint::Plain);
+        let lines: Vec<&str> = picture.lines().collect();
+        assert_eq!(lines[1], "s001  █████░░░░░░░░░░░░░░░  512mb of 2gb");
+        assert_eq!(lines[2], "s002  █████░░░░░░░░░░░░░░░  512mb of 2gb       gone     #eu");
+        assert_eq!(lines[201], "200 servers, 1 gone, 200 containers: 400gb in all, 100gb used, 298.5gb free");
+        assert!(draw(&grid, 40, Paint::Plain).lines().take(200).all(|line| line.chars().count() <= 40));
+    }
+
+    #[test]
+    fn what_waits_is_below_the_picture() {
+        let mut grid = Grid::default();
+        grid.asked.push(crate::grid::Asked { size: Megabytes(4096), tags: ["ssd".to_owned()].into() });
+        for number in 10..22 {
+            let block = Block::new(Megabytes(512), "blog".parse().unwrap(), "web".parse().unwrap());
+            grid.waiting.insert(format!("blog.web.1.{number}").parse().unwrap(), block);
+        }
+        let picture = draw(&grid, 80, Paint::Plain);
+        assert!(
+            picture.starts_with(
+                "no servers in the grid\nasked for: a server with 4gb #ssd\nwaits for room: blog.web.1.10 512mb\n"
+            ),
+            "{picture}"
+        );
+        assert!(picture.ends_with("waits for room: blog.web.1.19 512mb\nand 2 more wait\n"), "{picture}");
     }
 
     #[test]

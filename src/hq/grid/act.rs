@@ -38,7 +38,7 @@ impl Hq {
         let empty = |(name, member): (&ServerName, &Member)| {
             (name.clone(), Slice { tags: member.tags.clone(), ..Slice::new(member.size) })
         };
-        let mut grid = Grid { slices: members.iter().map(empty).collect() };
+        let mut grid = Grid { slices: members.iter().map(empty).collect(), ..Grid::default() };
         for Seen { server, container } in seen {
             let text = |name: &str| container.labels.get(name);
             let stack: Option<StackName> = text(label::STACK).and_then(|text| text.parse().ok());
@@ -50,7 +50,7 @@ impl Hq {
                 continue;
             };
             let size = sizes.get(&(stack.clone(), node.clone())).copied().unwrap_or(DEFAULT_SIZE);
-            slice.blocks.insert(container.name.clone(), Block { size, stack, node });
+            slice.blocks.insert(container.name.clone(), Block::new(size, stack, node));
         }
         Ok(grid)
     }

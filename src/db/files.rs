@@ -3,7 +3,8 @@
 //! The folder also holds repositories, checkouts and volumes; [`super::paths`] tells them from keys. One process has
 //! the tree open at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
@@ -30,6 +31,23 @@ const LEASES: &str = ".leases.json";
 /// The tree of one root folder, open in this process alone.
 pub struct Files {
     home: Arc<Home>,
+}
+
+/// A root folder whose tree is elsewhere, held so that no second process works with its repositories and volumes.
+#[derive(Debug)]
+pub struct Hold {
+    _lock: File,
+}
+
+impl Hold {
+    /// Takes the folder at `root`, made with mode 0700 when it is not there.
+    ///
+    /// # Errors
+    /// [`DbError::InUse`] when another process has it.
+    pub fn take(root: &Path) -> Result<Self, DbError> {
+        let (_, lock) = tree::take(root)?;
+        Ok(Self { _lock: lock })
+    }
 }
 
 struct Home {
@@ -283,6 +301,10 @@ impl Db for Files {
     async fn watch(&self, prefix: &str) -> Result<BoxStream<'static, Change>, DbError> {
         let prefix = paths::prefix(prefix)?.to_owned();
         self.off(move |home| watch::watch(&home.tree, &home.bell, &prefix)).await
+    }
+
+    async fn leased(&self) -> Result<BTreeSet<Key>, DbError> {
+        Ok(self.home.turn().leases.keys())
     }
 
     async fn lease(&self, ttl: Duration) -> Result<Lease, DbError> {

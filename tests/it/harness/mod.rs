@@ -3,6 +3,7 @@
 //! next one takes its slot.
 
 pub mod docker;
+pub mod etcd;
 pub mod hq;
 pub mod program;
 pub mod repository;

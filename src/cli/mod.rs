@@ -17,6 +17,7 @@ use crate::names::StackName;
 pub mod build;
 pub mod client;
 pub mod context;
+pub mod db;
 pub mod deploy;
 pub mod destroy;
 pub mod door;
@@ -71,6 +72,8 @@ pub enum Command {
     Start(local::Start),
     /// Stop the stack of this folder on this machine
     Stop(local::Stop),
+    #[allow(missing_docs)]
+    Db(db::Db),
     /// Called by git inside HQ's repositories
     #[command(hide = true)]
     Hook(serve::Hook),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::db::layout;
+use crate::db::{DbError, layout};
 use crate::hq::collect::stray_pins;
 use crate::hq::{Hq, HqError};
 use crate::launch::journal::Phase;
@@ -18,11 +18,7 @@ impl Hq {
     /// # Errors
     /// When the tree cannot be listed at all.
     pub async fn recover(self: &Arc<Self>) -> Result<(), HqError> {
-        let mut stacks = self.stack_names().await?;
-        for entry in layout::all(&*self.db, layout::JOURNALS).await? {
-            stacks.extend(entry.key.last().strip_suffix(".json").and_then(|name| name.parse::<StackName>().ok()));
-        }
-        for stack in stacks {
+        for stack in self.known_stacks().await? {
             if let Err(error) = self.recover_stack(&stack).await {
                 tracing::error!(%stack, error = ?error, "the stack could not be brought to rest");
             }
@@ -33,8 +29,30 @@ impl Hq {
         Ok(())
     }
 
+    /// Stacks that exist, and those that were going when HQ ended.
+    ///
+    /// # Errors
+    /// When the tree cannot be read.
+    pub async fn known_stacks(&self) -> Result<BTreeSet<StackName>, DbError> {
+        let mut stacks = self.stack_names().await?;
+        for journal in self.db.names(layout::JOURNALS).await? {
+            stacks.extend(journal.strip_suffix(".json").and_then(|name| name.parse::<StackName>().ok()));
+        }
+        Ok(stacks)
+    }
+
     async fn recover_stack(self: &Arc<Self>, stack: &StackName) -> Result<(), HqError> {
         let _turn = self.turn(stack, "the recovery after a restart of HQ", &|_| {}).await;
+        self.bring_to_rest(stack).await?;
+        self.drop_strays(stack).await
+    }
+
+    /// Finishes or takes back what the journal of a stack says is under way. The caller holds the stack's turn, so that
+    /// nobody is at it.
+    ///
+    /// # Errors
+    /// What could not be done yet; the journal stays.
+    pub async fn bring_to_rest(self: &Arc<Self>, stack: &StackName) -> Result<(), HqError> {
         let book = self.book(stack).await?;
         let journal = book.read().await;
         if let Some(active) = &journal.active {
@@ -50,7 +68,7 @@ impl Hq {
             }
             None => {}
         }
-        self.drop_strays(stack).await
+        Ok(())
     }
 
     /// Pins and one-off containers that nothing explains any more.

@@ -6,6 +6,7 @@
 mod build;
 mod crash;
 mod db_contract;
+mod db_etcd;
 mod db_files;
 mod docker_contract;
 mod e2e;

@@ -17,6 +17,8 @@ const ONE_MEMBER: Duration = Duration::from_secs(2);
 const CONNECT: Duration = Duration::from_secs(2);
 /// Pause after all members were asked in vain.
 const ROUND: Duration = Duration::from_millis(100);
+/// With less time left no member is asked any more.
+const LAST: Duration = Duration::from_millis(400);
 /// A member that is silent for as long while it is asked for something gets a ping; etcd forbids more than one in 5 s.
 const PING: Duration = Duration::from_secs(10);
 /// How long the answer to a ping may take.
@@ -116,7 +118,7 @@ impl Members {
         F: Future<Output = Result<T, Error>>,
     {
         let until = Instant::now() + DEADLINE;
-        let mut sent = false;
+        let (mut sent, mut told) = (false, None);
         let mut place = self.preferred.load(Ordering::Relaxed);
         let mut asked = 0;
         loop {
@@ -128,9 +130,12 @@ impl Members {
                 Err(NoAnswer::Refused(refusal)) => return Err(NoAnswer::Refused(refusal)),
                 Err(NoAnswer::Away { sent: this_one, what }) => {
                     sent |= this_one;
-                    if Instant::now() >= until {
-                        return Err(NoAnswer::Away { sent, what });
+                    // A try in the last instant would only end in doubt whether it was heard, and that the time is over
+                    // says less than what went wrong before.
+                    if Instant::now() + LAST >= until {
+                        return Err(NoAnswer::Away { sent, what: told.unwrap_or(what) });
                     }
+                    told = Some(what);
                 }
             }
             place = (place + 1) % self.clients.len();

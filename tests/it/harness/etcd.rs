@@ -17,6 +17,8 @@ pub struct Cluster {
     folder: TempDir,
     members: Vec<Member>,
     tls: bool,
+    /// Whom etcd's own command logs in as: `user:password`.
+    pub login: Option<String>,
 }
 
 struct Member {
@@ -49,7 +51,7 @@ impl Cluster {
         }
         drop(held);
         let members = ports.chunks(2).map(|pair| Member { client: pair[0], peer: pair[1], child: None }).collect();
-        let mut cluster = Self { folder, members, tls };
+        let mut cluster = Self { folder, members, tls, login: None };
         for number in 0..cluster.members.len() {
             cluster.spawn(number);
         }
@@ -114,6 +116,9 @@ impl Cluster {
     pub fn etcdctl(&self, words: &[&str]) -> Done {
         let mut command = Command::new("etcdctl");
         command.env("ETCDCTL_API", "3").args(["--endpoints", &self.endpoints().join(",")]).args(words);
+        if let Some(login) = &self.login {
+            command.args(["--user", login]);
+        }
         if self.tls {
             command.arg("--cacert").arg(self.file("ca.pem"));
             command.arg("--cert").arg(self.file("client.pem")).arg("--key").arg(self.file("client-key.pem"));

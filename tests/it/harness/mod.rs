@@ -11,6 +11,7 @@ pub mod slot;
 pub mod terminal;
 pub mod wait;
 pub mod web;
+pub mod wire;
 
 pub use hq::Hq;
 pub use program::Running;

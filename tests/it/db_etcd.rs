@@ -278,6 +278,32 @@ async fn large_and_many_values_come_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_full_etcd_is_said_and_goes_on_when_there_is_room_again() {
+    let cluster = Cluster::start_small();
+    let db = tree(&cluster);
+    put(&db, "stacks/a/status", "before").await;
+    let large = vec![b'x'; VALUE_LIMIT];
+    let mut full = None;
+    for _ in 0..20 {
+        full = db.put(&key("config/files/large"), &large, Guard::Any, None).await.err();
+        if full.is_some() {
+            break;
+        }
+    }
+    let full = full.expect("20 MB do not fit");
+    assert!(matches!(&full, DbError::Full { .. }), "{full:?}");
+    assert!(full.to_string().contains("compact, defragment and disarm"), "{full}");
+    assert!(matches!(db.put(&key("stacks/a/status"), b"x", Guard::Any, None).await, Err(DbError::Full { .. })));
+    assert_eq!(value(&db, "stacks/a/status").await.as_deref(), Some("before"));
+    db.delete(&key("config/files/large"), Guard::Any).await.unwrap();
+    let head = cluster.etcdctl(&["get", "x", "-w", "json"]).succeeded().json();
+    cluster.etcdctl(&["compaction", "--physical", &head["header"]["revision"].to_string()]).succeeded();
+    cluster.etcdctl(&["defrag"]).succeeded();
+    cluster.etcdctl(&["alarm", "disarm"]).succeeded();
+    works(&db, "after").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_of_others_are_neither_seen_nor_touched() {
     let cluster = Cluster::start(1);
     let db = tree(&cluster);

@@ -73,12 +73,20 @@ impl Reign {
 async fn keep(seat: Arc<Seat>) -> EpochError {
     loop {
         sleep(RENEWAL).await;
+        let mut told = false;
         while let Err(error) = seat.renew().await {
             match error {
                 EpochError::Held(_) | EpochError::Overtaken => return error,
-                EpochError::Home(error) => tracing::warn!(%error, "the epoch cannot be renewed; trying on"),
+                EpochError::Home(error) if !told => {
+                    tracing::warn!(%error, "the epoch cannot be renewed; trying on");
+                    told = true;
+                }
+                EpochError::Home(_) => {}
             }
             sleep(AGAIN).await;
+        }
+        if told {
+            tracing::info!("the epoch is renewed again");
         }
     }
 }

@@ -284,6 +284,7 @@ fn advice(text: &str) -> String {
         text if text.contains("authentication failed") => "correct etcd/user and etcd/password in quarry's settings",
         text if text.contains("user name is empty") => "it wants a login: etcd/user and etcd/password",
         text if text.contains("permission denied") => "give the user's role read and write under the prefix",
+        text if text.contains("space exceeded") => "compact, defragment and disarm its alarm",
         text if text.contains("too large") => "start it without a --max-request-bytes below its default of 1.5 MB",
         _ => return text.to_owned(),
     };

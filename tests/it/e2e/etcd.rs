@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use super::{app, greet};
 use crate::harness::etcd::Cluster;
 use crate::harness::program::run;
-use crate::harness::{Hq, Repository};
+use crate::harness::{Hq, Repository, until};
 
 /// An HQ whose state is in the cluster, and an app that is live on it as `blog`.
 fn with_app_on(cluster: &Cluster) -> (Hq, Repository) {
@@ -57,6 +57,30 @@ fn a_second_hq_on_the_same_etcd_names_the_first_and_does_nothing() {
 }
 
 #[test]
+fn an_hq_that_lost_its_epoch_goes_on_alone_and_ends_after_another_one() {
+    let cluster = Cluster::start(1);
+    let (mut hq, _repository) = with_app_on(&cluster);
+    let revoke = || {
+        let epoch = cluster.etcdctl(&["get", "--print-value-only", "/quarry/hq/epoch"]).succeeded().json();
+        cluster.etcdctl(&["lease", "revoke", epoch["lease"].as_str().unwrap()]).succeeded();
+    };
+    revoke();
+    hq.by_ssh(&["scale", "blog", "web=2"]).ended(3).said(&["this HQ has lost its right to write"]);
+    until("the epoch anew", || hq.log().contains("no other HQ has acted in between").then_some(()));
+    hq.by_ssh(&["scale", "blog", "web=2"]).succeeded();
+    let latest = cluster.etcdctl(&["get", "--print-value-only", "/quarry/hq/last-epoch"]).succeeded().text();
+    let other = latest.replace("\"pid\": ", "\"pid\": 1").replace("\"number\": ", "\"number\": 1");
+    assert_ne!(latest, other);
+    cluster.etcdctl(&["put", "/quarry/hq/last-epoch", &other]).succeeded();
+    revoke();
+    until("the end of HQ", || hq.has_died().then_some(()));
+    assert!(hq.log().contains("another HQ has acted on this state while this one was cut off"), "{}", hq.log());
+    assert_eq!(hq.page("blog.localhost", "/"), "Hello from release 1\n");
+    hq.serve();
+    hq.by_ssh(&["scale", "blog", "web=1"]).succeeded();
+}
+
+#[test]
 fn with_etcd_gone_sites_answer_commands_say_so_and_all_goes_on_when_it_is_back() {
     let mut cluster = Cluster::start(1);
     let (mut hq, repository) = with_app_on(&cluster);
@@ -97,14 +121,14 @@ fn etcd_lost_in_the_middle_of_a_launch_refuses_the_push_and_leaves_nothing_behin
     greet(&repository, "Never seen");
     let mut push = hq.push_beside(&repository, "blog");
     push.wait_for("-----> Launching release 2");
-    crate::harness::until("the new container", || (hq.containers(&["stack=blog"]).len() == 2).then_some(()));
+    until("the new container", || (hq.containers(&["stack=blog"]).len() == 2).then_some(()));
     cluster.kill_all();
     let done = push.wait().failed();
     assert!(done.stderr.contains("etcd does not answer"), "{done}");
     assert_eq!(hq.page("blog.localhost", "/"), "Hello from release 1\n");
     cluster.start_again();
     // Nobody does anything: HQ clears its journal by itself.
-    crate::harness::until("an empty journal", || {
+    until("an empty journal", || {
         let journal = cluster.etcdctl(&["get", "--prefix", "/quarry/journal/"]).succeeded().text();
         journal.is_empty().then_some(())
     });

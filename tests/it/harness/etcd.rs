@@ -17,6 +17,7 @@ pub struct Cluster {
     folder: TempDir,
     members: Vec<Member>,
     tls: bool,
+    options: &'static [&'static str],
     /// Whom etcd's own command logs in as: `user:password`.
     pub login: Option<String>,
 }
@@ -30,15 +31,20 @@ struct Member {
 impl Cluster {
     /// One that answers.
     pub fn start(members: usize) -> Self {
-        Self::start_with(members, false)
+        Self::start_with(members, false, &[])
+    }
+
+    /// One that holds a few megabytes.
+    pub fn start_small() -> Self {
+        Self::start_with(1, false, &["--quota-backend-bytes", "6000000"])
     }
 
     /// One that answers those who have a certificate of its authority.
     pub fn start_with_tls() -> Self {
-        Self::start_with(1, true)
+        Self::start_with(1, true, &[])
     }
 
-    fn start_with(members: usize, tls: bool) -> Self {
+    fn start_with(members: usize, tls: bool, options: &'static [&'static str]) -> Self {
         let folder = tempfile::Builder::new().prefix("quarry-it-etcd-").tempdir().unwrap();
         if tls {
             certificates(folder.path());
@@ -51,7 +57,7 @@ impl Cluster {
         }
         drop(held);
         let members = ports.chunks(2).map(|pair| Member { client: pair[0], peer: pair[1], child: None }).collect();
-        let mut cluster = Self { folder, members, tls, login: None };
+        let mut cluster = Self { folder, members, tls, options, login: None };
         for number in 0..cluster.members.len() {
             cluster.spawn(number);
         }
@@ -76,7 +82,8 @@ impl Cluster {
             .arg(self.file(&format!("m{number}")))
             .args(["--listen-client-urls", &self.endpoint(number), "--advertise-client-urls", &self.endpoint(number)])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--heartbeat-interval", "50", "--election-timeout", "500"]);
+            .args(["--heartbeat-interval", "50", "--election-timeout", "500"])
+            .args(self.options);
         if self.tls {
             command.args(["--client-cert-auth", "--trusted-ca-file"]).arg(self.file("ca.pem"));
             command.arg("--cert-file").arg(self.file("server.pem"));

@@ -206,7 +206,7 @@ async fn tls_lets_in_who_has_a_certificate_and_trusts_the_right_authority() {
     put(&db, "stacks/a/status", "2").await;
     until_told(&mut changes, "stacks/a/status", Some("2")).await;
     let refused = stranger.ping().await.unwrap_err().to_string();
-    assert!(refused.contains("etcd does not answer") && refused.to_lowercase().contains("cert"), "{refused}");
+    assert!(refused.contains("etcd does not answer") && refused.contains("etcd/cert and etcd/key"), "{refused}");
     way.ca = None;
     let refused = Etcd::new(&way).ping().await.unwrap_err().to_string();
     assert!(refused.contains("invalid peer certificate"), "{refused}");

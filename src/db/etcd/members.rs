@@ -45,6 +45,8 @@ pub struct Members {
     options: ConnectOptions,
     clients: Vec<Mutex<Option<Client>>>,
     preferred: AtomicUsize,
+    /// TLS is spoken without a certificate of our own.
+    anonymous: bool,
 }
 
 /// An answer, and whether an earlier try may have done the work already.
@@ -95,7 +97,7 @@ impl Members {
         if let Some((user, password)) = &cluster.login {
             options = options.with_user(user, password);
         }
-        if cluster.endpoints.iter().any(|endpoint| endpoint.starts_with("https://")) {
+        if speaks_tls(cluster) {
             options = options.with_tls(tls(cluster));
         }
         Self {
@@ -103,6 +105,7 @@ impl Members {
             options,
             clients: cluster.endpoints.iter().map(|_| Mutex::default()).collect(),
             preferred: AtomicUsize::new(0),
+            anonymous: speaks_tls(cluster) && cluster.identity.is_none(),
         }
     }
 
@@ -196,6 +199,11 @@ impl Members {
     /// The error of a read.
     pub fn read_error(&self, no: NoAnswer) -> DbError {
         match no {
+            // With TLS 1.3 a member that wants a certificate often only hangs up.
+            NoAnswer::Away { what, .. } if self.anonymous && !what.contains("onnection refused") => DbError::Away {
+                place: self.place(),
+                what: format!("{what}; if it wants a certificate: etcd/cert and etcd/key"),
+            },
             NoAnswer::Away { what, .. } => DbError::Away { place: self.place(), what },
             NoAnswer::Refused(refusal) => DbError::Refused { place: self.place(), what: advice(&refusal.text) },
         }
@@ -208,6 +216,10 @@ impl Members {
             other => self.read_error(other),
         }
     }
+}
+
+fn speaks_tls(cluster: &Cluster) -> bool {
+    cluster.endpoints.iter().any(|endpoint| endpoint.starts_with("https://"))
 }
 
 fn tls(cluster: &Cluster) -> TlsOptions {

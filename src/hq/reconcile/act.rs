@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{backoff, drift};
 use crate::hq::act::Job;
+use crate::hq::recover::act::Rest;
 use crate::hq::{Hq, HqError};
 use crate::launch::label;
 use crate::names::StackName;
@@ -113,7 +114,10 @@ impl Hq {
         let journal = book.read().await;
         if journal.active.is_some() || (!journal.retiring.is_empty() && !book.is_retiring()) {
             // Nobody is at it: the state was out of reach when it should have been finished.
-            self.bring_to_rest(stack).await?;
+            match self.bring_to_rest(stack).await? {
+                Rest::There => {}
+                Rest::Gone => return Ok(()),
+            }
         }
         let Some(current) = self.releases(stack).await?.pop() else { return Ok(()) };
         let world = self.world(stack, current.number, current.env_version).await?;

@@ -11,6 +11,15 @@ use crate::launch::{Step, label};
 use crate::names::StackName;
 use crate::units::Millis;
 
+/// What is left of a stack that was brought to rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// It exists.
+    There,
+    /// Its destruction was finished.
+    Gone,
+}
+
 impl Hq {
     /// Finishes or undoes each unfinished operation, gives the router every table, and goes on retiring in the
     /// background. One damaged stack does not stop the others; it is reported by name.
@@ -43,8 +52,10 @@ impl Hq {
 
     async fn recover_stack(self: &Arc<Self>, stack: &StackName) -> Result<(), HqError> {
         let _turn = self.turn(stack, "the recovery after a restart of HQ", &|_| {}).await;
-        self.bring_to_rest(stack).await?;
-        self.drop_strays(stack).await
+        match self.bring_to_rest(stack).await? {
+            Rest::There => self.drop_strays(stack).await,
+            Rest::Gone => Ok(()),
+        }
     }
 
     /// Finishes or takes back what the journal of a stack says is under way. The caller holds the stack's turn, so that
@@ -52,7 +63,7 @@ impl Hq {
     ///
     /// # Errors
     /// What could not be done yet; the journal stays.
-    pub async fn bring_to_rest(self: &Arc<Self>, stack: &StackName) -> Result<(), HqError> {
+    pub async fn bring_to_rest(self: &Arc<Self>, stack: &StackName) -> Result<Rest, HqError> {
         let book = self.book(stack).await?;
         let journal = book.read().await;
         if let Some(active) = &journal.active {
@@ -61,14 +72,17 @@ impl Hq {
         match journal.active.as_ref().map(|active| active.phase) {
             Some(Phase::Building | Phase::Before(_)) => self.take_back(&book, &|_| {}).await,
             Some(Phase::Committed) => self.finish(&book, &|_| {}).await,
-            Some(Phase::Destroying) => return self.finish_destroy(stack, &|_| {}).await,
+            Some(Phase::Destroying) => {
+                self.finish_destroy(stack, &|_| {}).await?;
+                return Ok(Rest::Gone);
+            }
             None if !journal.retiring.is_empty() => {
                 let (hq, book) = (self.clone(), book.clone());
                 tokio::spawn(async move { hq.launcher.retire(&book).await });
             }
             None => {}
         }
-        Ok(())
+        Ok(Rest::There)
     }
 
     /// Pins and one-off containers that nothing explains any more.

@@ -3,6 +3,7 @@
 -- Shared memory, seen by all workers:
 --   quarry_routes   d:<domain>          the stack that owns the domain
 --                   s:<stack>           that stack's whole table, the JSON as HQ sent it
+--                   changes             goes up with every change of a table; see settled()
 --   quarry_flights  <address>|<pid>     requests under way at a peer through that worker
 --   quarry_workers  <pid>               a worker that has started
 -- The table is the truth: a d: entry only says where to look. So one write of s: switches a whole stack at once.
@@ -124,6 +125,44 @@ local function node_of(domain)
     return known and known.domains[domain]
 end
 
+-- Each change of a table adds 1 to `changes` before it and the rest of CHANGE after it. So while the number stays the
+-- same and no change is under way, what a worker has looked up is as good as new: most requests read no table.
+local CHANGE = 2 ^ 20
+
+local function settled(changes)
+    return changes % CHANGE == 0
+end
+
+local function change(make, ...)
+    routes:incr("changes", 1)
+    local ok, status, message = pcall(make, ...)
+    routes:incr("changes", CHANGE - 1)
+    if not ok then
+        return 500, status
+    end
+    return status, message
+end
+
+-- Nodes by domain as this worker looked them up since `seen_at`.
+local seen, seen_at = {}, nil
+
+-- The node of exactly this host, as `changes` stands.
+local function find(host, changes)
+    if changes ~= seen_at then
+        seen, seen_at = {}, settled(changes) and changes or nil
+    end
+    local node = seen[host]
+    if node then
+        return node
+    end
+    node = node_of(host)
+    -- A look-up that a change overtook is not kept. Nor is a host that is no domain: there is no end of them.
+    if node and seen_at and routes:get("changes") == changes then
+        seen[host] = node
+    end
+    return node
+end
+
 -- The longest wildcard over a host; it stands for one label or more.
 local function find_wildcard(host)
     local dot = host:find(".", 1, true)
@@ -178,20 +217,24 @@ end
 -- Chooses a peer of the node as the table names it now and counts the request there; nil when there is none. The
 -- second look at the table comes after the count: so when a change of the table has been answered, each request that
 -- chose by the old one is already counted, and whoever waits for the old peers to be quiet sees it.
-local function board(journey, node)
+local function board(journey, node, changes)
     if not node or #node.peers == 0 then
         return nil
     end
     local peer = choose(node, journey.tried)
     flights:incr(peer.key, 1, 0)
-    local current = table_of(node.stack)
-    local same = current and current.nodes[node.name]
+    local latest = routes:get("changes")
+    local same = node
+    if latest ~= changes or not settled(latest) then
+        local current = table_of(node.stack)
+        same = current and current.nodes[node.name]
+    end
     if same == node then
         journey.node, journey.peer = node, peer
         return peer
     end
     flights:incr(peer.key, -1)
-    return board(journey, same)
+    return board(journey, same, latest)
 end
 
 local function land(journey)
@@ -215,8 +258,8 @@ local function is_spelling(named, host)
 end
 
 local function route(bodied)
-    local host = var.host
-    local node = node_of(host) or find_wildcard(host)
+    local host, changes = var.host, routes:get("changes")
+    local node = find(host, changes) or find_wildcard(host)
     if not node then
         return page(404)
     end
@@ -236,7 +279,7 @@ local function route(bodied)
         end
     end
     local journey = { tried = NONE }
-    if not board(journey, node) then
+    if not board(journey, node, changes) then
         return page(503)
     end
     journeys[id()] = journey
@@ -269,7 +312,7 @@ function M.balance()
         peer.rests_until = now() + REST
         journey.tried[peer.key] = true
         land(journey)
-        peer = board(journey, journey.node)
+        peer = board(journey, journey.node, nil)
         if not peer then
             return ngx.exit(ngx.ERROR)
         end
@@ -413,6 +456,7 @@ function M.start(text_version)
     pid = "0"
     page_text = assert(contents("text-" .. version .. "/page.html"), "page.html is missing")
     -- On a reload the shared memory is still there, and newer than the file could be.
+    routes:add("changes", 0)
     if not routes:get("recalled") then
         recall()
         routes:set("recalled", true)
@@ -421,7 +465,7 @@ end
 
 function M.start_worker()
     pid = tostring(ngx.worker.pid())
-    cache = {}
+    cache, seen, seen_at = {}, {}, nil
     math.randomseed(ngx.worker.pid() + math.floor(now() * 1000) % 100000)
     workers:set(pid, true)
 end
@@ -471,9 +515,9 @@ function M.control()
         return answer(200, tostring(in_flight(var.arg_peer or "")))
     elseif method == "PUT" and stack then
         ngx.req.read_body()
-        return answer(take_in(stack, ngx.req.get_body_data() or ""))
+        return answer(change(take_in, stack, ngx.req.get_body_data() or ""))
     elseif method == "DELETE" and stack then
-        return answer(take_out(stack))
+        return answer(change(take_out, stack))
     end
     return answer(404, "the router knows no such request")
 end

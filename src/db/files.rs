@@ -18,7 +18,7 @@ use self::folder::Trouble;
 use self::tree::Tree;
 use self::watch::{Bell, Hint};
 use super::leases::{Kept, Leases};
-use super::{Change, Db, DbError, Entry, Guard, Key, Lease, VALUE_LIMIT, Version, paths};
+use super::{Change, Db, DbError, Entry, Guard, Key, Lease, VALUE_LIMIT, Version, layout, paths};
 
 mod folder;
 mod tree;
@@ -40,12 +40,14 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Takes the folder at `root`, made with mode 0700 when it is not there.
+    /// Takes the folder at `root`, made when it is not there. Everybody may pass it, but not what the tree would keep
+    /// from them by lying there: repositories and checkouts.
     ///
     /// # Errors
     /// [`DbError::InUse`] when another process has it.
     pub fn take(root: &Path) -> Result<Self, DbError> {
-        let (_, lock) = tree::take(root)?;
+        let (root, lock) = tree::take(root)?;
+        tree::make_private(&root.join(layout::STACKS))?;
         Ok(Self { _lock: lock })
     }
 }

@@ -60,7 +60,7 @@ async fn each_key_is_one_file_that_only_its_owner_reads() {
     assert_eq!(mode(path.parent().unwrap()), 0o700);
     let inner = root.path().join("home");
     let _other = Files::open(&inner).unwrap();
-    assert_eq!(mode(&inner), 0o700);
+    assert_eq!(mode(&inner), 0o711);
 }
 
 #[tokio::test]

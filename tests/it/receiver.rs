@@ -120,6 +120,9 @@ impl Door for Double {
         if branch.starts_with("refused") {
             return Err("the double does not like it".into());
         }
+        if branch == "slow" {
+            tokio::time::sleep(SILENCE * 5).await;
+        }
         if branch == "patient" {
             update.hung_up.cancelled().await;
             self.ended.lock().unwrap().push("patient".into());
@@ -151,6 +154,9 @@ impl Drop for Place {
     }
 }
 
+/// For how long a pusher may send nothing, where a test wants to see the end of it.
+const SILENCE: Duration = Duration::from_millis(200);
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn place() -> Place {
@@ -158,6 +164,10 @@ async fn place() -> Place {
 }
 
 async fn place_with(limits: Limits) -> Place {
+    place_of(limits, Pushes::default()).await
+}
+
+async fn place_of(limits: Limits, pushes: Pushes) -> Place {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().to_owned();
     git::install_hooks(&root.join("hooks")).unwrap();
@@ -168,7 +178,7 @@ async fn place_with(limits: Limits) -> Place {
         ended: Mutex::default(),
     });
     let paths = Paths { socket: root.join("hq.sock"), program: env!("CARGO_BIN_EXE_quarry").into() };
-    let (pushes, stop) = (Arc::new(Pushes::default()), CancellationToken::new());
+    let (pushes, stop) = (Arc::new(pushes), CancellationToken::new());
     let unix = socket::listen(&paths.socket).unwrap();
     tokio::spawn(socket::serve(unix, double.clone(), pushes.clone(), "root".parse().unwrap(), stop.clone()));
     let host_key = HostKey::open_or_create(&root.join("host_key")).unwrap();
@@ -494,6 +504,30 @@ async fn a_terminal_its_size_ctrl_c_and_hanging_up_reach_the_command() {
     assert_eq!(text(&buffer[..length]), "None\n");
     gone.kill().await.unwrap();
     until("the hang-up", || place.double.ended.lock().unwrap().contains(&"events".to_owned())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pusher_who_stops_in_the_middle_of_a_pack_is_sent_away() {
+    let place = place_of(Limits::default(), Pushes::with_silence(SILENCE)).await;
+    let mut child =
+        place.ssh("id", &["git-receive-pack", "stalled"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let update = format!("{} {} refs/heads/master\0report-status", "0".repeat(40), "1".repeat(40));
+    let mut stdin = child.stdin.take().unwrap();
+    let start = format!("{:04x}{update}0000PACK\0\0\0\x02\0\0\0\x03", update.len() + 4);
+    stdin.write_all(start.as_bytes()).await.unwrap();
+    let ended = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
+    let answer = text(&ended.expect("a pusher who stalls was kept").unwrap().stdout);
+    assert!(answer.contains("unpack index-pack abnormal exit"), "{answer}");
+    assert!(place.double.updates.lock().unwrap().is_empty());
+    drop(stdin);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_may_take_longer_than_a_pusher_may_be_silent() {
+    let place = place_of(Limits::default(), Pushes::with_silence(SILENCE)).await;
+    place.sample("work").await;
+    let output = place.push("work", "blog", &["HEAD:refs/heads/slow"]).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -32,8 +33,10 @@ const CHUNK: usize = 1 << 16;
 
 /// The pushes under way. A push is known by a random id that only its own git and hook have in their environment:
 /// no other process of the machine can hand over updates in a pusher's name.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pushes {
+    /// A pusher who sends nothing for so long is done.
+    silence: Duration,
     tickets: Mutex<BTreeMap<String, Ticket>>,
     /// Per repository, the commits at which the shallow pushes under way let history end. Held while the list in the
     /// repository is written.
@@ -51,7 +54,19 @@ pub struct Ticket {
     pub hung_up: CancellationToken,
 }
 
+impl Default for Pushes {
+    fn default() -> Self {
+        Self::with_silence(Duration::from_secs(300))
+    }
+}
+
 impl Pushes {
+    /// No pushes yet. When a pusher sends nothing for `silence`, git sees its input end: it gives up a pack that has not
+    /// come whole, and needs no more of one that has.
+    pub fn with_silence(silence: Duration) -> Self {
+        Self { silence, tickets: Mutex::default(), shallow: Mutex::default() }
+    }
+
     /// The push with this id.
     pub fn ticket(&self, id: &str) -> Option<Ticket> {
         self.lock().get(id).cloned()
@@ -152,7 +167,10 @@ pub async fn serve(
     match command.spawn() {
         Ok(child) => {
             let history = History { pushes, repository, push: admission.id.clone() };
-            let code = attend(child, io, Some(history.clone()).filter(|_| service == Service::Receive)).await;
+            let code = match service {
+                Service::Receive => attend(child, io, Some(history.clone())).await,
+                Service::Upload => attend(child, io, None).await,
+            };
             history.settle().await;
             code
         }
@@ -238,12 +256,14 @@ async fn attend(mut child: Child, io: Io, history: Option<History>) -> u8 {
 /// Passes input on to git, without the lines at the start of a push that HQ acts on itself. The error is for the
 /// client; git then sees its input end.
 async fn feed(mut stdin: Stdin, mut into: ChildStdin, history: Option<History>) -> Result<(), String> {
+    let mut silence = None;
     if let Some(history) = history {
+        silence = Some(history.pushes.silence);
         let mut start = BytesMut::new();
         let (roots, length) = loop {
             match shallow::opening(&start).map_err(|error| error.to_string())? {
                 Opening::Over { roots, length } => break (roots, length),
-                Opening::More => match stdin.chunk().await {
+                Opening::More => match chunk(&mut stdin, silence).await {
                     Some(chunk) => start.extend_from_slice(&chunk),
                     None => return Ok(()),
                 },
@@ -256,13 +276,21 @@ async fn feed(mut stdin: Stdin, mut into: ChildStdin, history: Option<History>) 
             return Ok(());
         }
     }
-    while let Some(chunk) = stdin.chunk().await {
+    while let Some(chunk) = chunk(&mut stdin, silence).await {
         // Git has closed its input: it has read enough, or has failed and says so itself.
         if into.write_all(&chunk).await.is_err() {
             break;
         }
     }
     Ok(())
+}
+
+/// The next input; `None` at its end, or when nothing has come for so long.
+async fn chunk(stdin: &mut Stdin, silence: Option<Duration>) -> Option<Bytes> {
+    match silence {
+        Some(silence) => tokio::time::timeout(silence, stdin.chunk()).await.ok().flatten(),
+        None => stdin.chunk().await,
+    }
 }
 
 /// Passes a stream on to its end, also when nobody takes it any more: git must not fail halfway for want of a reader.

@@ -1,6 +1,7 @@
 //! State in etcd: what people notice of it, which is nothing until it is gone, and then a sentence.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use rustix::process::Signal;
@@ -26,6 +27,8 @@ fn the_state_is_in_etcd_and_hq_starts_again_at_once() {
     let status = cluster.etcdctl(&["get", "--print-value-only", "/quarry/stacks/blog/status"]).succeeded();
     assert_eq!(status.json()["branch"], "master", "{status}");
     assert!(!hq.root().join("stacks/blog/status").exists() && hq.root().join("stacks/blog/repo.git").exists());
+    let mode = fs::metadata(hq.root().join("stacks")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "repositories are nobody else's to read");
     for signal in [Signal::TERM, Signal::KILL] {
         hq.stop(signal);
         // Without a serve the command opens the tree itself.

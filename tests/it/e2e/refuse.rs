@@ -112,6 +112,7 @@ fn what_cannot_be_a_push_is_refused_with_one_clear_line() {
 #[test]
 fn a_full_disk_refuses_the_push_and_leaves_everything_valid() {
     let hq = Hq::prepare(&[], |root| {
+        std::fs::create_dir(root).unwrap();
         let mount = ["-t", "tmpfs", "-o", "size=96m,mode=755", "tmpfs", root.to_str().unwrap()];
         crate::harness::program::run(std::process::Command::new("mount").args(mount)).succeeded();
     });

@@ -60,7 +60,6 @@ impl Hq {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        fs::create_dir(folder.path().join("root")).unwrap();
         before(&folder.path().join("root"));
         let http = slot.http();
         let mut hq = Self { folder, slot, serve: None, ssh: SocketAddr::from(([127, 0, 0, 1], 0)), http };

@@ -76,12 +76,9 @@ impl Home {
                 return Err(DbError::Nested { key: key.clone(), taken });
             }
             let now = found.key.as_ref().map_or(0, KeyValue::mod_revision);
-            match found.key {
-                // The answer got lost, but the key holds exactly what was to be written.
-                Some(found) if answer.repeated && found.value() == value && found.lease() == id => {
-                    return Ok(Version(now.to_string()));
-                }
-                Some(_) | None => {}
+            // The answer got lost, but the key holds exactly what was to be written.
+            if answer.repeated && found.key.is_some_and(|found| found.value() == value && found.lease() == id) {
+                return Ok(Version(now.to_string()));
             }
             match wanted {
                 Wanted::Any => expected = now,

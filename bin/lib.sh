@@ -84,7 +84,20 @@ need_root() {
 need_cargo() {
     has cargo || fail "cargo is missing: quarry is built from source" \
         "install Rust for this user: curl https://sh.rustup.rs -sSf | sh -s -- -y, then run this again"
-    install_missing gcc=cc libc6-dev=/usr/include/stdlib.h
+    # The last two are for etcd's protocol, which is compiled from its description.
+    install_missing gcc=cc libc6-dev=/usr/include/stdlib.h protobuf-compiler=protoc \
+        libprotobuf-dev=/usr/include/google/protobuf/empty.proto
+}
+
+# A real etcd to test and measure against.
+install_etcd() {
+    local came_with_us=
+    has etcd || came_with_us=yes
+    install_missing etcd-server=etcd etcd-client=etcdctl
+    # Debian starts a fresh one on port 2379; nobody here asked for it.
+    if [[ $came_with_us && -d /run/systemd/system ]]; then
+        systemctl disable --now etcd >/dev/null 2>&1 || note "could not stop Debian's own etcd: systemctl stop etcd"
+    fi
 }
 
 # The router: nginx with its Lua module.

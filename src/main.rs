@@ -40,6 +40,7 @@ fn run(cli: Cli, words: Vec<String>) -> Result<u8, Failure> {
         Command::Start(start) => block(async move { start.run(&places, cli.stack).await })?.map(|()| 0),
         Command::Stop(stop) => block(async move { stop.run(&places, cli.stack).await })?.map(|()| 0),
         Command::Locknet(locknet) => block(async move { locknet.run(&places, cli.json).await })?.map(|()| 0),
+        Command::Db(db) => block(async move { db.run(&places).await })?.map(|()| 0),
         Command::Hook(_) => Ok(ExitCode::SUCCESS).map(|_| 0),
         Command::Hq(command) => {
             let words = client::plain(words);

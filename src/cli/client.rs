@@ -38,7 +38,9 @@ pub async fn on_this_machine(places: &Places, words: Vec<String>) -> Result<u8, 
 /// No `serve` runs: the tree is opened here, for as long as the command takes.
 async fn in_this_process(places: &Places, words: Vec<String>, mode: Mode) -> Result<u8, Failure> {
     let refused = |error: SocketError| Failure::of(Exit::Refused, &error);
-    let hq = Hq::new(places.parts().await?);
+    let settings = places.settings()?;
+    let home = places.home(&settings).await?;
+    let hq = Hq::new(places.parts(settings, home.db.clone()).await?);
     let door = HqDoor::open(hq).await?;
     let listener = socket::listen(&places.socket()).map_err(refused)?;
     let user: UserName = "root".parse().expect("`root` is a user name");
@@ -46,6 +48,7 @@ async fn in_this_process(places: &Places, words: Vec<String>, mode: Mode) -> Res
     tokio::spawn(socket::serve(listener, door, Arc::new(Pushes::default()), user, stop.clone()));
     let code = call(&places.socket(), words, mode).await;
     stop.cancel();
+    home.close().await;
     code.map_err(refused)
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -21,6 +22,9 @@ use crate::hq::{Hq, HqError};
 use crate::launch::journal::BranchMove;
 use crate::launch::record::Cause;
 use crate::names::{CommitId, StackName, UserName};
+
+/// Pause before changed keys are read again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// HQ as SSH and the socket see it.
 pub struct HqDoor {
@@ -41,8 +45,9 @@ impl HqDoor {
         tokio::spawn(async move {
             while changes.next().await.is_some() {
                 let Some(door) = watching.upgrade() else { return };
-                if let Err(error) = door.load_keys().await {
-                    tracing::warn!(error = ?error, "the keys cannot be read again");
+                while let Err(error) = door.load_keys().await {
+                    tracing::warn!(error = ?error, "the keys cannot be read again; trying on");
+                    tokio::time::sleep(AGAIN).await;
                 }
             }
         });

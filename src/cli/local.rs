@@ -52,7 +52,9 @@ async fn open(places: &Places, folder: &Path, stack: Option<StackName>) -> Resul
         }
     };
     let here = Places { root: folder.join(STATE), etc: places.etc.clone() };
-    let mut parts = here.parts().await?;
+    // A folder's own state stays in it.
+    let home = here.files()?;
+    let mut parts = here.parts(here.settings()?, home.db).await?;
     parts.awake = Awake::Yes;
     // The state is nothing to commit or to send into a build.
     std::fs::write(here.root.join(".gitignore"), "*\n").map_err(|error| wrong(format!("{}: {error}", STATE)))?;

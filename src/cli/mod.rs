@@ -17,6 +17,7 @@ use crate::names::StackName;
 pub mod build;
 pub mod client;
 pub mod context;
+pub mod db;
 pub mod deploy;
 pub mod destroy;
 pub mod door;
@@ -74,6 +75,8 @@ pub enum Command {
     Stop(local::Stop),
     #[allow(missing_docs)]
     Locknet(locknet::Locknet),
+    #[allow(missing_docs)]
+    Db(db::Db),
     /// Called by git inside HQ's repositories
     #[command(hide = true)]
     Hook(serve::Hook),

@@ -1,14 +1,22 @@
 //! Opens what HQ works with: settings, the tree, docker.
+//!
+//! The tree is in this machine's files or, where the settings name a cluster, in etcd. Either way one process at a time
+//! holds the root folder, and on etcd one HQ at a time the epoch.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
 use super::failure::{Exit, Failure};
-use crate::clock::SystemClock;
-use crate::db::files::Files;
+use crate::clock::{Clock, SystemClock};
+use crate::db::epoch::act::Reign;
+use crate::db::epoch::{EpochError, process};
+use crate::db::etcd::{Cluster, Etcd};
+use crate::db::files::{Files, Hold};
+use crate::db::{Db, DbError};
 use crate::docker::Engine;
 use crate::docker::bollard::Docker;
 use crate::docker::engines::Engines;
@@ -48,13 +56,78 @@ impl Places {
         etc::files::read(&self.etc).map_err(|error| Failure::of(Exit::Mistake, &error))
     }
 
-    /// The tree, docker and the rest, without a router.
+    /// The tree in this machine's files, whatever the settings say.
     ///
     /// # Errors
-    /// When another process has the tree open, the settings are wrong or docker does not answer.
-    pub async fn parts(&self) -> Result<Parts, Failure> {
-        let settings = self.settings()?;
-        let db = Files::open(&self.root)?;
+    /// When another process has it open.
+    pub fn files(&self) -> Result<Home, HomeError> {
+        let db = Arc::new(Files::open(&self.root)?);
+        Ok(Home { db, reign: None, _hold: None })
+    }
+
+    /// The tree in a cluster, and the right to act on it.
+    ///
+    /// # Errors
+    /// When the cluster does not answer, another process holds the root folder or another HQ the epoch.
+    pub async fn etcd(&self, etcd: &etc::etcd::Etcd) -> Result<Home, HomeError> {
+        let tree = Etcd::new(&cluster(etcd));
+        // Who asks while it is away learns that, whoever else waits for it with the folder in their hands.
+        tree.ping().await?;
+        let hold = Hold::take(&self.root)?;
+        Ok(Home { _hold: Some(hold), ..self.claim(tree).await? })
+    }
+
+    /// The tree in the cluster that the settings name, for one who holds the root folder already.
+    ///
+    /// # Errors
+    /// When they name none, it does not answer, or another HQ has the epoch.
+    pub async fn cluster(&self, settings: &Settings) -> Result<Home, HomeError> {
+        match &settings.etcd {
+            Some(etcd) => self.claim(Etcd::new(&cluster(etcd))).await,
+            None => Err(HomeError::NoCluster { endpoints: self.etc.join("etcd/endpoints") }),
+        }
+    }
+
+    async fn claim(&self, tree: Etcd) -> Result<Home, HomeError> {
+        let claimant = process::claimant(&self.root, SystemClock.now())
+            .map_err(|source| HomeError::Root { path: self.root.clone(), source })?;
+        let db: Arc<dyn Db> = Arc::new(tree);
+        let reign = Reign::begin(db.clone(), claimant).await?;
+        Ok(Home { db, reign: Some(reign), _hold: None })
+    }
+
+    /// The tree where the settings say it is.
+    ///
+    /// # Errors
+    /// As [`Places::files`] and [`Places::etcd`].
+    pub async fn home(&self, settings: &Settings) -> Result<Home, HomeError> {
+        match &settings.etcd {
+            Some(etcd) => self.etcd(etcd).await,
+            None => self.files(),
+        }
+    }
+
+    /// The tree as [`Places::home`]; while its cluster does not answer this waits.
+    ///
+    /// # Errors
+    /// When it answers and may not be used.
+    pub async fn home_when_up(&self, settings: &Settings) -> Result<Home, HomeError> {
+        loop {
+            match self.home(settings).await {
+                Err(HomeError::State(error) | HomeError::Epoch(EpochError::Home(error))) if error.is_away() => {
+                    tracing::warn!(%error, "HQ waits for its state");
+                    tokio::time::sleep(AGAIN).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Docker and the rest around a tree, without a router.
+    ///
+    /// # Errors
+    /// When docker does not answer.
+    pub async fn parts(&self, settings: Settings, db: Arc<dyn Db>) -> Result<Parts, Failure> {
         let engine: Arc<dyn Engine> = Arc::new(Docker::local());
         engine.version().await?;
         let bridge = engine.bridge_address().await?;
@@ -64,13 +137,87 @@ impl Places {
             identity: identity(&self.root, &digest(&self.root)),
             ground: Ground { address: bridge, ports },
             settings,
-            db: Arc::new(db),
+            db,
             engines: Engines::new(HERE.parse().expect("a name written in the program is well formed"), engine),
             edge: None,
             awake: Awake::No,
             clock: Arc::new(SystemClock),
             url_port: String::new(),
         })
+    }
+}
+
+/// Pause between two tries to open a tree whose cluster is away.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// An open tree, and what keeps others from it for as long as this is there.
+pub struct Home {
+    /// The tree.
+    pub db: Arc<dyn Db>,
+    reign: Option<Reign>,
+    _hold: Option<Hold>,
+}
+
+impl Home {
+    /// Waits until another HQ has taken over, if ever.
+    pub async fn lost(&mut self) -> EpochError {
+        match &mut self.reign {
+            Some(reign) => reign.lost().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Lets the next one in at once.
+    pub async fn close(self) {
+        if let Some(reign) = self.reign {
+            reign.end().await;
+        }
+    }
+}
+
+/// Why a tree was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum HomeError {
+    /// The tree.
+    #[error(transparent)]
+    State(#[from] DbError),
+    /// Another HQ.
+    #[error(transparent)]
+    Epoch(#[from] EpochError),
+    /// The settings name no cluster.
+    #[error("no etcd is known; write its addresses into {}, one a line", endpoints.display())]
+    NoCluster {
+        /// Where they belong.
+        endpoints: PathBuf,
+    },
+    /// The root folder.
+    #[error("cannot use {}", path.display())]
+    Root {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl From<HomeError> for Failure {
+    fn from(error: HomeError) -> Self {
+        match error {
+            HomeError::State(error) => Self::from(error),
+            error @ HomeError::NoCluster { .. } => Self::of(Exit::Mistake, &error),
+            error => Self::of(Exit::Refused, &error),
+        }
+    }
+}
+
+fn cluster(etcd: &etc::etcd::Etcd) -> Cluster {
+    let open = |(name, secret): &(String, etc::etcd::Secret)| (name.clone(), secret.0.clone());
+    Cluster {
+        endpoints: etcd.endpoints.clone(),
+        prefix: etcd.prefix.clone(),
+        ca: etcd.ca.clone(),
+        identity: etcd.identity.as_ref().map(open),
+        login: etcd.login.as_ref().map(open),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -11,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 use super::door::HqDoor;
 use super::failure::{Exit, Failure};
 use super::parts::{Places, with_edge};
-use crate::etc;
+use crate::db::Db;
+use crate::etc::{self, Settings};
 use crate::hq::push::{Paths, Pushes};
-use crate::hq::{Hq, git, socket, ssh};
+use crate::hq::{Hq, HqError, git, socket, ssh};
 use crate::names::UserName;
 use crate::router::edge::Edge;
 use crate::router::nginx::Nginx;
@@ -37,6 +39,9 @@ pub struct Hook {
     name: String,
 }
 
+/// Pause before something the state was needed for is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
+
 /// How callers by socket are called: whoever may open it owns the machine.
 const ROOT_USER: &str = "root";
 
@@ -46,33 +51,55 @@ impl Serve {
     /// # Errors
     /// When something HQ needs is missing or its addresses are taken.
     pub async fn run(self, places: &Places) -> Result<(), Failure> {
+        let mut end = Signals::new()?;
+        let settings = places.settings()?;
+        let mut home = tokio::select! {
+            home = places.home_when_up(&settings) => home?,
+            () = end.wait() => return Ok(()),
+        };
+        let (db, stop) = (home.db.clone(), CancellationToken::new());
+        let served = tokio::select! {
+            served = self.serve(places, settings, db, stop.clone()) => served,
+            () = end.wait() => Ok(()),
+            error = home.lost() => Err(Failure::of(Exit::Refused, &error)),
+        };
+        tracing::info!("HQ stops; what runs runs on");
+        stop.cancel();
+        home.close().await;
+        served
+    }
+
+    /// Serves until this is dropped, or something HQ needs is missing.
+    async fn serve(
+        &self,
+        places: &Places,
+        settings: Settings,
+        db: Arc<dyn Db>,
+        stop: CancellationToken,
+    ) -> Result<(), Failure> {
         let began = std::time::Instant::now();
-        let end = Signals::new()?;
-        let mut parts = places.parts().await?;
+        let mut parts = places.parts(settings, db).await?;
         let root = canonical(&places.root)?;
         parts.root = root.clone();
         let nginx = Arc::new(Nginx::new(&root, vec![self.http]));
         let came = nginx.start_or_adopt().await.map_err(|error| Failure::of(Exit::Refused, &error))?;
         tracing::info!(?came, http = %self.http, "the router serves");
         let hq = Hq::new(with_edge(parts, nginx.clone() as Arc<dyn Edge>, self.http));
-        hq.recover().await?;
-        let stop = CancellationToken::new();
+        when_up(|| hq.recover()).await?;
         tokio::spawn(async move { nginx.watch().await });
-        let address = self.open_doors(places, &root, hq.clone(), stop.clone()).await?;
+        let door = when_up(|| HqDoor::open(hq.clone())).await?;
+        let address = self.open_doors(places, &root, door, stop).await?;
         tracing::info!(ssh = %address, took = ?began.elapsed(), "HQ is ready");
         tokio::spawn(hq.reconcile());
         ready(address, self.http).await;
-        end.wait().await;
-        tracing::info!("HQ stops; what runs runs on");
-        stop.cancel();
-        Ok(())
+        std::future::pending().await
     }
 
     async fn open_doors(
         &self,
         places: &Places,
         root: &Path,
-        hq: Arc<Hq>,
+        door: Arc<HqDoor>,
         stop: CancellationToken,
     ) -> Result<SocketAddr, Failure> {
         let refused = |error: &dyn std::error::Error| Failure::of(Exit::Refused, error);
@@ -81,7 +108,6 @@ impl Serve {
         };
         let program = std::env::current_exe().map_err(|source| file(Path::new("quarry"), source))?;
         git::install_hooks(&root.join("hooks")).map_err(|error| refused(&error))?;
-        let door = HqDoor::open(hq.clone()).await?;
         let pushes = Arc::new(Pushes::default());
         let paths = Paths { socket: root.join("hq.sock"), program };
         let key = KeyPair::open_or_create(&places.etc.join(etc::HOST_KEY)).map_err(|error| refused(&error))?;
@@ -98,6 +124,22 @@ impl Serve {
         let user: UserName = ROOT_USER.parse().expect("`root` is a user name");
         tokio::spawn(socket::serve(socket, door, pushes, user, stop));
         Ok(address)
+    }
+}
+
+/// What `work` does, tried again while the state cannot be reached.
+async fn when_up<T, F>(work: impl Fn() -> F) -> Result<T, HqError>
+where
+    F: Future<Output = Result<T, HqError>>,
+{
+    loop {
+        match work().await {
+            Err(HqError::State(error)) if error.is_away() => {
+                tracing::warn!(%error, "HQ waits for its state");
+                tokio::time::sleep(AGAIN).await;
+            }
+            other => return other,
+        }
     }
 }
 
@@ -129,7 +171,7 @@ impl Signals {
         Ok(Self { term, int })
     }
 
-    async fn wait(mut self) {
+    async fn wait(&mut self) {
         tokio::select! {
             _ = self.term.recv() => {}
             _ = self.int.recv() => {}

@@ -1,6 +1,6 @@
 //! The tree in memory, with faults on demand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
@@ -10,12 +10,13 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::leases::Leases;
-use super::{Change, Db, DbError, Entry, Guard, Key, Lease, VALUE_LIMIT, Version, paths};
+use super::{Change, Db, DbError, Entry, Guard, Key, Lease, VALUE_LIMIT, Version, layout, paths};
 
 /// A tree that forgets everything when it is dropped.
 #[derive(Default)]
 pub struct Fake {
     memory: Arc<Mutex<Memory>>,
+    fence: Mutex<Option<(Key, Version)>>,
 }
 
 #[derive(Default)]
@@ -31,6 +32,7 @@ struct Memory {
 
 #[derive(Default)]
 struct Faults {
+    away: bool,
     next_put: Option<DbError>,
     /// Puts until the tree is full.
     room: Option<usize>,
@@ -40,6 +42,39 @@ impl Fake {
     /// An empty tree.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same tree as another process sees it.
+    pub fn beside(&self) -> Self {
+        Self { memory: Arc::clone(&self.memory), fence: Mutex::default() }
+    }
+
+    /// As if the servers that hold the tree had gone: every call fails until they are back.
+    pub fn set_away(&self, away: bool) {
+        lock(&self.memory).faults.away = away;
+    }
+
+    /// The memory, unless it is out of reach.
+    fn reach(&self) -> Result<MutexGuard<'_, Memory>, DbError> {
+        let memory = lock(&self.memory);
+        match memory.faults.away {
+            true => Err(DbError::Away { place: "memory".into(), what: "away".into() }),
+            false => Ok(memory),
+        }
+    }
+
+    /// The memory for a write of `key`, unless that no longer counts.
+    fn change(&self, key: &str) -> Result<MutexGuard<'_, Memory>, DbError> {
+        let memory = self.reach()?;
+        match &*self.fence.lock().expect("no lock is held across a panic") {
+            Some((epoch, wanted))
+                if key.split('/').next() != Some(layout::REIGN)
+                    && memory.entry(epoch).is_none_or(|entry| entry.version != *wanted) =>
+            {
+                Err(DbError::Fenced { key: key.to_owned(), epoch: epoch.clone() })
+            }
+            Some(_) | None => Ok(memory),
+        }
     }
 
     /// The next put fails with `error` and changes nothing.
@@ -157,12 +192,12 @@ impl Db for Fake {
 
     async fn read(&self, key: &Key) -> Result<Option<Entry>, DbError> {
         paths::check(key)?;
-        Ok(lock(&self.memory).entry(key))
+        Ok(self.reach()?.entry(key))
     }
 
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Vec<Entry>, DbError> {
         let prefix = paths::prefix(prefix)?;
-        let memory = lock(&self.memory);
+        let memory = self.reach()?;
         let keys = memory.values.keys().filter(|key| key.is_under(prefix) && after.is_none_or(|after| *key > after));
         Ok(keys.take(limit).filter_map(|key| memory.entry(key)).collect())
     }
@@ -170,10 +205,10 @@ impl Db for Fake {
     async fn names(&self, prefix: &str) -> Result<Vec<String>, DbError> {
         let prefix = paths::prefix(prefix)?;
         let depth = prefix.split('/').filter(|segment| !segment.is_empty()).count();
-        let memory = lock(&self.memory);
+        let memory = self.reach()?;
         let keys = memory.values.keys().filter(|key| key.is_under(prefix));
         let names = keys.filter_map(|key| key.segments().nth(depth).map(str::to_owned));
-        Ok(names.collect::<std::collections::BTreeSet<_>>().into_iter().collect())
+        Ok(names.collect::<BTreeSet<_>>().into_iter().collect())
     }
 
     async fn put(&self, key: &Key, value: &[u8], guard: Guard, lease: Option<&Lease>) -> Result<Version, DbError> {
@@ -181,12 +216,12 @@ impl Db for Fake {
         if value.len() > VALUE_LIMIT {
             return Err(DbError::TooLarge { key: key.clone(), size: value.len() });
         }
-        lock(&self.memory).put(key, value, &guard, lease)
+        self.change(key.as_str())?.put(key, value, &guard, lease)
     }
 
     async fn delete(&self, key: &Key, guard: Guard) -> Result<(), DbError> {
         paths::check(key)?;
-        let mut memory = lock(&self.memory);
+        let mut memory = self.change(key.as_str())?;
         memory.check(key, &guard)?;
         memory.remove(key);
         Ok(())
@@ -197,7 +232,7 @@ impl Db for Fake {
         if prefix.is_empty() {
             return Err(DbError::BadKey { key: String::new() });
         }
-        let mut memory = lock(&self.memory);
+        let mut memory = self.change(prefix)?;
         let keys: Vec<Key> = memory.values.keys().filter(|key| key.is_under(prefix)).cloned().collect();
         for key in keys {
             memory.remove(&key);
@@ -207,13 +242,25 @@ impl Db for Fake {
 
     async fn watch(&self, prefix: &str) -> Result<BoxStream<'static, Change>, DbError> {
         let (watcher, changes) = mpsc::unbounded_channel();
-        lock(&self.memory).watchers.push((paths::prefix(prefix)?.to_owned(), watcher));
+        self.reach()?.watchers.push((paths::prefix(prefix)?.to_owned(), watcher));
         Ok(stream::unfold(changes, async |mut changes| Some((changes.recv().await?, changes))).boxed())
+    }
+
+    async fn leased(&self) -> Result<BTreeSet<Key>, DbError> {
+        Ok(self.reach()?.leases.keys())
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn fence(&self, epoch: Key, version: Version) {
+        *self.fence.lock().expect("no lock is held across a panic") = Some((epoch, version));
     }
 
     async fn lease(&self, ttl: Duration) -> Result<Lease, DbError> {
         let lease = {
-            let mut memory = lock(&self.memory);
+            let mut memory = self.reach()?;
             memory.lease_counter += 1;
             let lease = Lease(memory.lease_counter.to_string());
             memory.leases.begin(&lease, ttl, Instant::now());
@@ -224,11 +271,11 @@ impl Db for Fake {
     }
 
     async fn renew(&self, lease: &Lease) -> Result<(), DbError> {
-        lock(&self.memory).leases.renew(lease, Instant::now())
+        self.reach()?.leases.renew(lease, Instant::now())
     }
 
     async fn revoke(&self, lease: &Lease) -> Result<(), DbError> {
-        lock(&self.memory).end(lease);
+        self.reach()?.end(lease);
         Ok(())
     }
 }

@@ -3,7 +3,8 @@
 //! The folder also holds repositories, checkouts and volumes; [`super::paths`] tells them from keys. One process has
 //! the tree open at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use self::folder::Trouble;
 use self::tree::Tree;
 use self::watch::{Bell, Hint};
 use super::leases::{Kept, Leases};
-use super::{Change, Db, DbError, Entry, Guard, Key, Lease, VALUE_LIMIT, Version, paths};
+use super::{Change, Db, DbError, Entry, Guard, Key, Lease, VALUE_LIMIT, Version, layout, paths};
 
 mod folder;
 mod tree;
@@ -30,6 +31,25 @@ const LEASES: &str = ".leases.json";
 /// The tree of one root folder, open in this process alone.
 pub struct Files {
     home: Arc<Home>,
+}
+
+/// A root folder whose tree is elsewhere, held so that no second process works with its repositories and volumes.
+#[derive(Debug)]
+pub struct Hold {
+    _lock: File,
+}
+
+impl Hold {
+    /// Takes the folder at `root`, made when it is not there. Everybody may pass it, but not what the tree would keep
+    /// from them by lying there: repositories and checkouts.
+    ///
+    /// # Errors
+    /// [`DbError::InUse`] when another process has it.
+    pub fn take(root: &Path) -> Result<Self, DbError> {
+        let (root, lock) = tree::take(root)?;
+        tree::make_private(&root.join(layout::STACKS))?;
+        Ok(Self { _lock: lock })
+    }
 }
 
 struct Home {
@@ -283,6 +303,10 @@ impl Db for Files {
     async fn watch(&self, prefix: &str) -> Result<BoxStream<'static, Change>, DbError> {
         let prefix = paths::prefix(prefix)?.to_owned();
         self.off(move |home| watch::watch(&home.tree, &home.bell, &prefix)).await
+    }
+
+    async fn leased(&self) -> Result<BTreeSet<Key>, DbError> {
+        Ok(self.home.turn().leases.keys())
     }
 
     async fn lease(&self, ttl: Duration) -> Result<Lease, DbError> {

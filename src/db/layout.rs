@@ -69,8 +69,8 @@ pub fn routes(stack: &StackName) -> Key {
 }
 
 /// The first segments a key may have. A folder of the root that is not named here is no part of the tree.
-pub const ROOTS: [&str; 11] =
-    ["config", "embassy", "grid", "journal", "keys", "proc", "ps", "rights", "routes", "servers", "stacks"];
+pub const ROOTS: [&str; 12] =
+    ["config", "embassy", "grid", "hq", "journal", "keys", "proc", "ps", "rights", "routes", "servers", "stacks"];
 
 /// The prefix of all stacks' routes.
 pub const ROUTES: &str = "routes";
@@ -78,6 +78,8 @@ pub const ROUTES: &str = "routes";
 pub const STACKS: &str = "stacks";
 /// The prefix of all journals.
 pub const JOURNALS: &str = "journal";
+/// The prefix of what says who acts on the tree.
+pub const REIGN: &str = "hq";
 /// The prefix of all keys.
 pub const KEYS: &str = "keys";
 
@@ -94,4 +96,14 @@ pub fn server_settings(server: &ServerName) -> Key {
 /// `grid/grid.json`: the grid's picture.
 pub fn grid() -> Key {
     key("grid/grid.json".into())
+}
+
+/// `hq/epoch`: JSON, the HQ that acts, under its lease.
+pub fn epoch() -> Key {
+    key(format!("{REIGN}/epoch"))
+}
+
+/// `hq/last-epoch`: JSON, the latest epoch there was; its number only goes up.
+pub fn last_epoch() -> Key {
+    key(format!("{REIGN}/last-epoch"))
 }

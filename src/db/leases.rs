@@ -102,6 +102,11 @@ impl Leases {
         Self(kept.into_iter().map(|(name, kept)| (name, held(kept))).collect())
     }
 
+    /// Every key that goes with a lease.
+    pub fn keys(&self) -> BTreeSet<Key> {
+        self.0.values().flat_map(|held| &held.keys).cloned().collect()
+    }
+
     /// Every lease.
     pub fn all(&self) -> Vec<Lease> {
         self.0.keys().cloned().map(Lease).collect()

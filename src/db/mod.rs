@@ -1,5 +1,6 @@
 //! The state tree: small values under slash-separated keys, each with a version.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -8,6 +9,9 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
 mod act;
+pub mod copy;
+pub mod epoch;
+pub mod etcd;
 pub mod fake;
 pub mod files;
 pub mod layout;
@@ -17,8 +21,11 @@ pub mod paths;
 /// The longest value in bytes, the same for every backend.
 pub const VALUE_LIMIT: usize = 1_000_000;
 
+/// The most segments of a key: etcd looks at all of them in one transaction, which holds 128 comparisons.
+const SEGMENTS_LIMIT: usize = 64;
+
 /// A key: segments joined by `/`, none empty, none starting with a dot, no control characters or backslashes, at most
-/// 255 bytes a segment (a file name holds no more) and 512 in all.
+/// 255 bytes a segment (a file name holds no more), 64 segments and 512 bytes in all.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(String);
 
@@ -53,7 +60,7 @@ impl FromStr for Key {
                 && !segment.starts_with('.')
                 && !segment.chars().any(|c| c.is_control() || c == '\\')
         };
-        if text.len() <= 512 && text.split('/').all(good) {
+        if text.len() <= 512 && text.split('/').count() <= SEGMENTS_LIMIT && text.split('/').all(good) {
             Ok(Self(text.to_owned()))
         } else {
             Err(DbError::BadKey { key: text.chars().take(80).flat_map(char::escape_debug).collect() })
@@ -118,7 +125,7 @@ pub enum DbError {
     /// Not a key.
     #[error(
         "`{key}` is not a key: segments joined by `/`, none empty or starting with a dot, \
-         at most 255 bytes each and 512 in all"
+         at most {SEGMENTS_LIMIT} of 255 bytes each and 512 bytes in all"
     )]
     BadKey {
         /// What came, shortened and escaped.
@@ -178,6 +185,40 @@ pub enum DbError {
         /// Where it would have gone.
         place: String,
     },
+    /// The servers that hold the tree do not answer; nothing was changed.
+    #[error("etcd does not answer at {place} ({what}); everything that runs runs on, look after etcd's members")]
+    Away {
+        /// Their addresses.
+        place: String,
+        /// What the last one tried said.
+        what: String,
+    },
+    /// The servers that hold the tree went away during a write.
+    #[error("etcd stopped answering at {place} ({what}) before it said whether `{key}` was written")]
+    Unclear {
+        /// Key or prefix.
+        key: String,
+        /// Their addresses.
+        place: String,
+        /// What the last one tried said.
+        what: String,
+    },
+    /// The servers that hold the tree answer and refuse.
+    #[error("etcd at {place} refuses: {what}")]
+    Refused {
+        /// Their addresses.
+        place: String,
+        /// Why, in etcd's words, and what to do.
+        what: String,
+    },
+    /// Writes of this process no longer count, see [`Db::fence`].
+    #[error("this HQ has lost its right to write `{key}`: {epoch} is no longer its own")]
+    Fenced {
+        /// Key or prefix.
+        key: String,
+        /// The key that says who acts.
+        epoch: Key,
+    },
     /// The backend failed.
     #[error("cannot {doing} `{key}`")]
     Backend {
@@ -191,6 +232,18 @@ pub enum DbError {
     /// The lease is over.
     #[error("the lease {0:?} has ended")]
     LeaseEnded(Lease),
+}
+
+impl DbError {
+    /// Whether the tree cannot be reached at the moment, which says nothing about what is in it.
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Away { .. } | Self::Unclear { .. })
+    }
+
+    /// Whether the write may have happened, or may not.
+    pub fn is_unclear(&self) -> bool {
+        matches!(self, Self::Unclear { .. })
+    }
 }
 
 /// One home of the tree. Every method is safe to call at the same time from many tasks.
@@ -222,7 +275,21 @@ pub trait Db: Send + Sync {
     /// Changes under `prefix` from now on, hand edits included; several quick ones of a key may come as one.
     async fn watch(&self, prefix: &str) -> Result<BoxStream<'static, Change>, DbError>;
 
-    /// A new lease that ends `ttl` after its last renewal, or when the process that holds it is gone for as long.
+    /// Every key that goes with a lease.
+    async fn leased(&self) -> Result<BTreeSet<Key>, DbError>;
+
+    /// Whether other machines can have it open too, so that an [`epoch`] must say whose writes count. Where not, opening
+    /// it has locked it already.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// From now on writes through this value happen only while the key is there in this version; the look at it and the
+    /// write are one. Keys under [`layout::REIGN`] are exempt: they say who acts. Homes that are not shared ignore it.
+    fn fence(&self, _epoch: Key, _version: Version) {}
+
+    /// A new lease that ends `ttl` after its last renewal (up to two seconds later where servers keep the time), or when
+    /// the process that holds it is gone for as long.
     async fn lease(&self, ttl: Duration) -> Result<Lease, DbError>;
 
     /// Renews a lease.

@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::{EtcError, Mistake, Settings, decide, is_setting};
+use super::{EtcError, Mistake, Settings, decide, etcd, is_setting};
 
 /// Folders that hold settings; others are mistakes.
-const FOLDERS: [&str; 4] = ["", "env", "build", "build/env"];
+const FOLDERS: [&str; 5] = ["", "env", "build", "build/env", "etcd"];
 
 /// The longest setting: a CA bundle of every public authority has 250 kB.
 const LONGEST: u64 = 4_000_000;
 
-/// Where a bundle may lie instead of its text.
-const CA_BUNDLE: &str = "build/ca-bundle";
+/// Settings that may be the path of a file with their text.
+const FOLLOWED: [&str; 4] = ["build/ca-bundle", "etcd/ca", "etcd/cert", "etcd/key"];
 
 /// The settings under `dir`; where nothing is, or no such folder, the defaults.
 ///
@@ -29,17 +30,24 @@ pub fn read(dir: &Path) -> Result<Settings, EtcError> {
             mistakes.push(Mistake { file: path, what: error.to_string() });
         }
     }
-    if let Some(text) = files.get_mut(CA_BUNDLE)
-        && let Err(error) = follow(text)
-    {
-        mistakes.push(Mistake { file: dir.join(CA_BUNDLE), what: error });
-        files.remove(CA_BUNDLE);
+    for name in FOLLOWED {
+        if let Some(text) = files.get_mut(name)
+            && let Err(error) = follow(text)
+        {
+            mistakes.push(Mistake { file: dir.join(name), what: error });
+            files.remove(name);
+        }
     }
     match decide(&files) {
         Ok(settings) if mistakes.is_empty() => Ok(settings),
         decided => {
             let more = decided.err().map(|error| error.0).unwrap_or_default();
-            mistakes.extend(more.into_iter().map(|mistake| Mistake { file: dir.join(mistake.file), ..mistake }));
+            for mistake in more.into_iter().map(|mistake| Mistake { file: dir.join(mistake.file), ..mistake }) {
+                // One that could not be read is not missing.
+                if !mistakes.iter().any(|known| known.file == mistake.file) {
+                    mistakes.push(mistake);
+                }
+            }
             mistakes.sort_by(|one, other| one.file.cmp(&other.file));
             Err(EtcError(mistakes))
         }
@@ -71,16 +79,23 @@ fn collect(
         let relative = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
         match fs::metadata(&path) {
             Ok(found) if found.is_dir() && FOLDERS.contains(&relative.as_str()) => {}
+            Ok(found) if is_private(&relative) && found.permissions().mode() & 0o077 != 0 => {
+                mistake(format!("others may read it; chmod 600 {}", path.display()));
+            }
             Ok(found) if found.is_file() && found.len() <= LONGEST => match fs::read_to_string(&path) {
                 Ok(text) => drop(files.insert(relative, text)),
                 Err(error) => mistake(error.to_string()),
             },
             Ok(found) if found.is_file() => mistake(format!("it is longer than {LONGEST} bytes")),
-            Ok(_) => mistake("settings are plain files in this folder, env, build and build/env".into()),
+            Ok(_) => mistake("settings are plain files in this folder, env, build, build/env and etcd".into()),
             Err(error) => mistake(error.to_string()),
         }
     }
     Ok(())
+}
+
+fn is_private(relative: &str) -> bool {
+    relative.strip_prefix("etcd/").is_some_and(|name| etcd::PRIVATE.contains(&name))
 }
 
 /// Puts the content of a bundle in place of the path that names it.
@@ -125,7 +140,7 @@ mod tests {
             ("host_key", "\0"),
         ]);
         let pem = folder(&[("ca.pem", "-----BEGIN CERTIFICATE-----\n")]);
-        fs::write(dir.path().join(CA_BUNDLE), pem.path().join("ca.pem").to_str().unwrap()).unwrap();
+        fs::write(dir.path().join("build/ca-bundle"), pem.path().join("ca.pem").to_str().unwrap()).unwrap();
         let settings = read(dir.path()).unwrap();
         assert_eq!(settings.hostnames, ["example.com".parse().unwrap()]);
         assert_eq!((settings.env.pairs(), settings.build.env.pairs()), (vec!["A=1".into()], vec!["B=2".into()]));
@@ -141,5 +156,17 @@ mod tests {
         let files: Vec<_> = error.0.iter().map(|mistake| mistake.file.clone()).collect();
         assert_eq!(files, ["build/ca-bundle", "cloud", "env/A", "env/RAW", "size"].map(|file| dir.path().join(file)));
         assert!(error.to_string().contains("cannot read `/nowhere/ca.pem`"));
+    }
+
+    #[test]
+    fn a_password_that_others_may_read_is_refused() {
+        let dir = folder(&[("etcd/endpoints", "http://a:1"), ("etcd/user", "a"), ("etcd/password", "b")]);
+        let path = dir.path().join("etcd/password");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let error = read(dir.path()).unwrap_err();
+        assert_eq!(error.0.len(), 1, "{error}");
+        assert!(error.0[0].what.starts_with("others may read it; chmod 600"), "{error}");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(read(dir.path()).unwrap().etcd.unwrap().endpoints, ["http://a:1"]);
     }
 }

@@ -10,6 +10,8 @@
 //! size               512mb    push-limit       2gb
 //! releases-kept      10       port-range       20000-29999
 //! subnets            10.208.0.0/12, cut into a /26 for each stack
+//! etcd/endpoints     one address a line; with it the state lives in that cluster and not in files
+//! etcd/prefix        /quarry            etcd/user, etcd/password, etcd/ca, etcd/cert, etcd/key
 //! ```
 
 use std::collections::BTreeMap;
@@ -23,6 +25,7 @@ use crate::env::Env;
 use crate::names::{BadName, Domain};
 use crate::units::{Megabytes, Millis};
 
+pub mod etcd;
 pub mod files;
 
 /// Quarry's folder unless told otherwise.
@@ -51,6 +54,8 @@ pub struct Settings {
     pub size: Megabytes,
     /// How long a release command may take.
     pub release_timeout: Millis,
+    /// The state's home; this machine's files without it.
+    pub etcd: Option<etcd::Etcd>,
 }
 
 /// What builds get and may take.
@@ -78,6 +83,7 @@ impl Default for Settings {
             push_limit: Megabytes(2048),
             size: Megabytes(512),
             release_timeout: Millis::seconds(30 * 60),
+            etcd: None,
         }
     }
 }
@@ -152,10 +158,21 @@ impl std::error::Error for EtcError {}
 pub fn decide(files: &BTreeMap<String, String>) -> Result<Settings, EtcError> {
     let mut settings = Settings::default();
     let mut mistakes = Vec::new();
+    let mut cluster = etcd::Draft::default();
     for (path, text) in files {
-        if let Err(what) = set(&mut settings, path, text) {
+        let done = match path.strip_prefix("etcd/") {
+            Some(name) => cluster.set(name, text),
+            None => set(&mut settings, path, text),
+        };
+        if let Err(what) = done {
             mistakes.push(Mistake { file: path.into(), what });
         }
+    }
+    match cluster.finish() {
+        Ok(cluster) => settings.etcd = cluster,
+        // A file with a mistake of its own is not missing.
+        Err((name, _)) if mistakes.iter().any(|mistake| mistake.file.ends_with(name)) => {}
+        Err((name, what)) => mistakes.push(Mistake { file: format!("etcd/{name}").into(), what }),
     }
     if mistakes.is_empty() { Ok(settings) } else { Err(EtcError(mistakes)) }
 }
@@ -191,7 +208,7 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Every file but those in `env/` and `build/env/`.
+/// Every file but those in `env/`, `build/env/` and `etcd/`.
 const KNOWN: [&str; 10] = [
     "hostnames",
     "port-range",
@@ -206,7 +223,7 @@ const KNOWN: [&str; 10] = [
 ];
 
 fn unknown(name: &str) -> String {
-    format!("there is no setting `{name}`; there are {}, env/<NAME> and build/env/<NAME>", KNOWN.join(", "))
+    format!("there is no setting `{name}`; there are {}, env/<NAME>, build/env/<NAME> and etcd/…", KNOWN.join(", "))
 }
 
 fn parse<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {

@@ -204,7 +204,7 @@ impl Hq {
 
     /// The instant from which the operation counts.
     async fn commit(&self, book: &Book) -> Result<(), DbError> {
-        book.write(|journal| {
+        book.write_surely(|journal| {
             if let Some(active) = &mut journal.active {
                 active.phase = Phase::Committed;
             }

@@ -77,6 +77,10 @@ impl Db for Mortal {
     async fn watch(&self, prefix: &str) -> Result<BoxStream<'static, Change>, DbError> {
         self.tree.watch(prefix).await
     }
+    async fn leased(&self) -> Result<BTreeSet<Key>, DbError> {
+        self.tree.leased().await
+    }
+
     async fn lease(&self, ttl: Duration) -> Result<Lease, DbError> {
         self.tree.lease(ttl).await
     }

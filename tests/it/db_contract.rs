@@ -1,13 +1,18 @@
 //! One contract for every home of the state tree, and what only files must promise.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use quarry::db::etcd::Etcd;
 use quarry::db::fake::Fake;
 use quarry::db::files::Files;
 use quarry::db::{Change, Db, DbError, Guard, Key, Lease, VALUE_LIMIT, Version, layout};
+
+use crate::harness::etcd::Cluster;
 
 /// Longer than anything here takes on a busy machine.
 pub const LONG: Duration = Duration::from_secs(20);
@@ -57,7 +62,18 @@ pub async fn until_told(changes: &mut BoxStream<'static, Change>, at: &str, expe
 /// A home of the tree under test.
 trait Home {
     type Tree: Db + 'static;
+    /// An empty tree.
     fn open(&self) -> Self::Tree;
+    /// How long a lease in a test is: servers take their real time.
+    fn ttl(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+    /// Lets time pass for leases.
+    async fn pass(&self, time: Duration) {
+        tokio::time::pause();
+        tokio::time::advance(time).await;
+        tokio::time::resume();
+    }
 }
 
 struct InMemory;
@@ -78,7 +94,29 @@ impl Home for InFolder {
     }
 }
 
-/// Runs each named promise on the fake and on files.
+/// The tree of a real cluster; each one that is opened has a prefix of its own.
+struct InEtcd(Cluster, AtomicUsize);
+
+impl InEtcd {
+    fn with(members: usize) -> Self {
+        Self(Cluster::start(members), AtomicUsize::new(0))
+    }
+}
+
+impl Home for InEtcd {
+    type Tree = Etcd;
+    fn open(&self) -> Etcd {
+        Etcd::new(&self.0.cluster(&format!("/quarry-{}", self.1.fetch_add(1, Ordering::Relaxed))))
+    }
+    fn ttl(&self) -> Duration {
+        Duration::from_secs(3)
+    }
+    async fn pass(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+}
+
+/// Runs each named promise on the fake, on files and on real etcd.
 macro_rules! contract {
     ($($promise:ident),* $(,)?) => {
         mod fake {
@@ -92,6 +130,17 @@ macro_rules! contract {
             async fn $promise() {
                 super::$promise(&super::InFolder(tempfile::tempdir().unwrap())).await;
             })*
+        }
+        mod etcd {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::$promise(&super::InEtcd::with(1)).await;
+            })*
+        }
+        #[tokio::test]
+        async fn three_members_keep_the_whole_contract() {
+            let home = InEtcd::with(3);
+            $($promise(&home).await;)*
         }
     };
 }
@@ -238,7 +287,6 @@ async fn a_watch_tells_what_changes_under_its_prefix(home: &impl Home) {
 
 async fn keys_of_a_lease_go_with_it(home: &impl Home) {
     let db = &home.open();
-    tokio::time::pause();
     let short = db.lease(Duration::from_secs(1)).await.unwrap();
     let long = db.lease(LONG * 10).await.unwrap();
     put(db, "ps/hq/stays.json", "1").await;
@@ -246,9 +294,11 @@ async fn keys_of_a_lease_go_with_it(home: &impl Home) {
         db.put(&key(at), b"1", Guard::Any, Some(lease)).await.unwrap();
         assert_eq!(value(db, at).await.as_deref(), Some("1"));
     }
-    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(db.leased().await.unwrap(), BTreeSet::from([key("ps/hq/a.json"), key("ps/hq/b.json")]));
+    home.pass(Duration::from_secs(1)).await;
     until_gone(db, "ps/hq/a.json").await;
     assert_eq!(listed(db, "").await, ["ps/hq/b.json", "ps/hq/stays.json"]);
+    assert_eq!(db.leased().await.unwrap(), BTreeSet::from([key("ps/hq/b.json")]));
     db.revoke(&long).await.unwrap();
     db.revoke(&long).await.unwrap();
     assert_eq!(listed(db, "").await, ["ps/hq/stays.json"]);
@@ -256,15 +306,14 @@ async fn keys_of_a_lease_go_with_it(home: &impl Home) {
 
 async fn a_renewed_lease_stays(home: &impl Home) {
     let db = &home.open();
-    tokio::time::pause();
-    let lease = db.lease(Duration::from_secs(10)).await.unwrap();
+    let lease = db.lease(home.ttl()).await.unwrap();
     db.put(&key("ps/hq/a.json"), b"1", Guard::Any, Some(&lease)).await.unwrap();
     for _ in 0..5 {
-        tokio::time::advance(Duration::from_secs(6)).await;
+        home.pass(home.ttl() * 6 / 10).await;
         db.renew(&lease).await.unwrap();
         assert!(value(db, "ps/hq/a.json").await.is_some());
     }
-    tokio::time::advance(Duration::from_secs(10)).await;
+    home.pass(home.ttl()).await;
     until_gone(db, "ps/hq/a.json").await;
 }
 

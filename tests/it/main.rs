@@ -6,12 +6,13 @@
 mod build;
 mod crash;
 mod db_contract;
+mod db_etcd;
 mod db_files;
 mod docker_contract;
 mod e2e;
 mod harness;
-mod network;
 mod lab;
+mod network;
 mod receiver;
 mod repository;
 mod router;

@@ -54,7 +54,7 @@ const IO: [&str; 18] = [
 ];
 
 /// Crates whose types stop at the files that touch their thing.
-const CRATES: [(&str, &str); 3] = [("bollard", "bollard"), ("russh", "ssh"), ("git2", "git")];
+const CRATES: [(&str, &str); 4] = [("bollard", "bollard"), ("etcd_client", "etcd"), ("russh", "ssh"), ("git2", "git")];
 
 /// Folders of the repository that are embedded, each by one file.
 const ASSETS: [&str; 3] = ["hooks", "buildpacks", "router"];

@@ -35,10 +35,7 @@ impl Tree {
     /// Takes the folder at `path`, made when it is not there, for this process alone. Everybody may pass it, since
     /// nginx's workers have sites and logs below it; nobody but its owner may look into it, nor pass what holds values.
     pub fn open(path: &Path) -> Result<Self, DbError> {
-        let cannot = |doing| move |source| backend(doing, &path.display().to_string(), source);
-        DirBuilder::new().recursive(true).mode(0o711).create(path).map_err(cannot("make"))?;
-        let path = std::path::absolute(path).map_err(cannot("find"))?;
-        let lock = lock(&path)?;
+        let (path, lock) = take(path)?;
         let tree = Self { path, temporaries: AtomicU64::new(0), _lock: lock };
         tree.sweep().map_err(|trouble| tree.error("clean", "", trouble))?;
         Ok(tree)
@@ -284,6 +281,21 @@ fn parents(key: &Key) -> impl Iterator<Item = &str> {
 
 fn backend(doing: &'static str, key: &str, source: io::Error) -> DbError {
     DbError::Backend { doing, key: key.to_owned(), source: Box::new(source) }
+}
+
+/// Takes the folder at `path` as [`Tree::open`] does, without looking into it; gives its whole path too.
+pub fn take(path: &Path) -> Result<(PathBuf, File), DbError> {
+    let cannot = |doing| move |source| backend(doing, &path.display().to_string(), source);
+    DirBuilder::new().recursive(true).mode(0o711).create(path).map_err(cannot("make"))?;
+    let path = std::path::absolute(path).map_err(cannot("find"))?;
+    let lock = lock(&path)?;
+    Ok((path, lock))
+}
+
+/// A folder that nobody but its owner may pass, made when it is not there.
+pub fn make_private(path: &Path) -> Result<(), DbError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| backend("make", &path.display().to_string(), source))
 }
 
 /// Takes the lock of the root at `path` and writes this process into it.

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{backoff, drift};
 use crate::hq::act::Job;
+use crate::hq::recover::act::Rest;
 use crate::hq::{Hq, HqError};
 use crate::launch::label;
 use crate::names::{ServerName, StackName};
@@ -94,7 +95,7 @@ impl Hq {
         let now = Instant::now();
         if agenda.round.is_none_or(|round| round <= now) {
             agenda.round = Some(now + ROUND);
-            match self.stack_names().await {
+            match self.known_stacks().await {
                 Ok(stacks) => stacks.into_iter().for_each(|stack| agenda.look_at(stack, now)),
                 Err(error) => tracing::warn!(%error, "the stacks cannot be listed"),
             }
@@ -120,8 +121,13 @@ impl Hq {
     async fn heal(self: &Arc<Self>, stack: &StackName) -> Result<(), HqError> {
         let Some(_turn) = self.try_turn(stack, "the reconciler") else { return Ok(()) };
         let book = self.book(stack).await?;
-        if book.read().await.active.is_some() {
-            return Ok(());
+        let journal = book.read().await;
+        if journal.active.is_some() || (!journal.retiring.is_empty() && !book.is_retiring()) {
+            // Nobody is at it: the state was out of reach when it should have been finished.
+            match self.bring_to_rest(stack).await? {
+                Rest::There => {}
+                Rest::Gone => return Ok(()),
+            }
         }
         let Some(current) = self.releases(stack).await?.pop() else { return Ok(()) };
         let world = self.world(stack, current.number, current.env_version).await?;

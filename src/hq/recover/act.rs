@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::db::layout;
+use crate::db::{DbError, layout};
 use crate::hq::collect::stray_pins;
 use crate::hq::fleet::Seen;
 use crate::hq::{Hq, HqError};
@@ -12,6 +12,15 @@ use crate::launch::{Step, label};
 use crate::names::StackName;
 use crate::units::Millis;
 
+/// What is left of a stack that was brought to rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// It exists.
+    There,
+    /// Its destruction was finished.
+    Gone,
+}
+
 impl Hq {
     /// Finishes or undoes each unfinished operation, gives the router every table, and goes on retiring in the
     /// background. One damaged stack does not stop the others; it is reported by name.
@@ -19,11 +28,7 @@ impl Hq {
     /// # Errors
     /// When the tree cannot be listed at all.
     pub async fn recover(self: &Arc<Self>) -> Result<(), HqError> {
-        let mut stacks = self.stack_names().await?;
-        for entry in layout::all(&*self.db, layout::JOURNALS).await? {
-            stacks.extend(entry.key.last().strip_suffix(".json").and_then(|name| name.parse::<StackName>().ok()));
-        }
-        for stack in stacks {
+        for stack in self.known_stacks().await? {
             if let Err(error) = self.recover_stack(&stack).await {
                 tracing::error!(%stack, error = ?error, "the stack could not be brought to rest");
             }
@@ -34,8 +39,32 @@ impl Hq {
         Ok(())
     }
 
+    /// Stacks that exist, and those that were going when HQ ended.
+    ///
+    /// # Errors
+    /// When the tree cannot be read.
+    pub async fn known_stacks(&self) -> Result<BTreeSet<StackName>, DbError> {
+        let mut stacks = self.stack_names().await?;
+        for journal in self.db.names(layout::JOURNALS).await? {
+            stacks.extend(journal.strip_suffix(".json").and_then(|name| name.parse::<StackName>().ok()));
+        }
+        Ok(stacks)
+    }
+
     async fn recover_stack(self: &Arc<Self>, stack: &StackName) -> Result<(), HqError> {
         let _turn = self.turn(stack, "the recovery after a restart of HQ", &|_| {}).await;
+        match self.bring_to_rest(stack).await? {
+            Rest::There => self.drop_strays(stack).await,
+            Rest::Gone => Ok(()),
+        }
+    }
+
+    /// Finishes or takes back what the journal of a stack says is under way. The caller holds the stack's turn, so that
+    /// nobody is at it.
+    ///
+    /// # Errors
+    /// What could not be done yet; the journal stays.
+    pub async fn bring_to_rest(self: &Arc<Self>, stack: &StackName) -> Result<Rest, HqError> {
         let book = self.book(stack).await?;
         let journal = book.read().await;
         if let Some(active) = &journal.active {
@@ -44,14 +73,17 @@ impl Hq {
         match journal.active.as_ref().map(|active| active.phase) {
             Some(Phase::Building | Phase::Before(_)) => self.take_back(&book, &|_| {}).await,
             Some(Phase::Committed) => self.finish(&book, &|_| {}).await,
-            Some(Phase::Destroying) => return self.finish_destroy(stack, &|_| {}).await,
+            Some(Phase::Destroying) => {
+                self.finish_destroy(stack, &|_| {}).await?;
+                return Ok(Rest::Gone);
+            }
             None if !journal.retiring.is_empty() => {
                 let (hq, book) = (self.clone(), book.clone());
                 tokio::spawn(async move { hq.launcher.retire(&book).await });
             }
             None => {}
         }
-        self.drop_strays(stack).await
+        Ok(Rest::There)
     }
 
     /// Pins and one-off containers that nothing explains any more.

@@ -1,6 +1,7 @@
 //! Keeping a stack's journal in the tree.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Journal;
 use crate::db::{Db, DbError, Guard, layout};
@@ -55,6 +56,35 @@ impl Book {
         Ok(())
     }
 }
+
+impl Book {
+    /// As [`Book::write`], for the change that decides which way an operation goes: where the answer to it got lost, it
+    /// is asked for until it comes. To go on in doubt would be to take back what the next HQ takes for committed.
+    ///
+    /// # Errors
+    /// When it certainly was not written.
+    pub async fn write_surely(&self, change: impl Fn(&mut Journal)) -> Result<(), DbError> {
+        let mut doubt = false;
+        loop {
+            match self.write(&change).await {
+                Err(error) if error.is_unclear() || (doubt && error.is_away()) => {
+                    tracing::warn!(stack = %self.stack, %error, "it is unclear whether an operation counts; asking again");
+                    doubt = true;
+                    tokio::time::sleep(AGAIN).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Whether a task retires old containers at the moment.
+    pub fn is_retiring(&self) -> bool {
+        self.retiring.try_lock().is_err()
+    }
+}
+
+/// Pause before the outcome of a write is asked for again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// In debug builds, kills the process at the n-th call, n being in `QUARRY_KILL_AT`: the crash tests count through
 /// every journal step with it.

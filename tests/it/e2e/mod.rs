@@ -6,6 +6,7 @@ mod busy;
 mod commands;
 mod doors;
 mod env;
+mod etcd;
 mod git;
 mod killed;
 mod local;

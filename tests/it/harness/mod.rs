@@ -3,6 +3,7 @@
 //! next one takes its slot.
 
 pub mod docker;
+pub mod etcd;
 pub mod hq;
 pub mod lab;
 pub mod program;
@@ -11,6 +12,7 @@ pub mod slot;
 pub mod terminal;
 pub mod wait;
 pub mod web;
+pub mod wire;
 
 pub use hq::Hq;
 pub use program::Running;

@@ -14,6 +14,7 @@ use crate::db::{Db, DbError};
 use crate::docker::engines::Engines;
 use crate::docker::{Container, EngineError};
 use crate::etc::Settings;
+use crate::grid::Standing;
 use crate::instruction::compile::CompileError;
 use crate::instruction::tarball::TarballError;
 use crate::launch::act::{LaunchError, Launcher};
@@ -23,6 +24,8 @@ use crate::launch::{Ground, Identity};
 use crate::names::{NodeName, ReleaseNumber, ServerName, StackName};
 use crate::router::DomainTaken;
 use crate::router::edge::Edge;
+use crate::servers::Lines;
+use crate::servers::process::Programs;
 use crate::stack::Mistakes;
 use crate::stack::files::RepositoryError;
 
@@ -46,6 +49,7 @@ pub mod oneoff;
 pub mod progress;
 pub mod reconcile;
 pub mod recover;
+pub mod servers;
 pub mod shallow;
 pub mod socket;
 pub mod ssh;
@@ -105,6 +109,12 @@ pub struct Hq {
     /// The router's port as it stands in URLs: empty, or `:8080`.
     pub url_port: String,
     awake: Awake,
+    /// The SSH lines to the other servers.
+    lines: Lines,
+    /// Where containers of HQ's own server are reached as long as it is the only one.
+    bridge: Ground,
+    /// One server is added, changed or removed at a time.
+    joining: tokio::sync::Mutex<()>,
     members: RwLock<BTreeMap<ServerName, fleet::Member>>,
     /// The containers of each server as its engine last told them.
     seen: Mutex<BTreeMap<ServerName, Vec<Container>>>,
@@ -118,8 +128,17 @@ impl Hq {
     /// An HQ of these parts. It does nothing until it is asked.
     pub fn new(parts: Parts) -> Arc<Self> {
         let here = parts.engines.here().clone();
-        let member = fleet::Member { ground: parts.ground, size: limits::memory(), tags: BTreeSet::new() };
+        let bridge = parts.ground;
+        let member = fleet::Member {
+            ground: bridge.clone(),
+            size: limits::memory(),
+            tags: BTreeSet::new(),
+            standing: Standing::Up,
+            architecture: None,
+        };
+        let lines = Lines::default();
         let launcher = Launcher {
+            supply: Arc::new(Programs::new(parts.engines.clone(), lines.clone())),
             engines: parts.engines,
             edge: parts.edge,
             db: parts.db.clone(),
@@ -136,6 +155,9 @@ impl Hq {
             launcher,
             url_port: parts.url_port,
             awake: parts.awake,
+            lines,
+            bridge,
+            joining: tokio::sync::Mutex::default(),
             members: RwLock::new(BTreeMap::from([(here, member)])),
             seen: Mutex::default(),
             queue: lock::Queue::default(),
@@ -238,6 +260,9 @@ pub enum HqError {
     /// The launch failed and was undone.
     #[error(transparent)]
     Launch(#[from] LaunchError),
+    /// A server could not be added or changed.
+    #[error(transparent)]
+    Server(#[from] servers::ServerError),
     /// Docker failed.
     #[error(transparent)]
     Engine(#[from] EngineError),

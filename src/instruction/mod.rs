@@ -6,6 +6,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::env::Env;
+use crate::grid::Filter;
 use crate::names::{ContainerName, ContainerPath, Domain, ImageId, InnerPath, NodeName, ReleaseNumber};
 use crate::stack::{Command, Health, Kind, Overlap};
 use crate::units::{Megabytes, MilliCpus, Millis};
@@ -118,6 +119,9 @@ pub struct Settings {
     pub env: Env,
     /// Nodes whose addresses it gets, with the ports they answer on.
     pub links: BTreeMap<NodeName, Vec<u16>>,
+    /// The servers that will do.
+    #[serde(default, skip_serializing_if = "Filter::is_empty")]
+    pub filter: Filter,
     /// Memory limit.
     pub size: Megabytes,
     /// Processor share.

@@ -19,6 +19,7 @@ use crate::docker::{Engine, EngineError, Network, Restart};
 use crate::env::Env;
 use crate::names::{InnerPath, NodeName, ServerName, StackName};
 use crate::router::edge::{Edge, EdgeError};
+use crate::servers::supply::{Supply, SupplyError};
 use crate::units::Millis;
 
 /// Takes one line for the person who waits.
@@ -34,6 +35,14 @@ pub enum LaunchError {
         doing: String,
         /// Why.
         source: EngineError,
+    },
+    /// A server could not be given what a container needs.
+    #[error("cannot {doing}")]
+    Supply {
+        /// The step.
+        doing: String,
+        /// Why.
+        source: SupplyError,
     },
     /// The router failed.
     #[error("cannot change the router")]
@@ -102,6 +111,8 @@ pub enum LaunchError {
 pub struct Launcher {
     /// The servers' docker.
     pub engines: Engines,
+    /// Brings images and folders to the other servers.
+    pub supply: Arc<dyn Supply>,
     /// The router; none when a stack runs locally.
     pub edge: Option<Arc<dyn Edge>>,
     /// The tree, for variables.
@@ -126,12 +137,11 @@ impl Launcher {
         let steps: Vec<&Step> = plan.revocable().collect();
         let mut begun = 0;
         while begun < steps.len() {
-            // New containers come up side by side: the slowest one is waited for, not all in turn.
-            let waits = steps[begun..].iter().take_while(|step| matches!(step, Step::Await { .. })).count();
-            if waits > 0 {
-                let waiting = steps[begun..begun + waits].iter().map(|step| self.perform(book.stack(), step, say));
-                try_join_all(waiting).await?;
-                begun += waits;
+            let together = together(&steps[begun..]);
+            if together > 0 {
+                let beside = steps[begun..begun + together].iter().map(|step| self.perform(book.stack(), step, say));
+                try_join_all(beside).await?;
+                begun += together;
                 continue;
             }
             let step = steps[begun];
@@ -210,6 +220,10 @@ impl Launcher {
     pub async fn perform(&self, stack: &StackName, step: &Step, say: Say<'_>) -> Result<(), LaunchError> {
         let engine = |source| LaunchError::Engine { doing: step.to_string(), source };
         match step {
+            Step::Fetch { server, image } => {
+                let supplied = self.supply.image(server, image).await;
+                supplied.map_err(|source| LaunchError::Supply { doing: step.to_string(), source })
+            }
             Step::Network { server, name, subnet } => {
                 let labels = [(label::HQ, self.identity.id.as_str()), (label::STACK, stack.as_str())];
                 let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
@@ -296,6 +310,13 @@ impl Launcher {
 /// Pause between two looks at a draining one.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
 
+/// How many of these steps are done side by side, so that the slowest one is waited for and not all in turn: new
+/// containers come up, and servers get their images.
+fn together(steps: &[&Step]) -> usize {
+    let awaits = steps.iter().take_while(|step| matches!(step, Step::Await { .. })).count();
+    awaits.max(steps.iter().take_while(|step| matches!(step, Step::Fetch { .. })).count())
+}
+
 /// Steps that leave something behind and so are journaled; looking and waiting are not.
 fn revocable(step: &Step) -> bool {
     match step {
@@ -306,7 +327,8 @@ fn revocable(step: &Step) -> bool {
         | Step::Start { .. }
         | Step::Hook { .. }
         | Step::Stop { .. } => true,
-        Step::Await { .. }
+        Step::Fetch { .. }
+        | Step::Await { .. }
         | Step::Route { .. }
         | Step::Unroute { .. }
         | Step::Drain { .. }

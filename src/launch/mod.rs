@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use self::check::{Check, SETTLE};
 use crate::docker::Restart;
 use crate::instruction::Settings;
-use crate::names::{ContainerName, InnerPath, NodeName, ReleaseNumber, ServerName, StackName};
+use crate::names::{ContainerName, ImageId, InnerPath, NodeName, ReleaseNumber, ServerName, StackName};
 use crate::router::StackRoutes;
 use crate::stack::{Command, Kind};
 use crate::units::Millis;
@@ -153,6 +153,13 @@ pub struct ContainerPlan {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "lowercase")]
 pub enum Step {
+    /// Bring an image to a server; one that has it costs a look.
+    Fetch {
+        /// To which server.
+        server: ServerName,
+        /// Which image.
+        image: ImageId,
+    },
     /// Make the stack's network.
     Network {
         /// On which server.
@@ -269,7 +276,8 @@ impl Step {
     pub fn makes(&self) -> Option<&ContainerPlan> {
         match self {
             Step::Boot { container } | Step::Once { container } => Some(container),
-            Step::Network { .. }
+            Step::Fetch { .. }
+            | Step::Network { .. }
             | Step::Site { .. }
             | Step::Start { .. }
             | Step::Await { .. }
@@ -288,6 +296,7 @@ impl fmt::Display for Step {
     /// One line as the dry run prints it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Step::Fetch { server, image } => write!(f, "fetch    image {} to {server}", &image.as_str()[7..19]),
             Step::Network { server, name, subnet } => write!(f, "network  {name} {subnet} on {server}"),
             Step::Site { node, document_root, .. } => write!(f, "site     {node} from {document_root}"),
             Step::Once { container } => {

@@ -34,7 +34,8 @@ fn inverse(step: &Step) -> Option<Undo> {
             Some(Undo::Step(Step::Start { server: server.clone(), container: container.clone() }))
         }
         Step::Site { folder, .. } => Some(Undo::RemoveFolder(folder.clone())),
-        Step::Network { .. }
+        Step::Fetch { .. }
+        | Step::Network { .. }
         | Step::Start { .. }
         | Step::Await { .. }
         | Step::Hook { .. }

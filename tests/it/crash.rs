@@ -143,6 +143,7 @@ impl World {
             env: Default::default(),
             links: BTreeMap::new(),
             size: Megabytes(64),
+            filter: Default::default(),
             cpus: None,
             health: Some(Health {
                 probe: Probe::Command(Command::Words(vec!["true".into()])),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::db::{Guard, layout};
 use crate::docker::State;
-use crate::grid::{Block, Grid, Slice};
+use crate::grid::{Block, Grid};
 use crate::hq::fleet::{Member, Seen};
 use crate::hq::{Hq, HqError};
 use crate::instruction::DEFAULT_SIZE;
@@ -35,9 +35,7 @@ impl Hq {
             }
         }
         let members = self.members();
-        let empty = |(name, member): (&ServerName, &Member)| {
-            (name.clone(), Slice { tags: member.tags.clone(), ..Slice::new(member.size) })
-        };
+        let empty = |(name, member): (&ServerName, &Member)| (name.clone(), member.slice());
         let mut grid = Grid { slices: members.iter().map(empty).collect(), ..Grid::default() };
         for Seen { server, container } in seen {
             let text = |name: &str| container.labels.get(name);

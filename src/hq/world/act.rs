@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::{Found, Reserved};
-use crate::grid::Slice;
 use crate::hq::{Hq, HqError};
 use crate::launch::address;
 use crate::launch::plan::PlanError;
@@ -79,7 +78,7 @@ impl Hq {
                 ports_taken: found.ports_taken(&server, &member.ground),
                 network_exists: network.is_some(),
                 subnet,
-                slice: grid.slices.remove(&server).unwrap_or_else(|| Slice::new(member.size)),
+                slice: grid.slices.remove(&server).unwrap_or_else(|| member.slice()),
                 ground: member.ground,
             };
             footings.insert(server, footing);

@@ -14,6 +14,7 @@ use crate::env::Env;
 use crate::launch::act::{LaunchError, Launcher, Say, on_disk};
 use crate::launch::compose::environment;
 use crate::launch::{ContainerPlan, files, label};
+use crate::names::ServerName;
 
 impl Launcher {
     /// Makes a container; one of this name that an interrupted launch left behind is replaced.
@@ -45,9 +46,17 @@ impl Launcher {
         let stack_env: Env = layout::read_json(&*self.db, &key).await.map_err(LaunchError::State)?.unwrap_or_default();
         let request = request(plan, environment(&self.etc_env, &stack_env, plan), &self.identity, &self.root);
         for (folder, _) in &request.binds {
-            make_volume(folder).await?;
+            self.make_volume(&plan.server, folder).await?;
         }
         Ok(request)
+    }
+
+    async fn make_volume(&self, server: &ServerName, folder: &Path) -> Result<(), LaunchError> {
+        if server == self.engines.here() {
+            return on_disk(folder.to_owned(), files::make_volume).await;
+        }
+        let supply = |source| LaunchError::Supply { doing: format!("keep data on {server}"), source };
+        self.supply.make_folder(server, folder).await.map_err(supply)
     }
 
     /// Makes and starts a container; the inner error is docker's.
@@ -94,8 +103,4 @@ pub(in crate::launch) async fn say_output(mut output: BoxStream<'static, Result<
         lines.add(&bytes, &indented);
     }
     lines.end(&indented);
-}
-
-async fn make_volume(folder: &Path) -> Result<(), LaunchError> {
-    on_disk(folder.to_owned(), files::make_volume).await
 }

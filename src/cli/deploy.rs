@@ -37,10 +37,9 @@ impl Deploy {
         let commit = found.ok_or_else(|| {
             Failure::new(Exit::Mistake, format!("`{stack}` has no branch or commit `{reference}`; push it first"))
         })?;
-        let (hq, caller, cause) = (cx.hq.clone(), cx.caller.clone(), Cause::Deploy(reference.clone()));
-        cx.reporting(|say| async move {
-            let _turn = Context::turn(&hq, &stack, &caller, "deploy", &say).await;
-            let request = Request { stack, commit, branch: None, cause, user: caller.user };
+        let (hq, user, cause) = (cx.hq.clone(), cx.caller.user.clone(), Cause::Deploy(reference.clone()));
+        let request = Request { stack: stack.clone(), commit, branch: None, cause, user };
+        cx.in_turn(&stack, "deploy", |say| async move {
             hq.deploy(request, hung_up, &|line| say.line(line)).await.map(drop)
         })
         .await

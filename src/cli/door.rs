@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
+use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 use super::failure::{Exit, chain};
@@ -195,6 +196,6 @@ fn reason(error: &HqError, text: &str) -> String {
 }
 
 /// A context for commands that run in this process.
-pub fn context(door: Doors, out: Out, stack: Option<StackName>) -> Context {
-    Context { hq: door.hq, caller: door.caller, out, stack }
+pub fn context(door: Doors, out: Out, stack: Option<StackName>, hung_up: CancellationToken) -> Context {
+    Context { hq: door.hq, caller: door.caller, out, stack, hung_up }
 }

@@ -160,8 +160,7 @@ async fn get(cx: &Context, words: &[String]) -> Result<(), Failure> {
 
 async fn change(cx: &Context, stack: StackName, change: Change, no_restart: bool) -> Result<(), Failure> {
     let (hq, caller) = (cx.hq.clone(), cx.caller.clone());
-    cx.reporting(|say| async move {
-        let _turn = Context::turn(&hq, &stack, &caller, "change of variables", &say).await;
+    cx.in_turn(&stack.clone(), "change of variables", |say| async move {
         let old = hq.env(&stack).await?;
         let mut env = if change.replace { Env::new() } else { old.clone() };
         env.cover(&change.set);

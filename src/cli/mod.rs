@@ -158,7 +158,7 @@ pub async fn run_words(door: Door, words: Vec<String>, io: Io) -> u8 {
         Err(error) => return say_usage(error, io).await,
     };
     let out = Out::new(io.output.clone(), io.terminal.clone(), remote.json);
-    let context = door::context(door, out, remote.stack);
+    let context = door::context(door, out, remote.stack, io.hung_up.clone());
     match dispatch(remote.command, &context, io).await {
         Ok(code) => code,
         Err(failure) => {

@@ -47,9 +47,8 @@ impl Scale {
             let plan = cx.hq.dry_run(&Hq::scale_job(&stack, &counts)).await?;
             return super::launch::print_plan(cx, &plan).await;
         }
-        let (hq, caller) = (cx.hq.clone(), cx.caller.clone());
-        cx.reporting(|say| async move {
-            let _turn = Context::turn(&hq, &stack, &caller, "scaling", &say).await;
+        let hq = cx.hq.clone();
+        cx.in_turn(&stack.clone(), "scaling", |say| async move {
             let list: Vec<String> = counts.iter().map(|(node, count)| format!("{node}={count}")).collect();
             say.line(phase(&format!("Scaling {stack} to {}", list.join(" "))));
             hq.operate(Hq::scale_job(&stack, &counts), &|line| say.line(line)).await?;

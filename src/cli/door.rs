@@ -15,6 +15,7 @@ use super::{Door as Doors, run_words};
 use crate::db::layout;
 use crate::hq::deploy::Request;
 use crate::hq::door::{Caller, Door, Frame, Io, Say, Service, Update};
+use crate::hq::git::Stand;
 use crate::hq::keys::PublicKey;
 use crate::hq::progress::phase;
 use crate::hq::status::{BranchUse, branch_use};
@@ -97,11 +98,16 @@ impl HqDoor {
 
     async fn deploy(&self, update: &Update, moved: BranchMove, say: &Say) -> Result<(), HqError> {
         let stack = &update.stack;
-        let branch = moved.branch.clone();
-        let tip = self.hq.with_repository(stack, move |repository| repository.tip(&branch)).await?;
-        if tip != moved.old {
-            return Err(HqError::Stale);
-        }
+        let (branch, old, new) = (moved.branch.clone(), moved.old.clone(), moved.new.clone());
+        let moved = match self.hq.with_repository(stack, move |git| git.stand(&branch, old.as_ref(), &new)).await? {
+            Stand::AsSeen => moved,
+            Stand::Behind(tip) => BranchMove { old: Some(tip), ..moved },
+            Stand::There => {
+                say.line(phase(&format!("{} is live already", moved.new.short())));
+                return Ok(());
+            }
+            Stand::Aside => return Err(HqError::Stale),
+        };
         if let Some(old) = moved.old.clone() {
             self.tell_forced(stack, old, moved.new.clone(), say).await?;
         }

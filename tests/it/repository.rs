@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use quarry::hq::git::{GitError, Repository, Settings};
+use quarry::hq::git::{GitError, Repository, Settings, Stand};
 use quarry::names::{CommitId, ReleaseNumber};
 
 struct Place {
@@ -171,6 +171,27 @@ fn ancestors_are_told_from_rewritten_history() {
     check(&two, &side, false);
     check(&two, &merge, true);
     check(&"f".repeat(40).parse().unwrap(), &merge, false);
+}
+
+#[test]
+fn a_push_that_waited_goes_on_from_a_tip_it_contains_and_from_no_other() {
+    let place = place();
+    let [one, two, three] = ["1", "2", "3"].map(|message| place.commit("work", message));
+    place.git("work", &["checkout", "-q", "-B", "side", one.as_str()]);
+    let side = place.commit("work", "side");
+    let check = |tip: &CommitId, old: Option<&CommitId>, new: &CommitId, expected: Stand| {
+        let now = place.repository.tip("master").unwrap();
+        place.repository.move_branch("master", now.as_ref(), tip).unwrap();
+        assert_eq!(place.repository.stand("master", old, new).unwrap(), expected, "{tip} {old:?} {new}");
+    };
+    assert_eq!(place.repository.stand("master", None, &one).unwrap(), Stand::AsSeen);
+    assert_eq!(place.repository.stand("master", Some(&one), &two).unwrap(), Stand::Aside);
+    check(&one, Some(&one), &three, Stand::AsSeen);
+    check(&two, Some(&one), &three, Stand::Behind(two.clone()));
+    check(&two, None, &three, Stand::Behind(two.clone()));
+    check(&three, Some(&one), &three, Stand::There);
+    check(&side, Some(&one), &three, Stand::Aside);
+    check(&one, Some(&two), &three, Stand::Aside);
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::launch::journal::act::Book;
 use crate::launch::plan::PlanError;
 use crate::launch::{Ground, Identity};
 use crate::names::{NodeName, ReleaseNumber, StackName};
-use crate::router::DomainTaken;
+use crate::router::BadDomains;
 use crate::router::edge::Edge;
 use crate::stack::Mistakes;
 use crate::stack::files::RepositoryError;
@@ -214,9 +214,9 @@ pub enum HqError {
     /// The stack cannot be launched.
     #[error("{}", lines(.0))]
     Compile(Vec<CompileError>),
-    /// Another stack has the domain.
+    /// Domains the stack cannot have.
     #[error(transparent)]
-    Domain(#[from] DomainTaken),
+    Domain(#[from] BadDomains),
     /// An image was not built.
     #[error(transparent)]
     Build(#[from] crate::build::act::BuildError),

@@ -92,7 +92,7 @@ impl Edge for FakeEdge {
             return Err(refused(format!("the domain `{twice}` is in two nodes")));
         }
         let others: Vec<StackRoutes> = inner.tables.values().cloned().collect();
-        check_domains(&routes.stack, domains, &others).map_err(|taken| refused(taken.to_string()))?;
+        check_domains(&routes.stack, domains, &[], &others).map_err(|taken| refused(taken.to_string()))?;
         inner.tables.insert(routes.stack.clone(), routes.clone());
         inner.history.push(Change::Set(routes.clone()));
         Ok(())

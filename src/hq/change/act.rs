@@ -12,7 +12,6 @@ use crate::instruction::{Instruction, Settings};
 use crate::launch::act::Say;
 use crate::launch::record::{Cause, Release};
 use crate::names::{NodeName, ReleaseNumber, StackName, UserName};
-use crate::router::check_domains;
 
 impl Hq {
     /// The instructions that give nodes these numbers of containers.
@@ -162,7 +161,7 @@ impl Hq {
                 *settings = without_release_command(settings);
             }
         }
-        check_domains(stack, release.instructions.iter().flat_map(Instruction::domains), &self.tables().await?)?;
+        self.check_domains_of(stack, &release.instructions, &self.tables().await?)?;
         if let Some(commit) = &release.commit {
             self.pin(stack, release.number, commit).await?;
         }
@@ -223,7 +222,7 @@ impl Hq {
         let env_version = self.env_version(stack, &env).await?;
         let instructions: Vec<Instruction> =
             instructions.iter().map(|instruction| renumbered(instruction, number)).collect();
-        check_domains(stack, instructions.iter().flat_map(Instruction::domains), &self.tables().await?)?;
+        self.check_domains_of(stack, &instructions, &self.tables().await?)?;
         let release = Release {
             number,
             cause: Cause::Launch,

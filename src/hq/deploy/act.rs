@@ -101,7 +101,7 @@ impl Hq {
         }
         let tables = self.tables().await?;
         let domains = described.stack.nodes.values().flat_map(|node| &node.domains);
-        check_domains(stack, domains, &tables)?;
+        check_domains(stack, domains, &self.settings.hostnames, &tables)?;
         let env = self.env(stack).await?;
         let env_version = self.env_version(stack, &env).await?;
         let building = Building {
@@ -130,13 +130,17 @@ impl Hq {
     }
 
     /// The default domains count too: `a.b` of a stack `a` must not be another's explicit domain.
-    fn check_domains_of(
+    ///
+    /// # Errors
+    /// Every domain the stack cannot have.
+    pub fn check_domains_of(
         &self,
         stack: &StackName,
         instructions: &[Instruction],
         tables: &[StackRoutes],
     ) -> Result<(), HqError> {
-        Ok(check_domains(stack, instructions.iter().flat_map(Instruction::domains), tables)?)
+        let domains = instructions.iter().flat_map(Instruction::domains);
+        Ok(check_domains(stack, domains, &self.settings.hostnames, tables)?)
     }
 
     async fn build_images(&self, building: &Building<'_>, say: Say<'_>) -> Result<BTreeMap<NodeName, Built>, HqError> {

@@ -131,6 +131,22 @@ pub fn check_domains<'a>(
     hostnames: &[Domain],
     others: &[StackRoutes],
 ) -> Result<(), BadDomains> {
+    let wanted: BTreeSet<&Domain> = wanted.into_iter().collect();
+    let mut bad: BTreeMap<Domain, BadDomain> = BTreeMap::new();
+    for domain in &wanted {
+        bad.extend(reserved(stack, domain, hostnames).map(|why| ((*domain).clone(), why)));
+    }
+    // Who has it says more than for whom it is kept.
+    bad.extend(taken(stack, wanted, others));
+    if bad.is_empty() { Ok(()) } else { Err(BadDomains(bad.into_values().collect())) }
+}
+
+/// The domains that other stacks have by the same text.
+fn taken<'a>(
+    stack: &StackName,
+    wanted: impl IntoIterator<Item = &'a Domain>,
+    others: &[StackRoutes],
+) -> BTreeMap<Domain, BadDomain> {
     let owned: BTreeMap<&Domain, &StackName> = others
         .iter()
         .filter(|routes| routes.stack != *stack)
@@ -138,12 +154,9 @@ pub fn check_domains<'a>(
         .collect();
     let taken = |domain: &Domain| {
         let owner = (*owned.get(domain)?).clone();
-        Some(BadDomain::Taken { domain: domain.clone(), owner })
+        Some((domain.clone(), BadDomain::Taken { domain: domain.clone(), owner }))
     };
-    let wanted: BTreeSet<&Domain> = wanted.into_iter().collect();
-    let bad = wanted.into_iter().filter_map(|domain| taken(domain).or_else(|| reserved(stack, domain, hostnames)));
-    let bad: Vec<BadDomain> = bad.collect();
-    if bad.is_empty() { Ok(()) } else { Err(BadDomains(bad)) }
+    wanted.into_iter().filter_map(taken).collect()
 }
 
 /// Why a domain is kept from this stack although nobody has it.

@@ -9,6 +9,7 @@
 //! size               512mb    push-limit       2gb
 //! releases-kept      10       port-range       20000-29999
 //! subnets            10.208.0.0/12, cut into a /26 for each stack
+//! submodule-key      path of the SSH key that servers of submodules see; none without
 //! ```
 
 use std::collections::BTreeMap;
@@ -48,6 +49,8 @@ pub struct Settings {
     pub push_limit: Megabytes,
     /// Memory limit of a container that names none.
     pub size: Megabytes,
+    /// The private SSH key with which submodules are fetched.
+    pub submodule_key: Option<PathBuf>,
 }
 
 /// What builds get and may take.
@@ -74,6 +77,7 @@ impl Default for Settings {
             releases_kept: 10,
             push_limit: Megabytes(2048),
             size: Megabytes(512),
+            submodule_key: None,
         }
     }
 }
@@ -176,6 +180,7 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
         ("", "releases-kept") => settings.releases_kept = releases(value)?,
         ("", "push-limit") => settings.push_limit = parse(value)?,
         ("", "size") => settings.size = parse(value)?,
+        ("", "submodule-key") => settings.submodule_key = Some(key_path(value)?),
         ("env", name) => variable(&mut settings.env, name, text)?,
         ("build/env", name) => variable(&mut settings.build.env, name, text)?,
         ("build", "ca-bundle") => settings.build.ca_bundle = Some(certificates(text)?),
@@ -187,13 +192,14 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
 }
 
 /// Every file but those in `env/` and `build/env/`.
-const KNOWN: [&str; 9] = [
+const KNOWN: [&str; 10] = [
     "hostnames",
     "port-range",
     "subnets",
     "releases-kept",
     "push-limit",
     "size",
+    "submodule-key",
     "build/ca-bundle",
     "build/timeout",
     "build/memory",
@@ -229,6 +235,11 @@ fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
         (first @ 1024.., last) if first <= last => Ok(first..=last),
         _ => Err(rule()),
     }
+}
+
+fn key_path(text: &str) -> Result<PathBuf, String> {
+    let plain = text.starts_with('/') && !text.contains(['"', '\n', '%']);
+    plain.then(|| text.into()).ok_or_else(|| "it is not the absolute path of a private SSH key".into())
 }
 
 fn releases(text: &str) -> Result<u32, String> {
@@ -294,6 +305,7 @@ mod tests {
             ("releases-kept", "3"),
             ("push-limit", "100mb"),
             ("size", "256"),
+            ("submodule-key", "/etc/quarry/keys/submodules\n"),
         ])
         .unwrap();
         assert_eq!(
@@ -305,6 +317,7 @@ mod tests {
         assert_eq!(settings.build.ca_bundle.as_deref(), Some(pem));
         assert_eq!((settings.build.timeout, settings.build.memory), (Millis(90_000), Some(Megabytes(2048))));
         assert_eq!((settings.ports, settings.subnets.to_string()), (30_000..=30_999, "172.16.0.0/20".to_owned()));
+        assert_eq!(settings.submodule_key.as_deref(), Some(std::path::Path::new("/etc/quarry/keys/submodules")));
         assert_eq!((settings.releases_kept, settings.push_limit, settings.size), (3, Megabytes(100), Megabytes(256)));
     }
 
@@ -322,6 +335,7 @@ mod tests {
             ("push-limit", ""),
             ("releases-kept", "0"),
             ("size", "0"),
+            ("submodule-key", "-----BEGIN OPENSSH PRIVATE KEY-----"),
             ("subnets", "10.208.0.1/12"),
         ];
         let error = decided(&mistakes).unwrap_err();

@@ -57,6 +57,8 @@ impl Hq {
         if let Some(missing) = nodes.difference(&found).next() {
             return Err(self.no_node(stack, missing, &current));
         }
+        let named: Vec<String> = nodes.iter().map(|node| format!("{stack}/{node}")).collect();
+        say(&phase(&format!("Restarting {}", if named.is_empty() { stack.to_string() } else { named.join(" ") })));
         let job = Job {
             stack: stack.clone(),
             verb: "restart",
@@ -102,7 +104,7 @@ impl Hq {
         say(&phase(&format!("Rolling {stack} back to release {number} ({})", target.subject)));
         self.check_images(target).await?;
         if let Some(commit) = target.commit.as_ref().filter(|_| has_sites(&target.instructions)) {
-            self.checkout(stack, commit, &self.stack_folder(stack).join("src")).await?;
+            self.checkout(stack, commit, &self.stack_folder(stack).join("src"), say).await?;
         }
         let release = self.again(current, target, Cause::Rollback(number), user).await?;
         let env = Some(release.env_version);
@@ -199,7 +201,7 @@ impl Hq {
         let mut release = self.again(&current, &current, Cause::Env(names), user).await?;
         release.env_version = env_version;
         if let Some(commit) = release.commit.as_ref().filter(|_| has_sites(&release.instructions)) {
-            self.checkout(stack, commit, &self.stack_folder(stack).join("src")).await?;
+            self.checkout(stack, commit, &self.stack_folder(stack).join("src"), say).await?;
         }
         say(&phase(&format!("Launching release {} with the new variables", release.number)));
         self.relaunch(stack, release, Some(env_version), say).await

@@ -94,7 +94,7 @@ impl Hq {
         let stack = &request.stack;
         self.pin(stack, number, &request.commit).await?;
         let folder = self.stack_folder(stack).join("src");
-        let commit = self.checkout(stack, &request.commit, &folder).await?;
+        let commit = self.checkout(stack, &request.commit, &folder, say).await?;
         let (described, repository) = read_checkout(&folder).await?;
         for line in &described.said {
             say(&phase(line));

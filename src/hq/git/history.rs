@@ -6,7 +6,7 @@ use std::io;
 
 use git2::{ErrorCode, Oid};
 
-use crate::hq::git::{GitError, Repository, file_error, oid, replace};
+use crate::hq::git::{GitError, Repository, commit_id, file_error, oid, replace};
 use crate::names::CommitId;
 
 /// How a branch stands to a push that has waited in line.
@@ -22,7 +22,44 @@ pub enum Stand {
     Aside,
 }
 
+/// What a person's word for a commit leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Named {
+    /// This commit.
+    One(CommitId),
+    /// More than one begins with it.
+    Several,
+    /// Nothing.
+    None,
+}
+
+/// Digits of a commit's id that a person has to give.
+const DIGITS: usize = 4;
+
 impl Repository {
+    /// The commit called so: a branch, a tag, or the first digits of an id; whoever comes first.
+    ///
+    /// # Errors
+    /// When the references cannot be read.
+    pub fn named(&self, name: &str) -> Result<Named, GitError> {
+        if let Some(tip) = self.tip(name)? {
+            return Ok(Named::One(tip));
+        }
+        let tag = self.git.find_reference(&format!("refs/tags/{name}")).ok();
+        if let Some(commit) = tag.and_then(|tag| tag.peel_to_commit().ok()) {
+            return Ok(Named::One(commit_id(commit.id())));
+        }
+        if !(DIGITS..=40).contains(&name.len()) || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Ok(Named::None);
+        }
+        match self.git.find_commit_by_prefix(name) {
+            Ok(commit) => Ok(Named::One(commit_id(commit.id()))),
+            Err(error) if error.code() == ErrorCode::Ambiguous => Ok(Named::Several),
+            // What begins so is no commit.
+            Err(_) => Ok(Named::None),
+        }
+    }
+
     /// How `branch` stands to a push that saw it at `old` and wants it at `new`.
     ///
     /// # Errors

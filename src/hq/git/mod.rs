@@ -16,9 +16,11 @@ mod checkout;
 mod history;
 pub mod push;
 mod settings;
+mod submodule;
 
-pub use history::Stand;
+pub use history::{Named, Stand};
 pub use settings::{Settings, command, environment, install_hooks};
+pub use submodule::{Fetching, Stop};
 
 /// Where releases are pinned; hidden from clients.
 const PINS: &str = "refs/quarry/releases/";
@@ -27,14 +29,14 @@ const PINS: &str = "refs/quarry/releases/";
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
     /// libgit2 failed at something.
-    #[error("cannot {doing} in the repository {}", path.display())]
+    #[error("cannot {doing} in the stack's repository")]
     Git {
         /// What was tried.
         doing: String,
-        /// The repository.
+        /// The repository: for HQ's log, nobody else knows its folders.
         path: PathBuf,
         /// libgit2's words.
-        source: git2::Error,
+        source: Words,
     },
     /// A file of the repository could not be read or written.
     #[error("cannot {doing} {}", path.display())]
@@ -73,6 +75,11 @@ pub enum GitError {
         reason: String,
     },
 }
+
+/// What libgit2 says, without its own numbers for it.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.message())]
+pub struct Words(git2::Error);
 
 /// What a commit says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,7 +141,8 @@ impl Repository {
     pub fn tip(&self, branch: &str) -> Result<Option<CommitId>, GitError> {
         match self.git.refname_to_id(&format!("refs/heads/{branch}")) {
             Ok(id) => Ok(Some(commit_id(id))),
-            Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
+            // What no branch can be called is none.
+            Err(error) if matches!(error.code(), ErrorCode::NotFound | ErrorCode::InvalidSpec) => Ok(None),
             Err(error) => Err(self.err("read a branch")(error)),
         }
     }
@@ -145,6 +153,16 @@ impl Repository {
     /// When they cannot be read.
     pub fn branches(&self) -> Result<BTreeMap<String, CommitId>, GitError> {
         self.references("refs/heads/")
+    }
+
+    /// Whether nobody has a branch or tag here.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn is_blank(&self) -> Result<bool, GitError> {
+        let mut names = self.git.references().map_err(self.err("list references"))?;
+        let mut names = names.names();
+        Ok(!names.any(|name| name.is_ok_and(|name| !name.starts_with("refs/quarry/"))))
     }
 
     fn references(&self, prefix: &str) -> Result<BTreeMap<String, CommitId>, GitError> {
@@ -312,7 +330,7 @@ fn commit_id(id: Oid) -> CommitId {
 }
 
 fn git<'a>(doing: &'a str, path: &'a Path) -> impl Fn(git2::Error) -> GitError + 'a {
-    move |source| GitError::Git { doing: doing.to_owned(), path: path.to_owned(), source }
+    move |source| GitError::Git { doing: doing.to_owned(), path: path.to_owned(), source: Words(source) }
 }
 
 fn file_error(doing: &'static str, path: &Path, source: io::Error) -> GitError {

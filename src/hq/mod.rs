@@ -197,6 +197,9 @@ pub enum HqError {
     /// The branch has moved since the pusher looked.
     #[error("the branch moved in the meantime; fetch and push again")]
     Stale,
+    /// No name for a branch.
+    #[error("`{0}` is no name for a branch: git itself takes it for something else")]
+    BranchName(String),
     /// The repository failed.
     #[error("cannot use the repository of `{stack}`")]
     Git {

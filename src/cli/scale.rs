@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::context::Context;
+use super::context::{Context, Target};
 use super::failure::{Exit, Failure};
 use crate::hq::progress::{detail, phase};
 use crate::hq::{Hq, HqError};
@@ -60,7 +60,11 @@ impl Scale {
 
     async fn read(&self, cx: &Context) -> Result<(crate::names::StackName, BTreeMap<NodeName, u32>), Failure> {
         let pairs = self.words.iter().position(|word| word.contains('=')).unwrap_or(self.words.len());
-        let stack = cx.only_stack(&self.words[..pairs]).await?;
+        let (Target { stack, .. }, rest) = cx.target(&self.words[..pairs]).await?;
+        if let Some(node) = rest.first() {
+            let message = format!("how many containers of `{node}` shall run? write {node}=N");
+            return Err(Failure::new(Exit::Usage, message));
+        }
         let mut counts = BTreeMap::new();
         for word in &self.words[pairs..] {
             let wrong = || Failure::new(Exit::Usage, format!("`{word}` is not NODE=N with N from 0 to {MOST}"));

@@ -12,6 +12,7 @@ use self::failure::{Exit, Failure};
 use self::print::Out;
 use crate::hq::Hq;
 use crate::hq::door::{Caller, Io, IoEvent, Stdin};
+use crate::hq::progress::printable;
 use crate::names::StackName;
 
 pub mod build;
@@ -187,7 +188,7 @@ pub async fn run_words(door: Door, words: Vec<String>, io: Io) -> u8 {
         Err(failure) => {
             if !failure.message.is_empty() {
                 // Whoever hung up does not hear it.
-                let _ = context.out.note(&format!("quarry: {}", failure.message)).await;
+                let _ = context.out.note(&format!("quarry: {}", printable(&failure.message))).await;
             }
             failure.code
         }

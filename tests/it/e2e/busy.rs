@@ -51,6 +51,11 @@ fn a_command_given_up_while_it_waits_in_line_is_never_performed() {
         command.interrupt();
         command.wait().failed();
     }
+    greet(&repository, "Given up");
+    let mut second = hq.push_beside(&repository, "blog");
+    second.wait_for("-----> Waiting for the push of");
+    second.interrupt();
+    second.wait().failed();
     push.wait().succeeded();
     // Whoever stood in line before this one has had its turn when this one has.
     hq.quarry(&["env", "set", "blog", "B=2", "--no-restart"]).succeeded();

@@ -22,7 +22,7 @@ use crate::launch::journal::act::Book;
 use crate::launch::plan::PlanError;
 use crate::launch::{Ground, Identity};
 use crate::names::{NodeName, ReleaseNumber, ServerName, StackName};
-use crate::router::DomainTaken;
+use crate::router::BadDomains;
 use crate::router::edge::Edge;
 use crate::servers::Lines;
 use crate::servers::process::Programs;
@@ -228,6 +228,9 @@ pub enum HqError {
     /// The branch has moved since the pusher looked.
     #[error("the branch moved in the meantime; fetch and push again")]
     Stale,
+    /// No name for a branch.
+    #[error("`{0}` is no name for a branch: git itself takes it for something else")]
+    BranchName(String),
     /// The repository failed.
     #[error("cannot use the repository of `{stack}`")]
     Git {
@@ -245,9 +248,9 @@ pub enum HqError {
     /// The stack cannot be launched.
     #[error("{}", lines(.0))]
     Compile(Vec<CompileError>),
-    /// Another stack has the domain.
+    /// Domains the stack cannot have.
     #[error(transparent)]
-    Domain(#[from] DomainTaken),
+    Domain(#[from] BadDomains),
     /// An image was not built.
     #[error(transparent)]
     Build(#[from] crate::build::act::BuildError),

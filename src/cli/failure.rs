@@ -59,6 +59,7 @@ impl From<HqError> for Failure {
         let exit = match &error {
             HqError::NoStack(_)
             | HqError::StackExists(_)
+            | HqError::StillLeaving { .. }
             | HqError::NeverDeployed(_)
             | HqError::NoRelease { .. }
             | HqError::NoNode { .. }
@@ -88,6 +89,7 @@ impl From<HqError> for Failure {
                 | ServerError::Key(_)
                 | ServerError::Facts(_)
                 | ServerError::Closed { .. }
+                | ServerError::Shut { .. }
                 | ServerError::Fingerprint { .. }
                 | ServerError::NoDocker { .. }
                 | ServerError::Failed { .. }

@@ -198,7 +198,9 @@ pub fn is_setting(name: &str) -> bool {
 fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
     let value = text.trim();
     match path.rsplit_once('/').unwrap_or(("", path)) {
-        ("", "address") => settings.address = Some(value.parse().map_err(|_| format!("`{value}` is not an IP address"))?),
+        ("", "address") => {
+            settings.address = Some(value.parse().map_err(|_| format!("`{value}` is not an IP address"))?)
+        }
         ("", "hostnames") => settings.hostnames = hostnames(text)?,
         ("", "port-range") => settings.ports = ports(value)?,
         ("", "subnets") => settings.subnets = value.parse()?,

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use crate::clock::Clock;
 use crate::db::{Db, DbError};
+use crate::docker::EngineError;
 use crate::docker::engines::Engines;
-use crate::docker::{Container, EngineError};
 use crate::etc::Settings;
 use crate::grid::Standing;
 use crate::instruction::compile::CompileError;
@@ -113,11 +113,13 @@ pub struct Hq {
     lines: Lines,
     /// Where containers of HQ's own server are reached as long as it is the only one.
     bridge: Ground,
-    /// One server is added, changed or removed at a time.
+    /// One server is added at a time.
     joining: tokio::sync::Mutex<()>,
+    /// Held while the record of a server is read, changed and written; never while a server is waited for.
+    records: tokio::sync::Mutex<()>,
     members: RwLock<BTreeMap<ServerName, fleet::Member>>,
-    /// The containers of each server as its engine last told them.
-    seen: Mutex<BTreeMap<ServerName, Vec<Container>>>,
+    /// What each server's engine last told.
+    memory: Arc<Mutex<fleet::Memory>>,
     queue: lock::Queue,
     /// Planning reads what others have taken: one plan at a time.
     planning: tokio::sync::Mutex<world::Reserved>,
@@ -158,8 +160,9 @@ impl Hq {
             lines,
             bridge,
             joining: tokio::sync::Mutex::default(),
+            records: tokio::sync::Mutex::default(),
             members: RwLock::new(BTreeMap::from([(here, member)])),
-            seen: Mutex::default(),
+            memory: Arc::default(),
             queue: lock::Queue::default(),
             planning: tokio::sync::Mutex::default(),
             books: Mutex::default(),
@@ -204,6 +207,17 @@ pub enum HqError {
     /// It is there already.
     #[error("the stack `{0}` exists already")]
     StackExists(StackName),
+    /// Its destruction waits for servers.
+    #[error(
+        "the stack `{stack}` that was destroyed still has something on {}, which cannot be reached; bring it back, or \
+         give it up: servers remove {} --force", listed(.servers), listed(.servers)
+    )]
+    StillLeaving {
+        /// Its name.
+        stack: StackName,
+        /// Those servers.
+        servers: Vec<ServerName>,
+    },
     /// No release yet.
     #[error("`{0}` has never been deployed; push it first: git push <remote> master")]
     NeverDeployed(StackName),
@@ -311,6 +325,10 @@ pub enum HqError {
         /// Which release.
         number: ReleaseNumber,
     },
+}
+
+fn listed<T: ToString>(list: &[T]) -> String {
+    list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }
 
 fn lines<T: ToString>(list: &[T]) -> String {

@@ -86,6 +86,14 @@ impl Instruction {
         }
     }
 
+    /// How the containers it launches run.
+    pub fn settings(&self) -> Option<&Settings> {
+        match self {
+            Instruction::Ensure { settings, .. } | Instruction::Deploy { settings, .. } => Some(settings),
+            Instruction::Scale { .. } | Instruction::Route { .. } | Instruction::Kill { .. } => None,
+        }
+    }
+
     /// The domains that come by this instruction.
     pub fn domains(&self) -> &[Domain] {
         match self {

@@ -160,7 +160,8 @@ impl Launcher {
         Ok(())
     }
 
-    /// Takes back what the active operation has begun. Errors are kept until all steps were tried.
+    /// Takes back what the active operation has begun. Errors are kept until all steps were tried. What another server
+    /// that does not answer still has is retired when it does.
     ///
     /// # Errors
     /// The first step that could not be taken back.
@@ -170,15 +171,27 @@ impl Launcher {
             Phase::Building | Phase::Committed | Phase::Destroying => 0,
             Phase::Before(begun) => begun.max(last_written(&active.plan, begun)),
         };
-        let mut first = Ok(());
+        let far = |step: &Step| step.server().is_some_and(|server| server != self.engines.here());
+        let (mut first, mut later) = (Ok(()), Vec::new());
         for step in undo(&active.plan, begun) {
             let done = match step {
-                Undo::Step(step) => self.perform(book.stack(), &step, say).await,
+                Undo::Step(step) => match self.perform(book.stack(), &step, say).await {
+                    Err(error) if far(&step) => {
+                        tracing::warn!(stack = %book.stack(), %step, error = ?error, "a step is taken back later");
+                        // What was stopped is started again by the reconciler, like everything that should run.
+                        later.extend(Some(step).filter(Step::only_removes));
+                        Ok(())
+                    }
+                    done => done,
+                },
                 Undo::RemoveFolder(folder) => remove_folder(folder).await,
             };
             if first.is_ok() {
                 first = done;
             }
+        }
+        if !later.is_empty() {
+            book.write(|journal| journal.retiring.extend(later)).await.map_err(LaunchError::State)?;
         }
         first
     }
@@ -219,6 +232,10 @@ impl Launcher {
     /// What the step ran into.
     pub async fn perform(&self, stack: &StackName, step: &Step, say: Say<'_>) -> Result<(), LaunchError> {
         let engine = |source| LaunchError::Engine { doing: step.to_string(), source };
+        let left = |server: &ServerName| matches!(self.engines.of(server), Err(EngineError::NoServer { .. }));
+        if step.only_removes() && step.server().is_some_and(left) {
+            return Ok(());
+        }
         match step {
             Step::Fetch { server, image } => {
                 let supplied = self.supply.image(server, image).await;
@@ -276,6 +293,7 @@ impl Launcher {
                 docker.remove(container).await.map_err(engine)
             }
             Step::RemoveNetwork { server, name } => self.engine(server)?.remove_network(name).await.map_err(engine),
+            Step::Sweep { server, network } => self.sweep(stack, server, network).await,
         }
     }
 
@@ -333,7 +351,8 @@ fn revocable(step: &Step) -> bool {
         | Step::Unroute { .. }
         | Step::Drain { .. }
         | Step::Remove { .. }
-        | Step::RemoveNetwork { .. } => false,
+        | Step::RemoveNetwork { .. }
+        | Step::Sweep { .. } => false,
     }
 }
 

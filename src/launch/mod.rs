@@ -269,6 +269,13 @@ pub enum Step {
         /// Its name.
         name: String,
     },
+    /// Remove everything a stack that is gone has on a server: containers, network, images, volumes.
+    Sweep {
+        /// On which server.
+        server: ServerName,
+        /// The network's name.
+        network: String,
+    },
 }
 
 impl Step {
@@ -287,7 +294,44 @@ impl Step {
             | Step::Unroute { .. }
             | Step::Drain { .. }
             | Step::Remove { .. }
-            | Step::RemoveNetwork { .. } => None,
+            | Step::RemoveNetwork { .. }
+            | Step::Sweep { .. } => None,
+        }
+    }
+
+    /// The server whose docker it needs.
+    pub fn server(&self) -> Option<&ServerName> {
+        match self {
+            Step::Fetch { server, .. }
+            | Step::Network { server, .. }
+            | Step::Start { server, .. }
+            | Step::Await { server, .. }
+            | Step::Hook { server, .. }
+            | Step::Stop { server, .. }
+            | Step::Remove { server, .. }
+            | Step::RemoveNetwork { server, .. }
+            | Step::Sweep { server, .. } => Some(server),
+            Step::Once { container } | Step::Boot { container } => Some(&container.server),
+            Step::Site { .. } | Step::Route { .. } | Step::Unroute { .. } | Step::Drain { .. } => None,
+        }
+    }
+
+    /// Whether it only takes away: what is no longer there, or was on a server that is no longer HQ's, has gone.
+    pub fn only_removes(&self) -> bool {
+        match self {
+            Step::Remove { .. } | Step::RemoveNetwork { .. } | Step::Sweep { .. } => true,
+            Step::Fetch { .. }
+            | Step::Network { .. }
+            | Step::Site { .. }
+            | Step::Once { .. }
+            | Step::Boot { .. }
+            | Step::Start { .. }
+            | Step::Await { .. }
+            | Step::Hook { .. }
+            | Step::Stop { .. }
+            | Step::Route { .. }
+            | Step::Unroute { .. }
+            | Step::Drain { .. } => false,
         }
     }
 }
@@ -326,6 +370,7 @@ impl fmt::Display for Step {
             Step::Drain { container, grace, .. } => write!(f, "drain    {container} within {grace}"),
             Step::Remove { container, grace, .. } => write!(f, "remove   {container} within {grace}"),
             Step::RemoveNetwork { server, name } => write!(f, "remove   network {name} on {server}"),
+            Step::Sweep { server, .. } => write!(f, "sweep    {server}"),
         }
     }
 }
@@ -381,6 +426,12 @@ impl Identity {
             .parse()
             .expect("a container name made of checked names is well formed")
     }
+
+    /// Whether an image's name ends like those of this HQ: a release's number and the HQ's suffix.
+    pub fn has_made(&self, tag: &str) -> bool {
+        let number = tag.rsplit(':').next().and_then(|tag| tag.strip_suffix(&self.suffix));
+        number.is_some_and(|number| number.parse::<u64>().is_ok())
+    }
 }
 
 /// Where containers can be reached on a server.
@@ -390,4 +441,22 @@ pub struct Ground {
     pub address: IpAddr,
     /// Ports handed out.
     pub ports: std::ops::RangeInclusive<u16>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_of_another_hq_on_the_machine_are_left_alone() {
+        let check = |suffix: &str, tag: &str, expected: bool| {
+            let identity = Identity { id: "0123abcd".into(), suffix: suffix.into() };
+            assert_eq!(identity.has_made(tag), expected, "{tag} for `{suffix}`");
+        };
+        check("", "quarry/blog/web:3", true);
+        check("", "quarry/blog/web:3-0123", false);
+        check("-0123", "quarry/blog/web:3-0123", true);
+        check("-0123", "quarry/blog/web:3", false);
+        check("-0123", "quarry/blog/web:3-4567", false);
+    }
 }

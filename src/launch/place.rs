@@ -58,6 +58,8 @@ impl<'a> Places<'a> {
         let home = self.best(&proc)?;
         let footing = self.world.servers.get(&home).ok_or_else(|| PlanError::NoServer(proc.node.clone()))?;
         let taken = self.addresses.entry(home.clone()).or_default();
+        // One whose server was given up begins anew: its address there means nothing here.
+        let known = known.filter(|known| known.home.as_ref() == Some(&home));
         let address = match known.and_then(|proc| proc.address) {
             Some(address) => address,
             None => address::fixed(&footing.subnet, taken)?,
@@ -165,11 +167,17 @@ impl<'a> Places<'a> {
 
     fn block(&self, proc: &Proc) -> Block {
         let stack = self.world.stack.clone();
-        let parent = self.companion(&proc.node).map(|node| {
-            Box::new(Parent { stack: stack.clone(), node, bond: Bond::Required })
-        });
+        let parent = self
+            .companion(&proc.node)
+            .map(|node| Box::new(Parent { stack: stack.clone(), node, bond: Bond::Required }));
         let stay = if proc.home.is_some() { Stay::Fixed } else { Stay::Movable };
-        Block { parent, stay, tags: proc.settings.filter.clone(), ..Block::new(proc.settings.size, stack, proc.node.clone()) }
+        Block {
+            parent,
+            stay,
+            tags: proc.settings.filter.clone(),
+            architecture: self.world.built.get(&proc.settings.image).cloned(),
+            ..Block::new(proc.settings.size, stack, proc.node.clone())
+        }
     }
 
     /// Another node of the same group that stands already where something new may come.

@@ -183,6 +183,10 @@ impl<'a> Planner<'a> {
             return Err(PlanError::OnlyOne(node.clone()));
         }
         let proc = Proc { count, ..known };
+        let proc = match (proc.address, &proc.home) {
+            (Some(_), None) if count > 0 => self.places.service(proc, None)?,
+            _ => proc,
+        };
         let (staying, driven): (Vec<Instance>, Vec<Instance>) =
             self.world.of(node).cloned().partition(|instance| !self.places.is_driven_out(instance, &proc));
         let kept = staying.len().min(count as usize);
@@ -372,7 +376,8 @@ impl<'a> Planner<'a> {
         // HQ's own server has every image: they are built there.
         let far = made.iter().filter(|made| made.server != self.world.here);
         let images: BTreeSet<_> = far.map(|made| (&made.server, &made.settings.image)).collect();
-        let fetch = |(server, image): (&ServerName, &ImageId)| Step::Fetch { server: server.clone(), image: image.clone() };
+        let fetch =
+            |(server, image): (&ServerName, &ImageId)| Step::Fetch { server: server.clone(), image: image.clone() };
         plan.stage.extend(images.into_iter().map(fetch));
         let servers: BTreeSet<&ServerName> = made.iter().map(|made| &made.server).collect();
         for server in servers {
@@ -419,6 +424,7 @@ fn is_service(step: &Step, procs: &BTreeMap<NodeName, Proc>) -> bool {
         | Step::Unroute { .. }
         | Step::Drain { .. }
         | Step::Remove { .. }
-        | Step::RemoveNetwork { .. } => false,
+        | Step::RemoveNetwork { .. }
+        | Step::Sweep { .. } => false,
     }
 }

@@ -43,6 +43,7 @@ fn inverse(step: &Step) -> Option<Undo> {
         | Step::Unroute { .. }
         | Step::Drain { .. }
         | Step::Remove { .. }
-        | Step::RemoveNetwork { .. } => None,
+        | Step::RemoveNetwork { .. }
+        | Step::Sweep { .. } => None,
     }
 }

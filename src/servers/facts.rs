@@ -88,7 +88,8 @@ mod tests {
     #[test]
     fn a_fact_that_is_missing_is_named() {
         for (name, what) in [("memory", "memory"), ("machine", "architecture"), ("connection", "address")] {
-            let text: String = SAID.lines().filter(|line| !line.starts_with(name)).map(|line| format!("{line}\n")).collect();
+            let text: String =
+                SAID.lines().filter(|line| !line.starts_with(name)).map(|line| format!("{line}\n")).collect();
             assert_eq!(Facts::parse(&text), Err(NoFact { what }), "{text}");
         }
     }

@@ -97,8 +97,8 @@ const NEVER: [&str; 14] = [
 
 /// Keys of what runs in containers.
 const RUNNING: [&str; 17] = [
-    "release", "overlap", "run", "args", "cwd", "expose", "volumes", "env", "link", "scale", "size", "cpus", "filter", "health",
-    "grace", "hook", "unhook",
+    "release", "overlap", "run", "args", "cwd", "expose", "volumes", "env", "link", "scale", "size", "cpus", "filter",
+    "health", "grace", "hook", "unhook",
 ];
 
 /// Keys that mean nothing for a kind of node, by what they mean.

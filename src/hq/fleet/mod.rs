@@ -56,6 +56,15 @@ pub struct Survey {
     pub containers: Vec<Seen>,
     /// The networks of each server that answered.
     pub networks: BTreeMap<ServerName, Vec<Network>>,
-    /// Those that did not answer.
-    pub silent: BTreeSet<ServerName>,
+    /// Those that did not answer, and why.
+    pub silent: BTreeMap<ServerName, String>,
+}
+
+/// What HQ remembers of its servers between two looks.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// The containers of each as its engine last told them.
+    pub containers: BTreeMap<ServerName, Vec<Container>>,
+    /// Those that did not answer the last time they were asked, and why.
+    pub silent: BTreeMap<ServerName, String>,
 }

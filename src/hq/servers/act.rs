@@ -1,6 +1,6 @@
 //! Reads and writes what is known of servers, and keeps HQ's list of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, TcpListener};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -10,14 +10,16 @@ use super::{Listed, ServerError};
 use crate::db::{DbError, Guard, layout};
 use crate::docker::Wire;
 use crate::docker::bollard::Docker;
-use crate::grid::Standing;
-use crate::hq::fleet::Member;
+use crate::grid::{Slice, Standing};
+use crate::hq::fleet::{Member, Seen, Survey};
+use crate::hq::progress::phase;
 use crate::hq::{Hq, HqError, limits};
-use crate::launch::act::LaunchError;
-use crate::launch::{Ground, Step, label};
-use crate::names::{ContainerName, ServerName, StackName};
+use crate::launch::act::Say;
+use crate::launch::{Ground, Proc, Step, label};
+use crate::names::{ContainerName, ServerName};
 use crate::servers::ssh::{KeyPair, Line, Login, State};
 use crate::servers::{Record, Way};
+use crate::units::{Megabytes, Millis};
 
 /// HQ's key for servers, in its root folder.
 const KEY: &str = "server_key";
@@ -155,7 +157,7 @@ impl Hq {
         change: impl FnOnce(&mut Record) + Send,
     ) -> Result<Record, HqError> {
         self.check_awake()?;
-        let _alone = self.joining.lock().await;
+        let _alone = self.records.lock().await;
         let mut record = self.server_record(server).await?;
         change(&mut record);
         self.keep_server(server, &record).await?;
@@ -170,12 +172,11 @@ impl Hq {
     pub async fn list_servers(&self) -> Result<Vec<Listed>, HqError> {
         let mut records = self.server_records().await?;
         records.entry(self.engines().here().clone()).or_insert_with(limits::own_record);
-        let seen = self.containers().await?;
-        let grid = self.grid_of(&seen).await?;
+        let survey = self.survey().await?;
+        let grid = self.grid_of(&survey.containers);
         let listed = |(name, record): (ServerName, Record)| {
-            let slice = grid.slices.get(&name);
-            let why = self.why_down(&name, &record);
-            let used = slice.map(crate::grid::Slice::used).unwrap_or(crate::units::Megabytes(0));
+            let why = self.why_down(&name, &record, &survey);
+            let used = grid.slices.get(&name).map_or(Megabytes(0), Slice::used);
             Listed {
                 address: record.way.as_ref().map(|way| way.address.to_string()),
                 ip: record.way.as_ref().map(|way| way.ip),
@@ -183,8 +184,8 @@ impl Hq {
                 state: if why.is_some() { "down" } else { record.standing.word() },
                 why,
                 used,
-                free: crate::units::Megabytes(record.size.0.saturating_sub(used.0)),
-                containers: slice.map(|slice| slice.blocks.keys().cloned().collect()).unwrap_or_default(),
+                free: Megabytes(record.size.0.saturating_sub(used.0)),
+                containers: self.own_containers(&survey, &name),
                 name,
                 hostname: record.hostname,
                 size: record.size,
@@ -196,66 +197,108 @@ impl Hq {
         Ok(records.into_iter().map(listed).collect())
     }
 
-    fn why_down(&self, server: &ServerName, record: &Record) -> Option<String> {
+    /// Why a server cannot be used now, with all that is known of it.
+    fn why_down(&self, server: &ServerName, record: &Record, survey: &Survey) -> Option<String> {
         record.way.as_ref()?;
-        let Ok(line) = self.lines.of(server) else { return Some("no HQ serves".to_owned()) };
-        match line.state().borrow().clone() {
-            State::Up => None,
+        let Ok(line) = self.lines.of(server) else { return Some("no HQ serves that would be connected".to_owned()) };
+        let state = line.state().borrow().clone();
+        match state {
+            State::Up => survey.silent.get(server).cloned(),
             State::Connecting => Some("it is being connected to".to_owned()),
-            State::Down { why, since } => Some(format!("{why}, for {} s", since.elapsed().as_secs())),
+            State::Down { why, since } => Some(format!("{why} (for {})", Millis::seconds(since.elapsed().as_secs()))),
         }
     }
 
-    /// Takes a server out of the grid. With `force` what runs there is given up.
+    /// The containers of this HQ on one server.
+    pub(super) fn own_containers(&self, survey: &Survey, server: &ServerName) -> Vec<ContainerName> {
+        let own = |seen: &&Seen| {
+            seen.server == *server && seen.container.labels.get(label::HQ) == Some(&self.launcher.identity.id)
+        };
+        survey.containers.iter().filter(own).map(|seen| seen.container.name.clone()).collect()
+    }
+
+    /// Takes a server out of the grid. With `force` what runs there is given up, and what only was there begins anew
+    /// elsewhere.
     ///
     /// # Errors
     /// [`ServerError::Busy`] and [`ServerError::Silent`] without force.
-    pub async fn remove_server(&self, server: &ServerName, force: Force) -> Result<(), HqError> {
+    pub async fn remove_server(
+        self: &Arc<Self>,
+        server: &ServerName,
+        force: Force,
+        say: Say<'_>,
+    ) -> Result<(), HqError> {
         self.check_awake()?;
         if server == self.engines().here() {
             return Err(ServerError::Own.into());
         }
-        let _alone = self.joining.lock().await;
         self.server_record(server).await?;
         let survey = self.survey().await?;
-        let there = survey.containers.iter().filter(|seen| seen.server == *server);
-        let containers: Vec<ContainerName> = there.map(|seen| seen.container.name.clone()).collect();
+        let containers = self.own_containers(&survey, server);
         match force {
             Force::No if !containers.is_empty() => {
                 return Err(ServerError::Busy { server: server.clone(), containers }.into());
             }
-            Force::No if survey.silent.contains(server) => return Err(ServerError::Silent(server.clone()).into()),
+            Force::No if survey.silent.contains_key(server) => return Err(ServerError::Silent(server.clone()).into()),
             Force::No | Force::Yes => {}
         }
-        if let Err(error) = self.leave_clean(server, &survey.networks.get(server).cloned().unwrap_or_default()).await {
+        let _alone = self.records.lock().await;
+        if let Err(error) = self.leave_clean(&survey, server).await {
             tracing::warn!(%server, error = ?error, "a server that was removed keeps something of quarry's");
+            say(&phase(&format!("{server} keeps what quarry has there: {error}")));
         }
+        // First what says that it is HQ's: a restart in between must not bring it back without its record.
+        self.db.delete_under(&layout::server(server)).await?;
+        self.let_go(server);
+        self.rehome(server, say).await
+    }
+
+    fn let_go(&self, server: &ServerName) {
         self.engines().remove(server);
         self.lines.remove(server);
         self.members.write().unwrap_or_else(PoisonError::into_inner).remove(server);
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(server);
-        Ok(self.db.delete_under(&layout::server(server)).await?)
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.containers.remove(server);
+        memory.silent.remove(server);
     }
 
-    /// Networks and HQ's key go from a server that leaves.
-    async fn leave_clean(&self, server: &ServerName, networks: &[crate::docker::Network]) -> Result<(), HqError> {
-        for network in networks {
-            let Some(stack) = network.labels.get(label::STACK).and_then(|text| text.parse::<StackName>().ok()) else {
-                continue;
+    /// What could not move from a server that is gone begins anew on another one.
+    async fn rehome(self: &Arc<Self>, server: &ServerName, say: Say<'_>) -> Result<(), HqError> {
+        for stack in self.known_stacks().await? {
+            let lost = {
+                let _turn = self.turn(&stack, format!("the removal of {server}"), say).await;
+                let mut lost = Vec::new();
+                for proc in self.procs(&stack).await?.into_iter().filter(|proc| proc.home.as_ref() == Some(server)) {
+                    let homeless = Proc { home: None, published: Vec::new(), ..proc };
+                    layout::put_json(&*self.db, &layout::proc(&stack, &homeless.node), &homeless, Guard::Any).await?;
+                    lost.push(homeless.node.to_string());
+                }
+                lost
             };
-            let step = Step::RemoveNetwork { server: server.clone(), name: network.name.clone() };
-            self.launcher.perform(&stack, &step, &|_| {}).await?;
+            if !lost.is_empty() {
+                say(&phase(&format!("{} of {stack} had its data on {server}; it begins anew", lost.join(", "))));
+            }
+            if let Err(error) = self.heal(&stack).await {
+                tracing::warn!(%stack, error = ?error, "a stack could not be healed after the loss of a server");
+                say(&phase(&format!("{stack} cannot be completed now: {error}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// What quarry has on a server that leaves goes: containers that were given up, networks, HQ's key.
+    async fn leave_clean(&self, survey: &Survey, server: &ServerName) -> Result<(), HqError> {
+        if survey.silent.contains_key(server) {
+            return Err(ServerError::Silent(server.clone()).into());
+        }
+        for stack in self.known_stacks().await? {
+            let network = self.launcher.identity.network(&stack);
+            self.launcher.perform(&stack, &Step::Sweep { server: server.clone(), network }, &|_| {}).await?;
         }
         let key = format!("{}\n", self.server_key().await?.authorized_key());
         let link = self.lines.of(server)?.link().await.map_err(ServerError::Link)?;
         link.exec(&["sh", "-c", LET_GO], key.as_bytes(), FAREWELL).await.map_err(ServerError::Link)?;
         Ok(())
-    }
-
-    /// Every server but HQ's own that answers now.
-    pub async fn far_servers(&self) -> BTreeSet<ServerName> {
-        let members = self.members().into_keys();
-        members.filter(|server| self.lines.of(server).is_ok_and(|line| *line.state().borrow() == State::Up)).collect()
     }
 
     /// Servers that are being emptied.
@@ -272,9 +315,4 @@ pub enum Force {
     No,
     /// It is given up.
     Yes,
-}
-
-/// What a launch says of a server that could not be supplied.
-pub fn supply(doing: String) -> impl FnOnce(crate::servers::supply::SupplyError) -> LaunchError {
-    |source| LaunchError::Supply { doing, source }
 }

@@ -23,8 +23,16 @@ pub struct Wanted {
     pub tags: BTreeSet<String>,
     /// Memory for containers; all it has without.
     pub size: Option<Megabytes>,
-    /// The fingerprint its host key must have.
+    /// The fingerprint its host key must have. It also lets a server in again that was installed anew.
     pub fingerprint: Option<String>,
+}
+
+impl Wanted {
+    /// Whether this host key is the one that the person expects, if any; `SHA256:` may be left out.
+    pub fn accepts(&self, shown: &str) -> bool {
+        let bare = |text: &str| text.strip_prefix("SHA256:").unwrap_or(text).trim_end_matches('=').to_owned();
+        self.fingerprint.as_ref().is_none_or(|wanted| bare(wanted) == bare(shown))
+    }
 }
 
 /// Why a server was not added or changed.
@@ -50,8 +58,18 @@ pub enum ServerError {
     Closed {
         /// Where.
         address: Address,
+        /// The fingerprint it showed.
+        shown: String,
         /// The line for `authorized_keys`.
         key: String,
+    },
+    /// What the person gave does not open it.
+    #[error("{address} does not let `{}` in with the {given} that was given; is root's login allowed there?", address.user)]
+    Shut {
+        /// Where.
+        address: Address,
+        /// `password` or `private key`.
+        given: &'static str,
     },
     /// Another host key than the person expects.
     #[error("{address} shows the host key {shown} and not {wanted}; somebody may be listening in")]
@@ -94,7 +112,9 @@ pub enum ServerError {
         why: String,
     },
     /// Something runs there.
-    #[error("{} run on `{server}`; `servers drain {server}` first, or --force to give up what stays", many(.containers))]
+    #[error(
+        "`{server}` runs {}; `servers drain {server}` moves what can move, --force gives up what stays", many(.containers)
+    )]
     Busy {
         /// Where.
         server: ServerName,
@@ -167,6 +187,25 @@ pub struct Listed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fingerprint_is_compared_with_and_without_its_algorithm() {
+        let check = |wanted: Option<&str>, expected: bool| {
+            let wanted = Wanted {
+                address: "root@10.0.0.7".parse().unwrap(),
+                name: None,
+                tags: BTreeSet::new(),
+                size: None,
+                fingerprint: wanted.map(str::to_owned),
+            };
+            assert_eq!(wanted.accepts("SHA256:AbC"), expected, "{wanted:?}");
+        };
+        check(None, true);
+        check(Some("SHA256:AbC"), true);
+        check(Some("AbC="), true);
+        check(Some("SHA256:abc"), false);
+        check(Some(""), false);
+    }
 
     #[test]
     fn a_server_without_a_name_gets_its_own_or_one_of_its_address() {

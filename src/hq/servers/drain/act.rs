@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, sleep};
 
 use super::leaving;
@@ -14,6 +15,8 @@ use crate::names::{ContainerName, ServerName, StackName};
 
 /// How long old containers are waited for after they were replaced; they go on retiring afterwards.
 const RETIRE: Duration = Duration::from_secs(120);
+/// How many stacks move at once.
+const TOGETHER: usize = 4;
 /// Pause between two looks.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -28,14 +31,15 @@ impl Hq {
         say: Say<'_>,
     ) -> Result<Vec<ContainerName>, HqError> {
         self.change_server(server, |record| record.standing = Standing::Draining).await?;
-        for stack in self.known_stacks().await? {
+        let moving = |stack: StackName| async move {
             if let Err(error) = self.move_stack(&stack, server, say).await {
                 tracing::warn!(%stack, %server, error = ?error, "a stack could not be moved");
                 say(&phase(&format!("{stack} stays: {error}")));
             }
-        }
-        let there = self.containers().await?.into_iter().filter(|seen| seen.server == *server);
-        Ok(there.map(|seen| seen.container.name).collect())
+        };
+        // Side by side: a stack in the middle of a long push holds up no other one.
+        stream::iter(self.known_stacks().await?).for_each_concurrent(TOGETHER, moving).await;
+        Ok(self.own_containers(&self.survey().await?, server))
     }
 
     /// Goes on with what a restart of HQ interrupted.
@@ -47,12 +51,7 @@ impl Hq {
         }
     }
 
-    async fn move_stack(
-        self: &Arc<Self>,
-        stack: &StackName,
-        server: &ServerName,
-        say: Say<'_>,
-    ) -> Result<(), HqError> {
+    async fn move_stack(self: &Arc<Self>, stack: &StackName, server: &ServerName, say: Say<'_>) -> Result<(), HqError> {
         let _turn = self.turn(stack, format!("the draining of {server}"), say).await;
         let Some(current) = self.releases(stack).await?.pop() else { return Ok(()) };
         let world = self.world(stack, current.number, current.env_version).await?;

@@ -1,5 +1,6 @@
 //! Comes to a new server, lets HQ in for good, looks at what it has, and makes it part of the grid.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::hq::servers::{ServerError, Wanted, name_of};
 use crate::hq::{Hq, HqError};
 use crate::launch::act::Say;
 use crate::names::ServerName;
-use crate::servers::facts::{Facts, SCRIPT};
+use crate::servers::facts::{Facts, NoFact, SCRIPT};
 use crate::servers::ssh::{Address, HostKey, KeyPair, Line, Link, LinkError, Login};
 use crate::servers::{Record, Way};
 
@@ -44,36 +45,22 @@ impl Hq {
         let records = self.server_records().await?;
         let at = |record: &Record| record.way.as_ref().is_some_and(|way| way.address == wanted.address);
         let earlier = records.iter().find(|(_, record)| at(record));
-        let host_key = self.host_key(&wanted, earlier.and_then(|(_, record)| record.way.as_ref()), say).await?;
+        let host_key = host_key(&wanted, earlier.and_then(|(_, record)| record.way.as_ref()), say).await?;
         let key = self.server_key().await?;
         let link = enter(&wanted.address, &key, &host_key, login).await?;
         let facts = look(&link).await?;
         let way = Way { address: wanted.address.clone(), host_key, ip: facts.ip, hq: facts.hq };
-        let name = match (&wanted.name, earlier) {
-            (Some(name), Some((known, _))) if name != known => {
-                return Err(ServerError::Known { name: known.clone() }.into());
-            }
-            (_, Some((known, _))) => known.clone(),
-            (Some(name), None) => name.clone(),
-            (None, None) => name_of(&facts).map_err(|_| ServerError::Facts(no_name()))?,
-        };
-        let same = |record: &Record| {
-            record.hostname == facts.hostname && record.way.as_ref().is_some_and(|other| other.host_key == way.host_key)
-        };
-        if let (None, Some((known, _))) = (earlier, records.iter().find(|(_, record)| same(record))) {
-            return Err(ServerError::Known { name: known.clone() }.into());
-        }
-        let other = records.get(&name).filter(|_| earlier.is_none());
-        if let Some(at) = other.map(place).or_else(|| (name.as_str() == HERE).then(|| "HQ's own".to_owned())) {
-            return Err(ServerError::Taken { name, at }.into());
-        }
+        let name = choose_name(&wanted, &facts, &way, &records)?;
         say(&phase(&format!(
             "{name}: {} of memory, {} processors, {}",
             facts.memory, facts.processors, facts.architecture
         )));
         let line = Arc::new(Line::open(name.clone(), wanted.address.clone(), Login::Key(key), way.host_key.clone()));
-        check_docker(&link, line.clone(), &facts, say).await?;
-        let mut record = Record::found(&facts, Some(way), earlier.map(|(_, record)| record));
+        prepare(&link, line.clone(), &facts, say).await?;
+        let _alone = self.records.lock().await;
+        // A person may have changed it meanwhile.
+        let earlier = self.server_records().await?.remove(&name);
+        let mut record = Record::found(&facts, Some(way), earlier.as_ref());
         record.size = wanted.size.unwrap_or(record.size);
         record.tags.extend(wanted.tags);
         self.keep_server(&name, &record).await?;
@@ -82,32 +69,57 @@ impl Hq {
         say(&phase(&format!("{name} is {standing}")));
         Ok(name)
     }
+}
 
-    /// The key a server is known by, or shows for the first time.
-    async fn host_key(&self, wanted: &Wanted, known: Option<&Way>, say: Say<'_>) -> Result<HostKey, ServerError> {
-        let host_key = match known {
-            Some(way) => way.host_key.clone(),
-            None => {
-                let shown = Link::host_key(&wanted.address).await?;
-                say(&phase(&format!("{} shows the host key {}", wanted.address, shown.fingerprint())));
-                say(&detail("compare it there: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub"));
-                shown
-            }
-        };
-        let (shown, address) = (host_key.fingerprint(), wanted.address.clone());
-        match wanted.fingerprint.clone() {
-            Some(wanted) if wanted != shown => Err(ServerError::Fingerprint { address, shown, wanted }),
-            Some(_) | None => Ok(host_key),
-        }
+/// The key a server is known by, or shows for the first time.
+async fn host_key(wanted: &Wanted, known: Option<&Way>, say: Say<'_>) -> Result<HostKey, ServerError> {
+    if let Some(way) = known.filter(|way| wanted.accepts(&way.host_key.fingerprint())) {
+        return Ok(way.host_key.clone());
+    }
+    let key = Link::host_key(&wanted.address).await?;
+    let shown = key.fingerprint();
+    if !wanted.accepts(&shown) {
+        let given = wanted.fingerprint.clone().unwrap_or_default();
+        return Err(ServerError::Fingerprint { address: wanted.address.clone(), shown, wanted: given });
+    }
+    if wanted.fingerprint.is_none() {
+        say(&phase(&format!("{} shows the host key {shown}", wanted.address)));
+        say(&detail("compare it there: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub"));
+    }
+    Ok(key)
+}
+
+/// What a server is called from now on: what it is called already, what the person wants, or its own name.
+fn choose_name(
+    wanted: &Wanted,
+    facts: &Facts,
+    way: &Way,
+    records: &BTreeMap<ServerName, Record>,
+) -> Result<ServerName, ServerError> {
+    let known =
+        records.iter().find(|(_, record)| record.way.as_ref().is_some_and(|other| other.address == way.address));
+    let name = match (&wanted.name, known) {
+        (Some(name), Some((known, _))) if name != known => return Err(ServerError::Known { name: known.clone() }),
+        (_, Some((known, _))) => return Ok(known.clone()),
+        (Some(name), None) => name.clone(),
+        (None, None) => name_of(facts).map_err(|_| ServerError::Facts(NoFact { what: "name" }))?,
+    };
+    // The same machine under another address would be a slice twice.
+    let same = |record: &Record| {
+        record.hostname == facts.hostname && record.way.as_ref().is_some_and(|other| other.host_key == way.host_key)
+    };
+    if let Some((known, _)) = records.iter().find(|(_, record)| same(record)) {
+        return Err(ServerError::Known { name: known.clone() });
+    }
+    let own = || (name.as_str() == HERE).then(|| "HQ's own".to_owned());
+    match records.get(&name).map(place).or_else(own) {
+        Some(at) => Err(ServerError::Taken { name, at }),
+        None => Ok(name),
     }
 }
 
 fn place(record: &Record) -> String {
     record.way.as_ref().map_or_else(|| "HQ's own".to_owned(), |way| way.address.to_string())
-}
-
-fn no_name() -> crate::servers::facts::NoFact {
-    crate::servers::facts::NoFact { what: "name" }
 }
 
 /// Comes in with HQ's key, which a first login has let in.
@@ -118,7 +130,14 @@ async fn enter(
     login: Option<Login>,
 ) -> Result<Link, ServerError> {
     if let Some(login) = login {
-        let link = Link::connect(address, &login, host_key).await?;
+        let given = match &login {
+            Login::Key(_) => "private key",
+            Login::Password(_) => "password",
+        };
+        let link = match Link::connect(address, &login, host_key).await {
+            Err(LinkError::Refused { address, .. }) => return Err(ServerError::Shut { address, given }),
+            other => other?,
+        };
         let line = format!("{}\n", key.authorized_key());
         let done = link.exec(&["sh", "-c", LET_IN], line.as_bytes(), LOOK).await?;
         if done.code != 0 {
@@ -126,7 +145,9 @@ async fn enter(
         }
     }
     match Link::connect(address, &Login::Key(key.clone()), host_key).await {
-        Err(LinkError::Refused { address, .. }) => Err(ServerError::Closed { address, key: key.authorized_key() }),
+        Err(LinkError::Refused { address, .. }) => {
+            Err(ServerError::Closed { address, shown: host_key.fingerprint(), key: key.authorized_key() })
+        }
         other => Ok(other?),
     }
 }
@@ -134,6 +155,11 @@ async fn enter(
 async fn look(link: &Link) -> Result<Facts, ServerError> {
     let done = link.exec(&["sh", "-c", SCRIPT], tokio::io::empty(), LOOK).await?;
     Ok(Facts::parse(&String::from_utf8_lossy(&done.stdout))?)
+}
+
+/// Makes a server ready for containers. What is there already costs a look.
+async fn prepare(link: &Link, line: Arc<Line>, facts: &Facts, say: Say<'_>) -> Result<(), HqError> {
+    check_docker(link, line, facts, say).await
 }
 
 /// Docker answers over the line; where it does not, it is installed and started.
@@ -148,7 +174,8 @@ async fn check_docker(link: &Link, line: Arc<Line>, facts: &Facts, say: Say<'_>)
         return Err(ServerError::NoDocker { address: address.clone() }.into());
     }
     say(&detail("docker does not answer; installing it from the distribution"));
-    let done = link.exec(&["sh", "-c", INSTALL_DOCKER], tokio::io::empty(), INSTALL).await.map_err(ServerError::Link)?;
+    let done =
+        link.exec(&["sh", "-c", INSTALL_DOCKER], tokio::io::empty(), INSTALL).await.map_err(ServerError::Link)?;
     if done.code != 0 {
         return Err(failed(address, "install docker", &done.stderr).into());
     }

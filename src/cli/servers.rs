@@ -292,8 +292,8 @@ mod tests {
 
     #[test]
     fn a_secret_is_a_password_s_first_line_or_a_whole_private_key() {
-        assert!(matches!(secret(b"").unwrap(), None));
-        assert!(matches!(secret(b"\n").unwrap(), None));
+        assert!(secret(b"").unwrap().is_none());
+        assert!(secret(b"\n").unwrap().is_none());
         let check = |text: &str| match secret(text.as_bytes()).unwrap() {
             Some(Login::Password(password)) => password,
             other => panic!("{other:?}"),

@@ -17,7 +17,7 @@ use crate::db::{Db, DbError};
 use crate::docker::engines::Engines;
 use crate::docker::{Engine, EngineError, Network, Restart};
 use crate::env::Env;
-use crate::names::{InnerPath, NodeName, ServerName, StackName};
+use crate::names::{ContainerName, InnerPath, NodeName, ServerName, StackName};
 use crate::router::edge::{Edge, EdgeError};
 use crate::servers::supply::{Supply, SupplyError};
 use crate::units::Millis;
@@ -42,7 +42,7 @@ pub enum LaunchError {
         /// The step.
         doing: String,
         /// Why.
-        source: SupplyError,
+        source: Box<SupplyError>,
     },
     /// The router failed.
     #[error("cannot change the router")]
@@ -232,14 +232,11 @@ impl Launcher {
     /// What the step ran into.
     pub async fn perform(&self, stack: &StackName, step: &Step, say: Say<'_>) -> Result<(), LaunchError> {
         let engine = |source| LaunchError::Engine { doing: step.to_string(), source };
-        let left = |server: &ServerName| matches!(self.engines.of(server), Err(EngineError::NoServer { .. }));
-        if step.only_removes() && step.server().is_some_and(left) {
-            return Ok(());
-        }
         match step {
+            gone if gone.only_removes() && self.has_left(gone) => Ok(()),
             Step::Fetch { server, image } => {
                 let supplied = self.supply.image(server, image).await;
-                supplied.map_err(|source| LaunchError::Supply { doing: step.to_string(), source })
+                supplied.map_err(|error| LaunchError::Supply { doing: step.to_string(), source: Box::new(error) })
             }
             Step::Network { server, name, subnet } => {
                 let labels = [(label::HQ, self.identity.id.as_str()), (label::STACK, stack.as_str())];
@@ -266,27 +263,13 @@ impl Launcher {
                 }
             }
             Step::Hook { server, container, command, must } => {
-                match (self.engine(server)?.exec(container, &command.words(), say).await, must) {
-                    (Ok(0), _) | (_, false) => Ok(()),
-                    (Ok(code), true) => Err(LaunchError::Command { what: "hook", node: container.to_string(), code }),
-                    (Err(source), true) => Err(engine(source)),
-                }
+                let hooked = self.hook(server, container, command, say).await;
+                if *must { hooked } else { Ok(()) }
             }
             Step::Stop { server, container, grace } => {
                 self.engine(server)?.stop(container, *grace).await.map_err(engine)
             }
-            Step::Route { table } => match &self.edge {
-                Some(edge) => edge.set(table).await.map_err(LaunchError::Edge),
-                None => Ok(()),
-            },
-            Step::Unroute { stack } => match &self.edge {
-                Some(edge) => edge.remove(stack).await.map_err(LaunchError::Edge),
-                None => Ok(()),
-            },
-            Step::Drain { published, grace, .. } => {
-                self.drain(*published, *grace).await;
-                Ok(())
-            }
+            Step::Route { .. } | Step::Unroute { .. } | Step::Drain { .. } => self.on_edge(step).await,
             Step::Remove { server, container, grace } => {
                 let docker = self.engine(server)?;
                 docker.stop(container, *grace).await.map_err(engine)?;
@@ -295,6 +278,40 @@ impl Launcher {
             Step::RemoveNetwork { server, name } => self.engine(server)?.remove_network(name).await.map_err(engine),
             Step::Sweep { server, network } => self.sweep(stack, server, network).await,
         }
+    }
+
+    /// Whether a step is for a server that is no longer one of HQ's.
+    fn has_left(&self, step: &Step) -> bool {
+        step.server().is_some_and(|server| matches!(self.engines.of(server), Err(EngineError::NoServer { .. })))
+    }
+
+    async fn hook(
+        &self,
+        server: &ServerName,
+        container: &ContainerName,
+        command: &crate::stack::Command,
+        say: Say<'_>,
+    ) -> Result<(), LaunchError> {
+        match self.engine(server)?.exec(container, &command.words(), say).await {
+            Ok(0) => Ok(()),
+            Ok(code) => Err(LaunchError::Command { what: "hook", node: container.to_string(), code }),
+            Err(source) => Err(LaunchError::Engine { doing: format!("run the hook of {container}"), source }),
+        }
+    }
+
+    /// The router's part of a launch; a stack that runs locally has none.
+    async fn on_edge(&self, step: &Step) -> Result<(), LaunchError> {
+        let Some(edge) = &self.edge else { return Ok(()) };
+        if let Step::Route { table } = step {
+            edge.set(table).await.map_err(LaunchError::Edge)?;
+        }
+        if let Step::Unroute { stack } = step {
+            edge.remove(stack).await.map_err(LaunchError::Edge)?;
+        }
+        if let Step::Drain { published, grace, .. } = step {
+            drain(&**edge, *published, *grace).await;
+        }
+        Ok(())
     }
 
     /// A server's docker.
@@ -311,17 +328,16 @@ impl Launcher {
         let from = self.root.join("stacks").join(stack.as_str()).join("src").join(root.as_str());
         on_disk(folder.to_owned(), move |to| super::files::copy_site(&from, to)).await
     }
+}
 
-    /// Waits until no request is under way at the address, at most `grace`.
-    async fn drain(&self, published: std::net::SocketAddr, grace: Millis) {
-        let Some(edge) = &self.edge else { return };
-        let until = Instant::now() + grace.duration();
-        // A router that does not answer has nothing under way that could be waited for.
-        while let Ok(1..) = edge.in_flight(published).await
-            && Instant::now() < until
-        {
-            sleep(DRAIN_POLL).await;
-        }
+/// Waits until no request is under way at the address, at most `grace`.
+async fn drain(edge: &dyn Edge, published: std::net::SocketAddr, grace: Millis) {
+    let until = Instant::now() + grace.duration();
+    // A router that does not answer has nothing under way that could be waited for.
+    while let Ok(1..) = edge.in_flight(published).await
+        && Instant::now() < until
+    {
+        sleep(DRAIN_POLL).await;
     }
 }
 

@@ -2,47 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::address::Exhausted;
 use super::check::awaiting;
 use super::difference::difference;
+pub use super::no_plan::PlanError;
 use super::place::Places;
 use super::table::Table;
 use super::world::{Instance, World};
 use super::{ContainerPlan, Plan, Proc, Role, Step};
-use crate::grid::NoRoom;
 use crate::instruction::{Instruction, Settings};
 use crate::names::{ContainerName, Domain, ImageId, InnerPath, NodeName, ReleaseNumber, ServerName};
 use crate::router::Peer;
 use crate::stack::{Command, Kind};
 use crate::units::Millis;
-
-/// Why there is no plan.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
-    /// Nothing left to hand out.
-    #[error(transparent)]
-    Exhausted(#[from] Exhausted),
-    /// SCALE of a node that was never deployed.
-    #[error("the stack has no node `{0}` that runs; `ps` lists those it has")]
-    NoNode(NodeName),
-    /// A node that cannot move, and its server does not answer.
-    #[error("`{node}` keeps its data on the server `{server}`, which does not answer; it waits for that server")]
-    Away {
-        /// Which node.
-        node: NodeName,
-        /// Its server.
-        server: ServerName,
-    },
-    /// No server can take a container.
-    #[error("no server can take a container of `{0}`; `servers list` shows their states")]
-    NoServer(NodeName),
-    /// No server has room for a container.
-    #[error(transparent)]
-    NoRoom(#[from] NoRoom),
-    /// More than one container of something that may exist only once.
-    #[error("`{0}` is a service or keeps volumes with `stop-first`: it has one container at most")]
-    OnlyOne(NodeName),
-}
 
 /// Plans the instructions, in their order.
 ///

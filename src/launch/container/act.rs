@@ -60,7 +60,7 @@ impl Launcher {
         if server == self.engines.here() {
             return on_disk(folder.to_owned(), files::make_volume).await;
         }
-        let supply = |source| LaunchError::Supply { doing: format!("keep data on {server}"), source };
+        let supply = |error| LaunchError::Supply { doing: format!("keep data on {server}"), source: Box::new(error) };
         self.supply.make_folder(server, folder).await.map_err(supply)
     }
 
@@ -100,7 +100,8 @@ impl Launcher {
         docker.remove_network(network).await.map_err(engine)?;
         self.remove_images(&*docker, stack).await.map_err(engine)?;
         let folder = self.root.join("volumes").join(stack.as_str());
-        let supply = |source| LaunchError::Supply { doing: format!("remove the volumes of `{stack}`"), source };
+        let supply =
+            |error| LaunchError::Supply { doing: format!("remove the volumes of `{stack}`"), source: Box::new(error) };
         self.supply.remove_folder(server, &folder).await.map_err(supply)
     }
 

@@ -6,7 +6,7 @@
 //! build/env/<NAME>   passed into builds: proxies, PIP_INDEX_URL, NPM_CONFIG_REGISTRY
 //! build/ca-bundle    certificates builds trust: PEM text, or the path of a file of it
 //! build/timeout      30m      build/memory     no limit
-//! release-timeout    30m
+//! release-timeout    30m      server-lease     15s
 //! size               512mb    push-limit       2gb
 //! releases-kept      10       port-range       20000-29999
 //! subnets            10.208.0.0/12, cut into a /26 for each stack
@@ -55,6 +55,8 @@ pub struct Settings {
     pub size: Megabytes,
     /// How long a release command may take.
     pub release_timeout: Millis,
+    /// How long a server may be silent until it counts as lost.
+    pub server_lease: Millis,
     /// HQ's own address towards the other servers; found out without it.
     pub address: Option<IpAddr>,
     /// The state's home; this machine's files without it.
@@ -88,6 +90,7 @@ impl Default for Settings {
             push_limit: Megabytes(2048),
             size: Megabytes(512),
             release_timeout: Millis::seconds(30 * 60),
+            server_lease: Millis::seconds(15),
             address: None,
             etcd: None,
             submodule_key: None,
@@ -101,6 +104,9 @@ pub struct Subnets {
     network: Ipv4Addr,
     bits: u8,
 }
+
+/// A shorter silence is nothing.
+const SHORTEST_LEASE: Millis = Millis::seconds(3);
 
 /// The size of one stack's network: a smaller range than this holds none.
 const SMALLEST: u8 = 26;
@@ -207,6 +213,7 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
         ("", "releases-kept") => settings.releases_kept = releases(value)?,
         ("", "push-limit") => settings.push_limit = parse(value)?,
         ("", "size") => settings.size = parse(value)?,
+        ("", "server-lease") => settings.server_lease = lease(value)?,
         ("", "release-timeout") => settings.release_timeout = parse(value)?,
         ("", "submodule-key") => settings.submodule_key = Some(key_path(value)?),
         ("env", name) => variable(&mut settings.env, name, text)?,
@@ -220,7 +227,7 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
 }
 
 /// Every file but those in `env/`, `build/env/` and `etcd/`.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 13] = [
     "address",
     "hostnames",
     "port-range",
@@ -229,6 +236,7 @@ const KNOWN: [&str; 12] = [
     "push-limit",
     "size",
     "release-timeout",
+    "server-lease",
     "submodule-key",
     "build/ca-bundle",
     "build/timeout",
@@ -270,6 +278,13 @@ fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
 fn key_path(text: &str) -> Result<PathBuf, String> {
     let plain = text.starts_with('/') && !text.contains(['"', '\n', '%']);
     plain.then(|| text.into()).ok_or_else(|| "it is not the absolute path of a private SSH key".into())
+}
+
+fn lease(text: &str) -> Result<Millis, String> {
+    match parse(text)? {
+        lease if lease >= SHORTEST_LEASE => Ok(lease),
+        _ => Err(format!("`{text}` is too short: a connection that broke is noticed after about {SHORTEST_LEASE}")),
+    }
 }
 
 fn releases(text: &str) -> Result<u32, String> {

@@ -18,6 +18,9 @@ use crate::launch::{Plan, Proc, Step};
 use crate::names::{NodeName, ReleaseNumber, StackName};
 use crate::router::StackRoutes;
 
+/// The verb of what the reconciler does.
+pub const HEAL: &str = "heal";
+
 /// One operation, ready to be planned.
 pub struct Job {
     /// Whose.
@@ -168,8 +171,13 @@ impl Hq {
         let mut reserved = self.planning.lock().await;
         let mut world = self.gather(&job.stack, release, env_version, &reserved).await?;
         world.forget(&job.renew);
+        world.waits = job.verb == HEAL;
         self.note_architectures(&job.instructions, &mut world).await?;
         let plan = plan(&job.instructions, &world)?;
+        if world.waits && !plan.does_something() {
+            tracing::warn!(stack = %job.stack, notes = ?plan.notes, "what is missing waits");
+            return Ok(plan);
+        }
         let claim = Claim::of(&plan);
         claim.add(&mut reserved);
         drop(reserved);

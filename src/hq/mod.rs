@@ -120,6 +120,8 @@ pub struct Hq {
     members: RwLock<BTreeMap<ServerName, fleet::Member>>,
     /// What each server's engine last told.
     memory: Arc<Mutex<fleet::Memory>>,
+    /// Wakes the reconciler: a server was lost, or is back.
+    stirred: tokio::sync::Notify,
     queue: lock::Queue,
     /// Planning reads what others have taken: one plan at a time.
     planning: tokio::sync::Mutex<world::Reserved>,
@@ -163,6 +165,7 @@ impl Hq {
             records: tokio::sync::Mutex::default(),
             members: RwLock::new(BTreeMap::from([(here, member)])),
             memory: Arc::default(),
+            stirred: tokio::sync::Notify::new(),
             queue: lock::Queue::default(),
             planning: tokio::sync::Mutex::default(),
             books: Mutex::default(),

@@ -51,6 +51,11 @@ impl Plan {
     pub fn revocable(&self) -> impl DoubleEndedIterator<Item = &Step> {
         self.stage.iter().chain(&self.switch)
     }
+
+    /// Whether it changes anything that runs or is routed.
+    pub fn does_something(&self) -> bool {
+        self.revocable().chain(&self.route).chain(&self.retire).next().is_some() || !self.ended.is_empty()
+    }
 }
 
 /// What should run of one node; `proc/<stack>/<node>.json`.
@@ -73,6 +78,14 @@ pub struct Proc {
     /// A service's ports that the stack's containers on other servers reach, each with where.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<(u16, SocketAddr)>,
+}
+
+impl Proc {
+    /// Whether it waits for its server when that is lost: its data is nowhere else, or it may exist only once and may
+    /// still run there.
+    pub fn waits(&self) -> bool {
+        self.home.is_some() || self.settings.is_alone()
+    }
 }
 
 impl ContainerPlan {

@@ -106,12 +106,43 @@ impl<'a> Places<'a> {
         proc.home.is_none() && self.grid.slices.get(&instance.server).is_some_and(draining)
     }
 
+    /// Containers of a node, those first that are kept when there are too many: on servers that are up, and of these
+    /// one on each server before a second on any.
+    pub fn by_worth(&self, instances: Vec<Instance>) -> Vec<Instance> {
+        let mut twins: BTreeMap<ServerName, usize> = BTreeMap::new();
+        let mut ranked: Vec<_> = instances
+            .into_iter()
+            .map(|instance| {
+                let number = twins.entry(instance.server.clone()).or_default();
+                *number += 1;
+                let is_up = self.grid.slices.get(&instance.server).is_some_and(|slice| slice.standing == Standing::Up);
+                ((!is_up, *number), instance)
+            })
+            .collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+        ranked.into_iter().map(|(_, instance)| instance).collect()
+    }
+
     /// Whether there is room for so many more containers of a node.
     ///
     /// # Errors
     /// As [`Places::choose`].
     pub fn room(&self, proc: &Proc, count: u32) -> Result<(), PlanError> {
         self.seats(proc, count as usize).map(drop)
+    }
+
+    /// For how many more containers of a node there is room, and why not for the rest.
+    pub fn fitting(&self, proc: &Proc, count: u32) -> (u32, Option<PlanError>) {
+        match self.at_home(proc) {
+            Ok(Some(_)) => (count, None),
+            Err(away) => (0, Some(away)),
+            Ok(None) => {
+                let (seats, refused): (Vec<_>, Vec<_>) =
+                    self.offered(proc, count as usize).into_iter().partition(Result::is_ok);
+                let why = refused.into_iter().find_map(Result::err);
+                (seats.len() as u32, why.map(PlanError::from))
+            }
+        }
     }
 
     /// The servers of a node's next containers, which then count as standing there.
@@ -160,9 +191,12 @@ impl<'a> Places<'a> {
     }
 
     fn seats(&self, proc: &Proc, count: usize) -> Result<Vec<ServerName>, PlanError> {
+        Ok(self.offered(proc, count).into_iter().collect::<Result<Vec<_>, NoRoom>>()?)
+    }
+
+    fn offered(&self, proc: &Proc, count: usize) -> Vec<Result<ServerName, NoRoom>> {
         let mut places = place(&self.grid, &[Want::new(self.block(proc), count)], Rules::default());
-        let places = places.pop().unwrap_or_default();
-        Ok(places.into_iter().collect::<Result<Vec<_>, NoRoom>>()?)
+        places.pop().unwrap_or_default()
     }
 
     fn block(&self, proc: &Proc) -> Block {

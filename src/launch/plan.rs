@@ -125,6 +125,7 @@ impl<'a> Planner<'a> {
             self.world.of(&proc.node).cloned().partition(|instance| {
                 instance.release == Some(proc.release) && !self.places.is_driven_out(instance, &proc)
             });
+        let current = self.places.by_worth(current);
         let kept = current.len().min(proc.count as usize);
         let missing = proc.count - kept as u32;
         let surplus = current[kept..].to_vec();
@@ -160,6 +161,7 @@ impl<'a> Planner<'a> {
         };
         let (staying, driven): (Vec<Instance>, Vec<Instance>) =
             self.world.of(node).cloned().partition(|instance| !self.places.is_driven_out(instance, &proc));
+        let staying = self.places.by_worth(staying);
         let kept = staying.len().min(count as usize);
         let missing = count - kept as u32;
         if let (false, Err(why)) = (driven.is_empty(), self.places.room(&proc, missing)) {
@@ -169,8 +171,19 @@ impl<'a> Planner<'a> {
             self.keep(&proc, &all[..kept]);
             return self.replace(&all[kept..], proc, count - kept as u32);
         }
+        let missing = self.fitting(&proc, missing);
         self.keep(&proc, &staying[..kept]);
         self.replace(&[&staying[kept..], &driven].concat(), proc, missing)
+    }
+
+    /// How many of the missing containers can be made now.
+    fn fitting(&mut self, proc: &Proc, missing: u32) -> u32 {
+        if !self.world.waits || missing == 0 {
+            return missing;
+        }
+        let (fitting, why) = self.places.fitting(proc, missing);
+        self.plan.notes.extend(why.map(|why| format!("{} of {} wait: {why}", missing - fitting, proc.node)));
+        fitting
     }
 
     /// Boots `missing` containers and sends `going` away, overlapping as the node allows.

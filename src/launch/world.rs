@@ -73,6 +73,8 @@ pub struct World {
     pub built: BTreeMap<ImageId, Architecture>,
     /// Folder under which this release's sites go.
     pub sites: PathBuf,
+    /// What finds no room waits for it, and the rest comes about all the same; else everything is refused.
+    pub waits: bool,
 }
 
 impl World {

@@ -1,20 +1,24 @@
 //! Asks every server's engine.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
+use super::presence::{Presence, Signs};
 use super::{Member, Memory, Seen, Survey};
 use crate::docker::{Container, Engine, EngineError, Network};
 use crate::hq::{Hq, HqError};
 use crate::launch::label;
 use crate::names::ServerName;
+use crate::servers::ssh::State;
 
 /// How long a server is waited for that was silent the last time.
 const MOMENT: Duration = Duration::from_secs(1);
+/// Pause between two looks at the servers' signs of life.
+const LOOK: Duration = Duration::from_millis(500);
 
 impl Hq {
     /// What HQ knows of each server.
@@ -38,6 +42,9 @@ impl Hq {
     pub async fn survey(&self) -> Result<Survey, HqError> {
         let asked = self.engines().all().into_iter().map(|(server, engine)| async move {
             let known = self.remembered(&server);
+            if let (Some(why), Presence::Gone) = (&known, self.presence(&server)) {
+                return (server, Err(Silence { why: why.clone(), error: None }));
+            }
             // Of its own: one that comes back late is heard, although nobody waits for it any more.
             let asking = tokio::spawn(ask(self.memory.clone(), server.clone(), engine));
             let answer = match known {
@@ -59,7 +66,10 @@ impl Hq {
                 Err(Silence { error: Some(error), .. }) if server == *self.engines().here() => return Err(error.into()),
                 Err(Silence { why, .. }) => {
                     survey.silent.insert(server.clone(), why);
-                    let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+                    let memory = self.memory();
+                    if memory.presence.get(&server) == Some(&Presence::Gone) {
+                        survey.gone.insert(server.clone());
+                    }
                     memory.containers.get(&server).cloned().unwrap_or_default()
                 }
             };
@@ -71,8 +81,73 @@ impl Hq {
 
     /// Why a server was silent the last time. HQ's own is always waited for.
     fn remembered(&self, server: &ServerName) -> Option<String> {
-        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        memory.silent.get(server).filter(|_| server != self.engines().here()).cloned()
+        self.memory().silent.get(server).filter(|_| server != self.engines().here()).cloned()
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How a server stands with HQ.
+    pub fn presence(&self, server: &ServerName) -> Presence {
+        self.memory().presence.get(server).copied().unwrap_or_default()
+    }
+
+    /// Servers that are back, and may still run what has moved elsewhere.
+    pub fn returning(&self) -> Vec<ServerName> {
+        let memory = self.memory();
+        let returning = memory.presence.iter().filter(|(_, presence)| **presence == Presence::Returning);
+        returning.map(|(server, _)| server.clone()).collect()
+    }
+
+    /// Concludes how a server stands, and has everything looked at when that has changed.
+    pub fn note_signs(&self, server: &ServerName, signs: Signs) {
+        let before = self.presence(server);
+        let after = before.after(signs, self.settings.server_lease.duration());
+        self.note_presence(server, before, after);
+    }
+
+    /// Nothing is left on a server that should be elsewhere.
+    pub fn welcome(&self, server: &ServerName) {
+        let before = self.presence(server);
+        self.note_presence(server, before, before.welcomed());
+    }
+
+    fn note_presence(&self, server: &ServerName, before: Presence, after: Presence) {
+        if before == after {
+            return;
+        }
+        let mut memory = self.memory();
+        memory.presence.insert(server.clone(), after);
+        match after {
+            Presence::Up => tracing::info!(%server, "the server counts"),
+            Presence::Suspect => tracing::warn!(%server, "the server is not heard from"),
+            Presence::Gone => {
+                memory.silent.entry(server.clone()).or_insert_with(|| "it is lost".to_owned());
+                tracing::error!(%server, "the server is lost; what can run elsewhere is started there");
+            }
+            Presence::Returning => tracing::info!(%server, "the server is back"),
+        }
+        drop(memory);
+        if !matches!((before, after), (Presence::Up, Presence::Suspect) | (Presence::Suspect, Presence::Up)) {
+            self.stirred.notify_one();
+        }
+    }
+
+    /// Notes which servers are heard from, until the process ends.
+    pub async fn watch_servers(self: Arc<Self>) {
+        loop {
+            for server in self.members().into_keys() {
+                let Ok(line) = self.lines.of(&server) else { continue };
+                let silent = match &*line.state().borrow() {
+                    State::Up => None,
+                    State::Connecting => Some(Duration::ZERO),
+                    State::Down { since, .. } => Some(since.elapsed()),
+                };
+                self.note_signs(&server, Signs { silent, leased: false });
+            }
+            sleep(LOOK).await;
+        }
     }
 }
 

@@ -9,6 +9,9 @@ use crate::names::ServerName;
 use crate::units::Megabytes;
 
 pub mod act;
+pub mod presence;
+
+use presence::Presence;
 
 /// The name of the server HQ itself is on.
 pub const HERE: &str = "hq";
@@ -58,6 +61,8 @@ pub struct Survey {
     pub networks: BTreeMap<ServerName, Vec<Network>>,
     /// Those that did not answer, and why.
     pub silent: BTreeMap<ServerName, String>,
+    /// Those that are lost; they are among the silent.
+    pub gone: BTreeSet<ServerName>,
 }
 
 /// What HQ remembers of its servers between two looks.
@@ -67,4 +72,6 @@ pub struct Memory {
     pub containers: BTreeMap<ServerName, Vec<Container>>,
     /// Those that did not answer the last time they were asked, and why.
     pub silent: BTreeMap<ServerName, String>,
+    /// How each stands; up where nothing is noted.
+    pub presence: BTreeMap<ServerName, Presence>,
 }

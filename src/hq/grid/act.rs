@@ -3,6 +3,7 @@
 use crate::db::{Guard, layout};
 use crate::docker::State;
 use crate::grid::{Block, Grid, Standing};
+use crate::hq::fleet::presence::Presence;
 use crate::hq::fleet::{Member, Seen};
 use crate::hq::{Hq, HqError};
 use crate::instruction::DEFAULT_SIZE;
@@ -19,7 +20,7 @@ impl Hq {
         let survey = self.survey().await?;
         let mut grid = self.grid_of(&survey.containers);
         for (server, slice) in &mut grid.slices {
-            if survey.silent.contains_key(server) {
+            if survey.silent.contains_key(server) && slice.standing != Standing::Gone {
                 slice.standing = Standing::Suspect;
             }
         }
@@ -30,7 +31,15 @@ impl Hq {
     /// The grid of these containers.
     pub fn grid_of(&self, seen: &[Seen]) -> Grid {
         let members = self.members();
-        let empty = |(name, member): (&ServerName, &Member)| (name.clone(), member.slice());
+        let empty = |(name, member): (&ServerName, &Member)| {
+            let mut slice = member.slice();
+            slice.standing = match self.presence(name) {
+                Presence::Up => slice.standing,
+                Presence::Suspect | Presence::Returning => Standing::Suspect,
+                Presence::Gone => Standing::Gone,
+            };
+            (name.clone(), slice)
+        };
         let mut grid = Grid { slices: members.iter().map(empty).collect(), ..Grid::default() };
         for Seen { server, container } in seen {
             let text = |name: &str| container.labels.get(name);

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{backoff, drift};
-use crate::hq::act::Job;
+use super::{backoff, drift, overstays};
+use crate::hq::act::{HEAL, Job};
 use crate::hq::recover::act::Rest;
 use crate::hq::{Hq, HqError};
 use crate::launch::label;
@@ -28,6 +29,10 @@ enum Heard {
     Stack(StackName),
     /// A server's events are heard, perhaps again: what happened meanwhile shows in a look at everything.
     Listening(ServerName),
+    /// A stack was looked at, and healed where that was needed.
+    Healed(StackName, Result<(), HqError>),
+    /// A server was lost, or is back.
+    Fleet,
     /// The earliest appointment is due.
     Due,
 }
@@ -38,6 +43,9 @@ struct Agenda {
     due: BTreeMap<StackName, Instant>,
     failures: BTreeMap<StackName, u32>,
     round: Option<Instant>,
+    /// Stacks that are being healed: one that waits for its containers does not hold up the others.
+    busy: BTreeSet<StackName>,
+    healing: JoinSet<(StackName, Result<(), HqError>)>,
 }
 
 impl Hq {
@@ -55,6 +63,11 @@ impl Hq {
             let heard = tokio::select! {
                 Some(heard) = news.recv() => heard,
                 () = sleep_until(agenda.next()) => Heard::Due,
+                Some(done) = agenda.healing.join_next() => match done {
+                    Ok((stack, healed)) => Heard::Healed(stack, healed),
+                    Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+                },
+                () = self.stirred.notified() => Heard::Fleet,
             };
             match heard {
                 Heard::Stack(stack) => agenda.look_at(stack, Instant::now() + SETTLE),
@@ -62,6 +75,8 @@ impl Hq {
                     tracing::debug!(%server, "docker's events are heard");
                     agenda.round = Some(Instant::now());
                 }
+                Heard::Healed(stack, healed) => self.healed(&mut agenda, stack, healed).await,
+                Heard::Fleet => agenda.round = Some(Instant::now()),
                 Heard::Due => self.heal_due(&mut agenda).await,
             }
         }
@@ -104,17 +119,52 @@ impl Hq {
             agenda.due.iter().filter(|(_, at)| **at <= now).map(|(stack, _)| stack.clone()).collect();
         for stack in due {
             agenda.due.remove(&stack);
-            match self.heal(&stack).await {
-                Ok(()) => drop(agenda.failures.remove(&stack)),
-                Err(error) => {
-                    let failures = agenda.failures.entry(stack.clone()).or_default();
-                    *failures += 1;
-                    let pause = backoff(*failures);
-                    tracing::warn!(%stack, error = ?error, again_in = ?pause, "the stack could not be healed");
-                    agenda.look_at(stack, now + pause);
-                }
+            if agenda.busy.insert(stack.clone()) {
+                let hq = self.clone();
+                agenda.healing.spawn(async move {
+                    let healed = hq.heal(&stack).await;
+                    (stack, healed)
+                });
             }
         }
+    }
+
+    async fn healed(&self, agenda: &mut Agenda, stack: StackName, healed: Result<(), HqError>) {
+        agenda.busy.remove(&stack);
+        match healed {
+            Ok(()) => drop(agenda.failures.remove(&stack)),
+            Err(error) => {
+                let failures = agenda.failures.entry(stack.clone()).or_default();
+                *failures += 1;
+                let pause = backoff(*failures);
+                tracing::warn!(%stack, error = ?error, again_in = ?pause, "the stack could not be healed");
+                agenda.look_at(stack, Instant::now() + pause);
+            }
+        }
+        if !agenda.busy.is_empty() {
+            return;
+        }
+        for server in self.returning() {
+            match self.is_clear(&server).await {
+                Ok(true) => self.welcome(&server),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%server, error = ?error, "what a server still runs cannot be seen"),
+            }
+        }
+    }
+
+    /// Whether nothing is left on a server that should be elsewhere.
+    async fn is_clear(&self, server: &ServerName) -> Result<bool, HqError> {
+        for stack in self.known_stacks().await? {
+            if self.book(&stack).await?.read().await.going().iter().any(|(on, _)| *on == server) {
+                return Ok(false);
+            }
+            let Some(current) = self.releases(&stack).await?.pop() else { continue };
+            if overstays(&self.world(&stack, current.number, current.env_version).await?, server) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Brings one stack back to what should run. A busy stack is left alone: its operation ends in order itself.
@@ -138,7 +188,7 @@ impl Hq {
         tracing::info!(%stack, instructions = instructions.len(), "healing");
         let job = Job {
             stack: stack.clone(),
-            verb: "heal",
+            verb: HEAL,
             instructions,
             release: None,
             branch: None,

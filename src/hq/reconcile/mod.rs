@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::instruction::Instruction;
 use crate::launch::Proc;
 use crate::launch::world::World;
-use crate::names::NodeName;
+use crate::names::{NodeName, ServerName};
 use crate::router::Target;
 use crate::units::Millis;
 
@@ -41,6 +41,14 @@ fn misrouted(world: &World, node: &NodeName) -> bool {
     let actual: BTreeMap<_, _> =
         world.of(node).filter_map(|instance| Some((&instance.name, instance.published?))).collect();
     routed != actual
+}
+
+/// Whether a server runs something that should run elsewhere, or nowhere.
+pub fn overstays(world: &World, server: &ServerName) -> bool {
+    world.instances.iter().filter(|instance| instance.server == *server).any(|instance| {
+        let wanted = world.procs.get(&instance.node).map_or(0, |proc| proc.count as usize);
+        world.of(&instance.node).count() > wanted
+    })
 }
 
 /// How long to wait before the next try after this many failures in a row.

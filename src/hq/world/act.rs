@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Found, Reserved};
+use super::{Found, Reserved, counts};
 use crate::grid::Architecture;
 use crate::hq::{Hq, HqError};
 use crate::instruction::Instruction;
-use crate::launch::address;
+use crate::launch::{Proc, address};
 use crate::launch::plan::PlanError;
 use crate::launch::world::{Footing, World, instance};
-use crate::names::{ImageId, ReleaseNumber, ServerName, StackName};
+use crate::names::{ImageId, NodeName, ReleaseNumber, ServerName, StackName};
 
 impl Hq {
     /// The world of one stack as it is now.
@@ -38,11 +38,12 @@ impl Hq {
             async { self.procs(stack).await.map_err(HqError::from) },
             async { self.book(stack).await.map_err(HqError::from) },
         )?;
+        let procs: BTreeMap<NodeName, Proc> = procs.into_iter().map(|proc| (proc.node.clone(), proc)).collect();
         let journal = book.read().await;
         let going = journal.going();
         let staying = survey.containers.iter().filter(|seen| !going.contains(&(&seen.server, &seen.container.name)));
-        let mut instances: Vec<_> =
-            staying.filter_map(|seen| instance(&seen.server, &seen.container, identity, stack)).collect();
+        let found = staying.filter_map(|seen| instance(&seen.server, &seen.container, identity, stack));
+        let mut instances: Vec<_> = found.filter(|found| counts(found, &survey.gone, &procs)).collect();
         instances.sort_by(|a, b| (&a.node, a.index).cmp(&(&b.node, b.index)));
         let found = Found { survey: &survey, tables: &tables, reserved };
         Ok(World {
@@ -52,12 +53,13 @@ impl Hq {
             env_version,
             instances,
             names: survey.containers.iter().map(|seen| seen.container.name.clone()).collect(),
-            procs: procs.into_iter().map(|proc| (proc.node.clone(), proc)).collect(),
+            procs,
             servers: self.footings(&found, stack).await?,
             here: self.engines().here().clone(),
             built: BTreeMap::new(),
             routes: tables.into_iter().find(|table| table.stack == *stack),
             sites: self.sites_folder(stack, release),
+            waits: false,
         })
     }
 

@@ -4,12 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::grid::{Block, Slice};
 use crate::hq::fleet::Survey;
-use crate::launch::world::ports;
-use crate::launch::{Ground, Plan, Step};
-use crate::names::{ContainerName, ServerName};
+use crate::launch::world::{Instance, ports};
+use crate::launch::{Ground, Plan, Proc, Step};
+use crate::names::{ContainerName, NodeName, ServerName};
 use crate::router::{StackRoutes, Target};
 
 pub mod act;
+
+/// Whether a container counts. What a lost server ran is taken for gone where others can run it; what keeps data there
+/// or may exist only once is waited for.
+pub fn counts(instance: &Instance, gone: &BTreeSet<ServerName>, procs: &BTreeMap<NodeName, Proc>) -> bool {
+    !gone.contains(&instance.server) || procs.get(&instance.node).is_some_and(Proc::waits)
+}
 
 /// What was promised to launches under way, and no container or record shows yet.
 #[derive(Debug, Default)]

@@ -12,6 +12,7 @@ mod git;
 mod killed;
 mod local;
 mod logs;
+mod lost;
 mod push;
 mod refuse;
 mod rollback;

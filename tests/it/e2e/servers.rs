@@ -30,7 +30,12 @@ fn private_key(lab: &Lab) -> Vec<u8> {
 
 /// An HQ that keeps its own server for itself, and the first `count` servers of a lab, called s1, s2, …
 fn fleet(lab: &Lab, count: u8) -> Hq {
-    let hq = Hq::start();
+    fleet_with(lab, count, &[])
+}
+
+/// The same, with these settings.
+pub fn fleet_with(lab: &Lab, count: u8, etc: &[(&str, &str)]) -> Hq {
+    let hq = Hq::start_with(etc);
     for number in 1..=count {
         hq.quarry_with(&["servers", "add", &address(lab.server(number))], &private_key(lab)).succeeded();
     }
@@ -38,12 +43,12 @@ fn fleet(lab: &Lab, count: u8) -> Hq {
     hq
 }
 
-fn listed(hq: &Hq, name: &str) -> Value {
+pub fn listed(hq: &Hq, name: &str) -> Value {
     hq.quarry(&["servers", "show", name, "--json"]).succeeded().json()
 }
 
 /// The servers a node's containers are on, in order.
-fn places(hq: &Hq, stack: &str, node: &str) -> Vec<String> {
+pub fn places(hq: &Hq, stack: &str, node: &str) -> Vec<String> {
     let rows = hq.quarry(&["ps", stack, "--json"]).succeeded().json();
     let of_node = rows.as_array().unwrap().iter().filter(|row| row["node"] == node);
     let mut servers: Vec<String> = of_node.map(|row| row["server"].as_str().unwrap().to_owned()).collect();
@@ -53,7 +58,7 @@ fn places(hq: &Hq, stack: &str, node: &str) -> Vec<String> {
 
 /// Waits until a node's containers are on exactly these servers: old ones go in the background.
 #[track_caller]
-fn wait_for_places(hq: &Hq, stack: &str, node: &str, expected: &[&str]) {
+pub fn wait_for_places(hq: &Hq, stack: &str, node: &str, expected: &[&str]) {
     until(&format!("{node} of {stack} on {expected:?}"), || (places(hq, stack, node) == expected).then_some(()));
 }
 
@@ -65,7 +70,7 @@ fn left_on(server: Server<'_>) -> String {
 }
 
 /// A web node with these further lines of quarry.yml.
-fn web(lines: &str) -> Repository {
+pub fn web(lines: &str) -> Repository {
     app(&[("quarry.yml", &format!("web:\n  expose: 8080\n  health: /\n{lines}"))])
 }
 

@@ -79,7 +79,6 @@ impl<'a> Planner<'a> {
 
     fn proc(&self, node: &NodeName, count: u32, release: ReleaseNumber, env_version: u64, settings: &Settings) -> Proc {
         let home = self.world.procs.get(node).and_then(|known| known.home.clone());
-        let published = Vec::new();
         Proc {
             node: node.clone(),
             count,
@@ -88,7 +87,7 @@ impl<'a> Planner<'a> {
             settings: settings.clone(),
             address: None,
             home,
-            published,
+            published: Vec::new(),
         }
     }
 

@@ -49,6 +49,8 @@ impl Ps {
             cx.hq.current(stack).await?;
         }
         let coloured = cx.out.coloured();
+        // With one server there is nothing to tell apart.
+        let several = cx.hq.members().len() > 1;
         let mut last = String::new();
         let cells: Vec<Vec<String>> = rows
             .into_iter()
@@ -57,30 +59,38 @@ impl Ps {
                 last = row.stack;
                 let state = row.code.map_or_else(|| row.state.to_owned(), |code| format!("{} ({code})", row.state));
                 let dot = dot(row.state, coloured);
-                vec![first, row.node, row.release, format!("{dot}{state}"), age(row.seconds), row.container]
+                let mut cells =
+                    vec![first, row.node, row.release, format!("{dot}{state}"), age(row.seconds), row.container];
+                cells.extend(several.then_some(row.server));
+                cells
             })
             .collect();
-        cx.out.table(&["STACK", "NODE", "RELEASE", "STATE", "AGE", "CONTAINER"], &cells).await
+        let header = ["STACK", "NODE", "RELEASE", "STATE", "AGE", "CONTAINER", "SERVER"];
+        cx.out.table(&header[..if several { 7 } else { 6 }], &cells).await
     }
 }
 
 async fn rows(cx: &Context, stack: Option<&StackName>) -> Result<Vec<Row>, Failure> {
     let now = cx.hq.clock.now().as_second();
-    let seen = cx.hq.containers().await?;
+    let survey = cx.hq.survey().await?;
     let own = |seen: &&Seen| seen.container.labels.get(label::HQ) == Some(&cx.hq.launcher.identity.id);
-    let mut rows: Vec<Row> = seen
+    let silent = |seen: &Seen| survey.silent.contains_key(&seen.server);
+    let mut rows: Vec<Row> = survey
+        .containers
         .iter()
         .filter(own)
-        .map(|seen| row(seen, now))
+        .map(|seen| row(seen, now, silent(seen)))
         .filter(|row| stack.is_none_or(|stack| row.stack == stack.as_str()))
         .collect();
     rows.sort_by(|a, b| (&a.stack, &a.node, &a.container).cmp(&(&b.stack, &b.node, &b.container)));
     Ok(rows)
 }
 
-fn row(Seen { server, container }: &Seen, now: i64) -> Row {
+/// What a server does not say now is unknown, whatever it said last.
+fn row(Seen { server, container }: &Seen, now: i64, silent: bool) -> Row {
     let label = |name: &str| container.labels.get(name).cloned().unwrap_or_default();
     let (state, code) = match container.state {
+        _ if silent => ("unknown", None),
         State::Created => ("created", None),
         State::Running => ("running", None),
         State::Restarting => ("restarting", None),

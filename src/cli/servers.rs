@@ -78,6 +78,9 @@ enum Verb {
     },
 }
 
+/// How a private key begins.
+const BEGIN: &str = "-----BEGIN ";
+
 /// Longest password or private key, in bytes.
 const SECRET_LIMIT: usize = 65_536;
 
@@ -207,18 +210,26 @@ async fn login(mut stdin: Stdin) -> Result<Option<Login>, Failure> {
         if bytes.len() > SECRET_LIMIT {
             return Err(Failure::new(Exit::Mistake, "this is longer than any password or private key"));
         }
-        // Whoever types a password ends it with a line's end and not with the input's.
-        if !bytes.starts_with(b"-") && bytes.contains(&b'\n') {
+        if is_whole(&bytes) {
             break;
         }
     }
     secret(&bytes)
 }
 
+/// Whether a secret has come to its end: whoever types a password or pastes a key does not end the input, too.
+fn is_whole(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    if text.starts_with(BEGIN) {
+        return text.split_once("-----END ").is_some_and(|(_, rest)| rest.contains("-----"));
+    }
+    !BEGIN.starts_with(&*text) && text.contains('\n')
+}
+
 fn secret(bytes: &[u8]) -> Result<Option<Login>, Failure> {
     let mistake = |text: &str| Failure::new(Exit::Mistake, text);
     let text = std::str::from_utf8(bytes).map_err(|_| mistake("a password or private key is text"))?;
-    if text.starts_with("-----BEGIN ") {
+    if text.starts_with(BEGIN) {
         let key = KeyPair::parse(text).ok_or_else(|| {
             mistake("this private key cannot be used: it is damaged, not in OpenSSH's form, or under a passphrase")
         })?;
@@ -304,6 +315,21 @@ mod tests {
         let damaged = secret(b"-----BEGIN OPENSSH PRIVATE KEY-----\nx\n-----END OPENSSH PRIVATE KEY-----\n");
         assert!(damaged.unwrap_err().message.contains("passphrase"));
         assert!(secret(&[0xff]).is_err());
+    }
+
+    #[test]
+    fn a_secret_ends_where_it_is_whole_and_not_with_the_input() {
+        for (text, expected) in [
+            ("", false),
+            ("-----", false),
+            ("hunter2", false),
+            ("hunter2\n", true),
+            ("-dash\n", true),
+            ("-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n", false),
+            ("-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n-----END OPENSSH PRIVATE KEY-----", true),
+        ] {
+            assert_eq!(is_whole(text.as_bytes()), expected, "{text:?}");
+        }
     }
 
     #[test]

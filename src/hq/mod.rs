@@ -113,6 +113,8 @@ pub struct Hq {
     lines: Lines,
     /// Where containers of HQ's own server are reached as long as it is the only one.
     bridge: Ground,
+    /// Servers have come or gone.
+    fleet_changed: tokio::sync::Notify,
     /// One server is added at a time.
     joining: tokio::sync::Mutex<()>,
     /// Held while the record of a server is read, changed and written; never while a server is waited for.
@@ -120,8 +122,6 @@ pub struct Hq {
     members: RwLock<BTreeMap<ServerName, fleet::Member>>,
     /// What each server's engine last told.
     memory: Arc<Mutex<fleet::Memory>>,
-    /// Wakes the reconciler: a server was lost, or is back.
-    stirred: tokio::sync::Notify,
     queue: lock::Queue,
     /// Planning reads what others have taken: one plan at a time.
     planning: tokio::sync::Mutex<world::Reserved>,
@@ -161,11 +161,11 @@ impl Hq {
             awake: parts.awake,
             lines,
             bridge,
+            fleet_changed: tokio::sync::Notify::new(),
             joining: tokio::sync::Mutex::default(),
             records: tokio::sync::Mutex::default(),
             members: RwLock::new(BTreeMap::from([(here, member)])),
             memory: Arc::default(),
-            stirred: tokio::sync::Notify::new(),
             queue: lock::Queue::default(),
             planning: tokio::sync::Mutex::default(),
             books: Mutex::default(),

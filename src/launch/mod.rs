@@ -22,6 +22,8 @@ pub mod no_plan;
 pub mod place;
 pub mod plan;
 pub mod record;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod step;
 pub mod table;
 pub mod undo;
@@ -73,7 +75,8 @@ pub struct Proc {
     pub settings: Settings,
     /// A service's fixed address on the stack's network of its server.
     pub address: Option<Ipv4Addr>,
-    /// The server of a node that cannot move: a service, or one that keeps volumes.
+    /// The server of a node that cannot move: a service, or one that keeps volumes; and where a node is that may exist
+    /// only once, which moves when its server is drained, not when it is lost.
     pub home: Option<ServerName>,
     /// A service's ports that the stack's containers on other servers reach, each with where.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -81,6 +84,11 @@ pub struct Proc {
 }
 
 impl Proc {
+    /// Whether it keeps something on its server: it never leaves that.
+    pub fn is_fixed(&self) -> bool {
+        self.home.is_some() && (self.address.is_some() || !self.settings.volumes.is_empty())
+    }
+
     /// Whether it waits for its server when that is lost: its data is nowhere else, or it may exist only once and may
     /// still run there.
     pub fn waits(&self) -> bool {

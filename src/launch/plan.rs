@@ -12,8 +12,10 @@ use super::{ContainerPlan, Plan, Proc, Role, Step};
 use crate::instruction::{Instruction, Settings};
 use crate::names::{ContainerName, Domain, ImageId, InnerPath, NodeName, ReleaseNumber, ServerName};
 use crate::router::Peer;
-use crate::stack::{Command, Kind};
+use crate::stack::Command;
 use crate::units::Millis;
+
+mod containers;
 
 /// Plans the instructions, in their order.
 ///
@@ -79,7 +81,6 @@ impl<'a> Planner<'a> {
 
     fn proc(&self, node: &NodeName, count: u32, release: ReleaseNumber, env_version: u64, settings: &Settings) -> Proc {
         let home = self.world.procs.get(node).and_then(|known| known.home.clone());
-        let published = Vec::new();
         Proc {
             node: node.clone(),
             count,
@@ -88,7 +89,7 @@ impl<'a> Planner<'a> {
             settings: settings.clone(),
             address: None,
             home,
-            published,
+            published: Vec::new(),
         }
     }
 
@@ -121,6 +122,7 @@ impl<'a> Planner<'a> {
         if proc.count > 1 && proc.settings.is_alone() {
             return Err(PlanError::OnlyOne(proc.node));
         }
+        let proc = self.places.released(proc);
         let (current, olds): (Vec<Instance>, Vec<Instance>) =
             self.world.of(&proc.node).cloned().partition(|instance| {
                 instance.release == Some(proc.release) && !self.places.is_driven_out(instance, &proc)
@@ -129,7 +131,7 @@ impl<'a> Planner<'a> {
         let kept = current.len().min(proc.count as usize);
         let missing = proc.count - kept as u32;
         let surplus = current[kept..].to_vec();
-        self.keep(&proc, &current[..kept]);
+        let proc = self.keep(proc, &current[..kept]);
         let going = [olds, surplus].concat();
         if proc.settings.release.is_some() && missing > 0 && current.is_empty() {
             self.release_command(&proc)?;
@@ -137,13 +139,15 @@ impl<'a> Planner<'a> {
         self.replace(&going, proc, missing)
     }
 
-    /// Containers that stay: those asleep are started, and all are routed.
-    fn keep(&mut self, proc: &Proc, kept: &[Instance]) {
+    /// Containers that stay: those asleep are started, and all are routed. One that may exist only once is at home there.
+    fn keep(&mut self, proc: Proc, kept: &[Instance]) -> Proc {
         for instance in kept.iter().filter(|instance| !instance.runs) {
             self.boots.push(Step::Start { server: instance.server.clone(), container: instance.name.clone() });
-            self.checks.push(awaiting(&instance.server, &instance.name, proc, instance.published));
+            self.checks.push(awaiting(&instance.server, &instance.name, &proc, instance.published));
         }
         self.table.peers(&proc.node, kept);
+        let here = kept.first().filter(|_| proc.settings.is_alone()).map(|instance| instance.server.clone());
+        Proc { home: proc.home.clone().or(here), ..proc }
     }
 
     fn scale(&mut self, node: &NodeName, count: u32) -> Result<(), PlanError> {
@@ -154,7 +158,7 @@ impl<'a> Planner<'a> {
         if count > 1 && (known.address.is_some() || known.settings.is_alone()) {
             return Err(PlanError::OnlyOne(node.clone()));
         }
-        let proc = Proc { count, ..known };
+        let proc = self.places.released(Proc { count, ..known });
         let proc = match (proc.address, &proc.home) {
             (Some(_), None) if count > 0 => self.places.service(proc, None)?,
             _ => proc,
@@ -168,11 +172,11 @@ impl<'a> Planner<'a> {
             self.plan.notes.push(format!("{node} stays where it is: {why}"));
             let all = [staying, driven].concat();
             let kept = all.len().min(count as usize);
-            self.keep(&proc, &all[..kept]);
+            let proc = self.keep(proc, &all[..kept]);
             return self.replace(&all[kept..], proc, count - kept as u32);
         }
         let missing = self.fitting(&proc, missing);
-        self.keep(&proc, &staying[..kept]);
+        let proc = self.keep(proc, &staying[..kept]);
         self.replace(&[&staying[kept..], &driven].concat(), proc, missing)
     }
 
@@ -250,77 +254,6 @@ impl<'a> Planner<'a> {
                 self.checks.extend(checks);
             }
         }
-        Ok(())
-    }
-
-    /// Names of a node's next containers: the lowest indices whose names are free.
-    fn free_names(&self, proc: &Proc) -> impl Iterator<Item = (u32, ContainerName)> + use<'a> {
-        let (world, node, release) = (self.world, proc.node.clone(), proc.release);
-        let named = move |index| (index, world.identity.container(&world.stack, &node, release, index));
-        (1..).map(named).filter(|(_, name)| !world.names.contains(name))
-    }
-
-    /// A container of a node, with its ports.
-    fn container(
-        &mut self,
-        proc: &Proc,
-        index: u32,
-        name: ContainerName,
-        server: ServerName,
-    ) -> Result<ContainerPlan, PlanError> {
-        let published = match (proc.settings.kind, proc.settings.ports.first()) {
-            (Kind::Web, Some(port)) => vec![(*port, self.places.port(&server)?)],
-            (Kind::Web | Kind::Worker | Kind::Service | Kind::Image | Kind::Static, _) => proc.published.clone(),
-        };
-        Ok(ContainerPlan {
-            name,
-            services: self.places.services(&server),
-            server,
-            stack: self.world.stack.clone(),
-            node: proc.node.clone(),
-            release: proc.release,
-            index,
-            role: if proc.address.is_some() { Role::Service } else { Role::Node },
-            settings: proc.settings.clone(),
-            env_version: proc.env_version,
-            published,
-            network: self.world.identity.network(&self.world.stack),
-            address: proc.address,
-        })
-    }
-
-    /// The release command: once, before any container of the node, in a container of its own.
-    fn release_command(&mut self, proc: &Proc) -> Result<(), PlanError> {
-        let server = self.places.of_release_command(proc)?;
-        let node: NodeName = format!("{:.32}-release", proc.node.as_str())
-            .parse()
-            .unwrap_or_else(|_| "release".parse().expect("a name written in the program is well formed"));
-        let settings = Settings {
-            command: proc.settings.release.clone(),
-            args: Vec::new(),
-            ports: Vec::new(),
-            health: None,
-            release: None,
-            hook: Vec::new(),
-            unhook: Vec::new(),
-            ..proc.settings.clone()
-        };
-        let container = ContainerPlan {
-            name: self.world.identity.container(&self.world.stack, &node, proc.release, 0),
-            stack: self.world.stack.clone(),
-            node: proc.node.clone(),
-            release: proc.release,
-            index: 0,
-            role: Role::Once,
-            settings,
-            env_version: proc.env_version,
-            services: self.places.services(&server),
-            server,
-            published: Vec::new(),
-            network: self.world.identity.network(&self.world.stack),
-            address: None,
-        };
-        self.releases.push(Step::Once { container: Box::new(container) });
         Ok(())
     }
 

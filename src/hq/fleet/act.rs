@@ -130,7 +130,7 @@ impl Hq {
         }
         drop(memory);
         if !matches!((before, after), (Presence::Up, Presence::Suspect) | (Presence::Suspect, Presence::Up)) {
-            self.stirred.notify_one();
+            self.fleet_changed.notify_one();
         }
     }
 

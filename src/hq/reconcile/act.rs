@@ -1,15 +1,16 @@
 //! Watches docker's events and the clock, and heals stacks that are at rest.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{backoff, drift, overstays};
+use crate::docker::Engine;
 use crate::hq::act::{HEAL, Job};
 use crate::hq::recover::act::Rest;
 use crate::hq::{Hq, HqError};
@@ -30,9 +31,9 @@ enum Heard {
     /// A server's events are heard, perhaps again: what happened meanwhile shows in a look at everything.
     Listening(ServerName),
     /// A stack was looked at, and healed where that was needed.
-    Healed(StackName, Result<(), HqError>),
-    /// A server was lost, or is back.
-    Fleet,
+    Healed(StackName, Result<(), Box<HqError>>),
+    /// Servers have come, gone, been lost or come back.
+    Servers,
     /// The earliest appointment is due.
     Due,
 }
@@ -45,29 +46,31 @@ struct Agenda {
     round: Option<Instant>,
     /// Stacks that are being healed: one that waits for its containers does not hold up the others.
     busy: BTreeSet<StackName>,
-    healing: JoinSet<(StackName, Result<(), HqError>)>,
+    healing: JoinSet<(StackName, Result<(), Box<HqError>>)>,
 }
 
 impl Hq {
     /// Heals until the process ends.
     pub async fn reconcile(self: Arc<Self>) {
         let (tell, mut news) = mpsc::unbounded_channel();
-        let mut heard_of = BTreeSet::new();
+        let mut heard_of: BTreeMap<ServerName, Weak<dyn Engine>> = BTreeMap::new();
         let mut agenda = Agenda::default();
         loop {
-            let servers: BTreeSet<ServerName> = self.engines().all().into_iter().map(|(server, _)| server).collect();
-            for server in servers.difference(&heard_of) {
-                tokio::spawn(self.clone().listen(server.clone(), tell.clone()));
+            for (server, engine) in self.engines().all() {
+                let engine = Arc::downgrade(&engine);
+                if !heard_of.get(&server).is_some_and(|known| known.ptr_eq(&engine)) {
+                    tokio::spawn(self.clone().listen(server.clone(), engine.clone(), tell.clone()));
+                    heard_of.insert(server, engine);
+                }
             }
-            heard_of = servers;
             let heard = tokio::select! {
                 Some(heard) = news.recv() => heard,
+                () = self.fleet_changed.notified() => Heard::Servers,
                 () = sleep_until(agenda.next()) => Heard::Due,
                 Some(done) = agenda.healing.join_next() => match done {
                     Ok((stack, healed)) => Heard::Healed(stack, healed),
                     Err(panic) => std::panic::resume_unwind(panic.into_panic()),
                 },
-                () = self.stirred.notified() => Heard::Fleet,
             };
             match heard {
                 Heard::Stack(stack) => agenda.look_at(stack, Instant::now() + SETTLE),
@@ -76,21 +79,27 @@ impl Hq {
                     agenda.round = Some(Instant::now());
                 }
                 Heard::Healed(stack, healed) => self.healed(&mut agenda, stack, healed).await,
-                Heard::Fleet => agenda.round = Some(Instant::now()),
+                Heard::Servers => agenda.round = Some(Instant::now()),
                 Heard::Due => self.heal_due(&mut agenda).await,
             }
         }
     }
 
-    /// Tells the loop what happens on one server, for as long as it is one of HQ's.
-    async fn listen(self: Arc<Self>, server: ServerName, tell: mpsc::UnboundedSender<Heard>) {
-        while let Ok(engine) = self.engines().of(&server) {
+    /// Tells the loop what happens on one server, for as long as this is HQ's way to it.
+    async fn listen(self: Arc<Self>, server: ServerName, engine: Weak<dyn Engine>, tell: UnboundedSender<Heard>) {
+        let counts = |engine: &Arc<dyn Engine>| self.engines().of(&server).is_ok_and(|now| Arc::ptr_eq(&now, engine));
+        while let Some(engine) = engine.upgrade().filter(counts) {
             match engine.events().await {
                 Ok(mut events) => {
                     let _ = tell.send(Heard::Listening(server.clone()));
-                    while let Some(Ok(event)) = events.next().await {
-                        if let Some(stack) = self.stack_of(&event) {
-                            let _ = tell.send(Heard::Stack(stack));
+                    // A way that was given up must not be kept open by listening to it.
+                    while counts(&engine) {
+                        match timeout(AGAIN, events.next()).await {
+                            Ok(Some(Ok(event))) => {
+                                let _ = self.stack_of(&event).map(|stack| tell.send(Heard::Stack(stack)));
+                            }
+                            Ok(Some(Err(_)) | None) => break,
+                            Err(_) => {}
                         }
                     }
                 }
@@ -122,14 +131,14 @@ impl Hq {
             if agenda.busy.insert(stack.clone()) {
                 let hq = self.clone();
                 agenda.healing.spawn(async move {
-                    let healed = hq.heal(&stack).await;
+                    let healed = hq.heal(&stack).await.map_err(Box::new);
                     (stack, healed)
                 });
             }
         }
     }
 
-    async fn healed(&self, agenda: &mut Agenda, stack: StackName, healed: Result<(), HqError>) {
+    async fn healed(&self, agenda: &mut Agenda, stack: StackName, healed: Result<(), Box<HqError>>) {
         agenda.busy.remove(&stack);
         match healed {
             Ok(()) => drop(agenda.failures.remove(&stack)),

@@ -6,9 +6,9 @@ use super::{Found, Reserved, counts};
 use crate::grid::Architecture;
 use crate::hq::{Hq, HqError};
 use crate::instruction::Instruction;
-use crate::launch::{Proc, address};
 use crate::launch::plan::PlanError;
 use crate::launch::world::{Footing, World, instance};
+use crate::launch::{Proc, address};
 use crate::names::{ImageId, NodeName, ReleaseNumber, ServerName, StackName};
 
 impl Hq {
@@ -94,7 +94,12 @@ impl Hq {
                 None => {
                     let mut taken = found.reserved.subnets_of(&server);
                     taken.extend(networks.iter().map(|network| network.subnet.clone()));
-                    address::subnet(&self.settings.subnets.to_string(), &taken).map_err(PlanError::from)?
+                    match address::subnet(&self.settings.subnets.to_string(), &taken) {
+                        Ok(subnet) => subnet,
+                        // Another server takes the stack.
+                        Err(_) if server != *self.engines().here() => continue,
+                        Err(error) => return Err(PlanError::from(error).into()),
+                    }
                 }
             };
             let mut slice = grid.slices.remove(&server).unwrap_or_else(|| member.slice());

@@ -168,7 +168,6 @@ fn servers_are_added_by_every_door_and_only_the_right_ones() {
     // Again is no mistake: it mends, and what a person decided stays.
     hq.quarry(&["servers", "tag", "s1", "fast", "--remove", "db"]).succeeded().said(&["fast, ssd"]);
     one.ssh(&["sed", "-i", "$d", ".ssh/authorized_keys"]).succeeded();
-    one.kill("dockerd");
     hq.quarry(&["servers", "add", &address(one)]).ended(3).said(&["does not know HQ's key"]);
     hq.quarry_with(&["servers", "add", &address(one)], &private_key(&lab)).succeeded().said(&["added s1"]);
     assert_eq!(listed(&hq, "s1")["tags"], serde_json::json!(["fast", "ssd"]));
@@ -184,6 +183,24 @@ fn servers_are_added_by_every_door_and_only_the_right_ones() {
     assert!(!keys.contains(&line), "{keys}");
     hq.quarry(&["servers", "remove", "hq"]).ended(3).said(&["servers drain hq"]);
     hq.quarry(&["servers", "show", "third"]).ended(1).said(&["servers list"]);
+}
+
+#[test]
+fn a_server_without_docker_gets_it_and_a_half_added_one_is_mended() {
+    let lab = Lab::bare(1);
+    let mut hq = Hq::start();
+    let words = ["servers", "add", &address(lab.server(1))];
+    let mut add = hq.quarry_beside(&words);
+    add.write(&private_key(&lab));
+    add.wait_for("installing it from the distribution");
+    hq.stop(Signal::KILL);
+    drop(add);
+    hq.serve();
+    assert!(!hq.root().join("servers/s1/settings.json").exists());
+    // No secret is needed any more: HQ's key was let in.
+    hq.quarry(&words).succeeded().said(&["added s1"]);
+    lab.server(1).ssh(&["docker", "version"]).succeeded();
+    assert_eq!(listed(&hq, "s1")["state"], "up");
 }
 
 #[test]
@@ -216,7 +233,7 @@ fn a_stack_spreads_over_its_servers_and_leaves_nothing_behind() {
     let before = places(&hq, "blog", "web");
     let refused = hq.push(&web("  filter: gpu\n"), "shop").failed();
     refused.said(&["no server that is up has the tag `gpu`", "servers tag"]);
-    hq.quarry(&["scale", "blog", "web=5000"]).ended(3).said(&["servers add"]);
+    hq.push(&web("  size: 20g\n  scale: 4\n"), "shop").failed().said(&["servers add"]);
     assert_eq!(places(&hq, "blog", "web"), before);
 
     // A new release moves as one, wherever its containers are.
@@ -225,7 +242,6 @@ fn a_stack_spreads_over_its_servers_and_leaves_nothing_behind() {
     hq.quarry(&["scale", "blog", "web=2"]).succeeded();
     load.end();
     hq.quarry(&["destroy", "blog", "--force"]).succeeded();
-    hq.quarry(&["destroy", "shop", "--force"]).succeeded();
     for number in 1..=3 {
         assert_eq!(left_on(lab.server(number)), "", "on s{number}");
     }

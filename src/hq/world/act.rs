@@ -32,13 +32,13 @@ impl Hq {
         reserved: &Reserved,
     ) -> Result<World, HqError> {
         let identity = &self.launcher.identity;
-        let (survey, tables, procs, book) = tokio::try_join!(
-            self.survey(),
-            async { self.tables_around(stack).await.map_err(HqError::from) },
-            async { self.procs(stack).await.map_err(HqError::from) },
-            async { self.book(stack).await.map_err(HqError::from) },
-        )?;
-        let journal = book.read().await;
+        // Before the survey: a container that is on its way out when the journal is read may be gone or there in the
+        // survey, but one that was seen and has left both the server and the journal since would count as standing.
+        let journal = self.book(stack).await?.read().await;
+        let (survey, tables, procs) =
+            tokio::try_join!(self.survey(), async { self.tables_around(stack).await.map_err(HqError::from) }, async {
+                self.procs(stack).await.map_err(HqError::from)
+            },)?;
         let going = journal.going();
         let staying = survey.containers.iter().filter(|seen| !going.contains(&(&seen.server, &seen.container.name)));
         let mut instances: Vec<_> =

@@ -86,7 +86,7 @@ pub struct Proc {
 impl Proc {
     /// Whether it keeps something on its server: it never leaves that.
     pub fn is_fixed(&self) -> bool {
-        self.home.is_some() && (self.address.is_some() || !self.settings.volumes.is_empty())
+        self.home.is_some() && (self.address.is_some() || self.settings.stays())
     }
 
     /// Whether it waits for its server when that is lost: its data is nowhere else, or it may exist only once and may

@@ -13,7 +13,7 @@ use crate::docker::{Container, Engine, EngineError, Network};
 use crate::hq::{Hq, HqError};
 use crate::launch::label;
 use crate::names::ServerName;
-use crate::servers::ssh::State;
+use crate::servers::ssh::{SILENCE, State};
 
 /// How long a server is waited for that was silent the last time.
 const MOMENT: Duration = Duration::from_secs(1);
@@ -80,7 +80,7 @@ impl Hq {
     }
 
     /// Why a server was silent the last time. HQ's own is always waited for.
-    fn remembered(&self, server: &ServerName) -> Option<String> {
+    pub(in crate::hq) fn remembered(&self, server: &ServerName) -> Option<String> {
         self.memory().silent.get(server).filter(|_| server != self.engines().here()).cloned()
     }
 
@@ -142,7 +142,8 @@ impl Hq {
                 let silent = match &*line.state().borrow() {
                     State::Up => None,
                     State::Connecting => Some(Duration::ZERO),
-                    State::Down { since, .. } => Some(since.elapsed()),
+                    // What was lost had been silent for a while when that was noticed.
+                    State::Down { since, .. } => Some(since.elapsed() + SILENCE),
                 };
                 self.note_signs(&server, Signs { silent, leased: false });
             }

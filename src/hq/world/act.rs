@@ -32,14 +32,14 @@ impl Hq {
         reserved: &Reserved,
     ) -> Result<World, HqError> {
         let identity = &self.launcher.identity;
-        let (survey, tables, procs, book) = tokio::try_join!(
-            self.survey(),
-            async { self.tables_around(stack).await.map_err(HqError::from) },
-            async { self.procs(stack).await.map_err(HqError::from) },
-            async { self.book(stack).await.map_err(HqError::from) },
-        )?;
+        // Before the survey: a container that is on its way out when the journal is read may be gone or there in the
+        // survey, but one that was seen and has left both the server and the journal since would count as standing.
+        let journal = self.book(stack).await?.read().await;
+        let (survey, tables, procs) =
+            tokio::try_join!(self.survey(), async { self.tables_around(stack).await.map_err(HqError::from) }, async {
+                self.procs(stack).await.map_err(HqError::from)
+            },)?;
         let procs: BTreeMap<NodeName, Proc> = procs.into_iter().map(|proc| (proc.node.clone(), proc)).collect();
-        let journal = book.read().await;
         let going = journal.going();
         let staying = survey.containers.iter().filter(|seen| !going.contains(&(&seen.server, &seen.container.name)));
         let found = staying.filter_map(|seen| instance(&seen.server, &seen.container, identity, stack));

@@ -14,6 +14,7 @@ use crate::env::Env;
 use crate::names::{ContainerName, ImageId, ServerName};
 use crate::units::{Megabytes, MilliCpus, Millis};
 
+pub mod architecture;
 pub mod bollard;
 pub mod engines;
 pub mod fake;
@@ -192,6 +193,8 @@ pub struct Image {
     pub labels: BTreeMap<String, String>,
     /// Size in bytes.
     pub size: u64,
+    /// The processor it is built for, in docker's words (`amd64`, `arm64`); empty in a list.
+    pub architecture: String,
 }
 
 /// Which builder takes a build.
@@ -306,11 +309,15 @@ pub trait Wire: std::fmt::Debug + Send + Sync {
 pub trait Engine: Send + Sync {
     /// The engine's version text, such as `20.10.24`; fails when it does not answer within 5 s.
     async fn version(&self) -> Result<String, EngineError>;
+    /// The server's processor, in docker's words (`amd64`, `arm64`).
+    async fn architecture(&self) -> Result<String, EngineError>;
 
     /// What is known of an image; `None` when it is not here.
     async fn image(&self, reference: &str) -> Result<Option<Image>, EngineError>;
     /// Fetches an image from its registry, saying what happens.
     async fn pull(&self, reference: &str, say: Say<'_>) -> Result<(), EngineError>;
+    /// Brings an image to the registry that `reference` names: what the registry has stays, the rest travels.
+    async fn push(&self, reference: &str, say: Say<'_>) -> Result<(), EngineError>;
     /// Builds; each line of output (ANSI escapes included) goes to `say`. Dropping the future cancels the build.
     async fn build(&self, request: BuildRequest, context: Archive, say: Say<'_>) -> Result<ImageId, EngineError>;
     /// Gives an image one more name.

@@ -220,6 +220,8 @@ contract![
     events_tell_of_a_death,
     an_image_tells_its_ports_and_volumes,
     tags_are_given_and_taken,
+    a_pushed_image_comes_back_the_same,
+    an_image_and_its_engine_tell_their_architecture,
     a_signal_reaches_the_process,
     the_bridge_has_an_address,
     a_port_is_published_once,

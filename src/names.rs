@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// A name that does not have the shape its type asks for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{given}` is not a {what}: {rule}")]
+#[error("`{given}` is not {} {what}: {rule}", if what.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" })]
 pub struct BadName {
     /// The noun the text was meant to be.
     pub what: &'static str,

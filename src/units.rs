@@ -8,12 +8,24 @@ use serde::{Deserialize, Serialize};
 
 /// A quantity that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{given}` is not {what}")]
+#[error("`{given}` is {}{what}", if *bounded { "" } else { "not " })]
 pub struct BadUnit {
     /// What came.
     pub given: String,
-    /// What was expected, with an example.
+    /// What was expected, with an example; or which bound it breaks.
     pub what: &'static str,
+    /// It is a quantity, but one that is too small or too large.
+    pub bounded: bool,
+}
+
+/// Text that is no such quantity.
+fn no(given: &str, what: &'static str) -> BadUnit {
+    BadUnit { given: given.to_owned(), what, bounded: false }
+}
+
+/// A quantity beyond a bound.
+fn beyond(given: &str, what: &'static str) -> BadUnit {
+    BadUnit { given: given.to_owned(), what, bounded: true }
 }
 
 /// Memory in mebibytes; at least 1.
@@ -38,18 +50,25 @@ impl FromStr for Megabytes {
     type Err = BadUnit;
     /// `256`, `256m`, `256mb`, `1g`, `1gb`, `1.5g`; letters in either case.
     fn from_str(text: &str) -> Result<Self, BadUnit> {
-        let error = || BadUnit { given: text.to_owned(), what: "an amount of memory such as `256mb` or `1g`" };
+        let error = || no(text, "an amount of memory such as `256mb` or `1g`");
         let lower = text.trim().to_ascii_lowercase();
         let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let factor = match &lower[digits.len()..] {
             "" | "m" | "mb" | "mib" => 1.0,
             "g" | "gb" | "gib" => 1024.0,
             "t" | "tb" | "tib" => 1024.0 * 1024.0,
+            "k" | "kb" | "kib" => 1.0 / 1024.0,
+            "b" => 1.0 / 1024.0 / 1024.0,
             _ => return Err(error()),
         };
         let number: f64 = digits.trim().parse().map_err(|_| error())?;
         let megabytes = (number * factor).round();
-        if (1.0..=1e9).contains(&megabytes) { Ok(Self(megabytes as u64)) } else { Err(error()) }
+        match megabytes {
+            1.0..=1e9 => Ok(Self(megabytes as u64)),
+            0.0..1.0 => Err(beyond(text, "too little memory: at least `1mb`")),
+            _ if megabytes > 1e9 => Err(beyond(text, "too much memory: at most `950tb`")),
+            _ => Err(error()),
+        }
     }
 }
 
@@ -68,7 +87,7 @@ impl FromStr for MilliCpus {
     type Err = BadUnit;
     /// `2`, `0.5`, `500m`; from 0.01 to 1024 processors.
     fn from_str(text: &str) -> Result<Self, BadUnit> {
-        let error = || BadUnit { given: text.to_owned(), what: "a number of processors such as `0.5` or `2`" };
+        let error = || no(text, "a number of processors such as `0.5` or `2`");
         let thousandths = match text.strip_suffix('m') {
             Some(milli) => milli.parse::<f64>().map_err(|_| error())?,
             None => text.parse::<f64>().map_err(|_| error())? * 1000.0,
@@ -108,7 +127,7 @@ impl FromStr for Millis {
     type Err = BadUnit;
     /// `10` (seconds), `10s`, `500ms`, `2m`, `1h`.
     fn from_str(text: &str) -> Result<Self, BadUnit> {
-        let error = || BadUnit { given: text.to_owned(), what: "a length of time such as `10s`, `500ms` or `2m`" };
+        let error = || no(text, "a length of time such as `10s`, `500ms` or `2m`");
         let lower = text.trim().to_ascii_lowercase();
         let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let factor = match &lower[digits.len()..] {
@@ -116,11 +135,16 @@ impl FromStr for Millis {
             "" | "s" | "sec" => 1000.0,
             "m" | "min" => 60_000.0,
             "h" => 3_600_000.0,
+            "d" => 86_400_000.0,
             _ => return Err(error()),
         };
         let number: f64 = digits.trim().parse().map_err(|_| error())?;
         let millis = (number * factor).round();
-        if (0.0..=86_400_000.0).contains(&millis) { Ok(Self(millis as u64)) } else { Err(error()) }
+        match millis {
+            0.0..=86_400_000.0 => Ok(Self(millis as u64)),
+            _ if millis > 86_400_000.0 => Err(beyond(text, "too long: at most a day, `24h`")),
+            _ => Err(error()),
+        }
     }
 }
 
@@ -151,6 +175,11 @@ mod tests {
         check("500ms", Some(Millis(500)));
         check("2m", Some(Millis(120_000)));
         check::<Millis>("-1s", None);
+        check("1d", Some(Millis(86_400_000)));
         check::<Millis>("2d", None);
+        let told = |error: BadUnit| error.to_string();
+        assert_eq!("9999h".parse::<Millis>().map_err(told), Err("`9999h` is too long: at most a day, `24h`".into()));
+        assert_eq!("1kb".parse::<Megabytes>().map_err(told), Err("`1kb` is too little memory: at least `1mb`".into()));
+        assert!("9s9".parse::<Millis>().unwrap_err().to_string().starts_with("`9s9` is not a length of time"));
     }
 }

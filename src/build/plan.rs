@@ -174,8 +174,7 @@ fn by_path(path: &str, repository: &Repository) -> Result<Recipe, NoImage> {
         return Err(NoImage::NoDockerfile(path.to_owned()));
     }
     match repository.unreadable.get(path) {
-        // The builder follows links within the context; it will say where they lead nowhere.
-        None | Some(Unreadable::NotAFile) => Ok(Recipe::Path(path.to_owned())),
+        None => Ok(Recipe::Path(path.to_owned())),
         Some(reason) => Err(NoImage::Unreadable(path.to_owned(), *reason)),
     }
 }

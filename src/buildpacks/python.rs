@@ -54,6 +54,8 @@ pub(super) fn plan(repository: &Repository) -> Result<Plan, PackError> {
         // The list itself is the cache key: other changes of pyproject.toml cost nothing.
         let words = ["pip", "install"].into_iter().chain(project.requirements.iter().map(String::as_str));
         plan.values.push(("dependencies", exec(words)));
+    } else if detect(repository).is_none() {
+        plan.said.push(nothing_to_install(repository));
     }
     plan.values.push(("copies", files.lines()));
     if files.needs_source() {
@@ -65,6 +67,19 @@ pub(super) fn plan(repository: &Repository) -> Result<Plan, PackError> {
     plan.said.extend(version_warning(repository, &project));
     plan.command = command(repository, &dependencies, &mut plan.said);
     Ok(plan)
+}
+
+/// The line for a repository whose dependencies are not where they are looked for.
+fn nothing_to_install(repository: &Repository) -> String {
+    let looked = "no uv.lock, poetry.lock, requirements.txt or pyproject.toml with dependencies at the top";
+    let listed =
+        |path: &&String| ["requirements.txt", "pyproject.toml"].iter().any(|file| path.ends_with(&format!("/{file}")));
+    let elsewhere = match repository.paths.iter().find(listed) {
+        Some(path) if path.ends_with(".txt") => format!(" (there is {path}: `install: pip install -r {path}`)"),
+        Some(path) => format!(" (there is {path})"),
+        None => String::new(),
+    };
+    format!("Warning: the python buildpack installs nothing: {looked} of the repository{elsewhere}")
 }
 
 /// What pyproject.toml says that matters here.
@@ -174,7 +189,18 @@ fn excludes_debian(range: &str) -> bool {
 }
 
 /// Files that may hold the application, in the order they are looked at.
-const APPLICATIONS: [&str; 6] = ["app.py", "main.py", "wsgi.py", "asgi.py", "server.py", "application.py"];
+const APPLICATIONS: [&str; 10] = [
+    "app.py",
+    "main.py",
+    "wsgi.py",
+    "asgi.py",
+    "server.py",
+    "application.py",
+    "app/main.py",
+    "app/app.py",
+    "src/main.py",
+    "src/app.py",
+];
 
 /// How the program is probably started.
 fn command(repository: &Repository, dependencies: &BTreeSet<String>, said: &mut Vec<String>) -> Option<String> {
@@ -183,7 +209,8 @@ fn command(repository: &Repository, dependencies: &BTreeSet<String>, said: &mut 
         return Some(django(repository, has("gunicorn"), has("uvicorn"), said));
     }
     let file = APPLICATIONS.into_iter().find(|file| repository.has(file))?;
-    let module = file.trim_end_matches(".py");
+    // The template puts `src` into Python's path.
+    let module = file.trim_end_matches(".py").trim_start_matches("src/").replace('/', ".");
     let text = repository.text(file).unwrap_or_default();
     let variable = variable(text).unwrap_or(if module.ends_with("sgi") { "application" } else { "app" });
     let asynchronous = has("fastapi") || has("starlette") || module == "asgi" || !(has("flask") || has("gunicorn"));
@@ -258,6 +285,10 @@ mod tests {
         check(&[("requirements.txt", "requests"), ("app.py", "")], None);
         let fast = ("pyproject.toml", "[project]\ndependencies = [\"fastapi[standard]\", \"uvicorn\"]");
         check(&[fast, ("main.py", "app = FastAPI()")], Some("uvicorn main:app --host 0.0.0.0 --port $PORT"));
+        let files =
+            [("requirements.txt", "fastapi\nuvicorn"), ("app/__init__.py", ""), ("app/main.py", "api = FastAPI()")];
+        check(&files, Some("uvicorn app.main:api --host 0.0.0.0 --port $PORT"));
+        check(&[flask, ("src/app.py", "app = Flask(__name__)")], Some("gunicorn app:app --bind 0.0.0.0:$PORT"));
         let django = ("requirements.txt", "Django\ngunicorn");
         let files = [django, ("manage.py", ""), ("shop/wsgi.py", ""), ("shop/settings.py", "")];
         check(&files, Some("gunicorn shop.wsgi:application --bind 0.0.0.0:$PORT"));
@@ -282,6 +313,13 @@ mod tests {
         check(&[poetry], Some("pyproject.toml"), "poetry install");
         check(&[project], Some("pyproject.toml"), r#"["pip","install","flask>=3,<4"]"#);
         check(&[("pyproject.toml", "[tool.black]\n")], None, "");
+    }
+
+    #[test]
+    fn a_repository_whose_dependencies_lie_elsewhere_is_told_where_they_are_looked_for() {
+        let said = plan(&Repository::of([("api/requirements.txt", "flask"), ("main.py", "")])).unwrap().said;
+        assert!(said[0].contains("installs nothing") && said[0].contains("api/requirements.txt"), "{said:?}");
+        assert!(plan(&Repository::of([("requirements.txt", "")])).unwrap().said.is_empty());
     }
 
     #[test]

@@ -24,8 +24,12 @@ pub enum Unreadable {
     TooLarge,
     /// Not UTF-8.
     NotText,
-    /// A symbolic link, named pipe, socket or device.
+    /// A named pipe, socket, device or folder.
     NotAFile,
+    /// A symbolic link to a file outside of the repository.
+    Outside,
+    /// A symbolic link to nothing.
+    Dangling,
     /// The system refused.
     Refused,
 }
@@ -36,6 +40,8 @@ impl fmt::Display for Unreadable {
             Unreadable::TooLarge => "is larger than 256 KiB",
             Unreadable::NotText => "is not UTF-8 text",
             Unreadable::NotAFile => "is not a regular file",
+            Unreadable::Outside => "is a link that leads out of the repository",
+            Unreadable::Dangling => "is a link that leads to nothing",
             Unreadable::Refused => "cannot be read",
         })
     }
@@ -69,7 +75,9 @@ impl Repository {
             "application.py",
         ];
         let at_root = !path.contains('/');
+        let inner = ["app/main.py", "app/app.py", "src/main.py", "src/app.py"].contains(&path);
         (at_root && names.contains(&name))
+            || inner
             || name == "Dockerfile"
             || name.starts_with("Dockerfile.")
             || name.to_ascii_lowercase().ends_with(".dockerfile")

@@ -1,11 +1,14 @@
 //! What every command gets: HQ, who asks, where to print, and which stack is meant.
 
+use std::pin::pin;
 use std::sync::Arc;
 
-use super::failure::{Exit, Failure};
+use super::failure::{Exit, Failure, hung_up};
 use super::print::Out;
+use tokio_util::sync::CancellationToken;
+
 use crate::hq::Hq;
-use crate::hq::door::{Caller, Say};
+use crate::hq::door::{Caller, Lines, Say};
 use crate::hq::lock::Turn;
 use crate::names::{NodeName, StackName};
 
@@ -19,6 +22,8 @@ pub struct Context {
     pub out: Out,
     /// The stack that is meant when none is named.
     pub stack: Option<StackName>,
+    /// Cancelled when the caller has hung up.
+    pub hung_up: CancellationToken,
 }
 
 /// A stack, or one node of it.
@@ -74,12 +79,18 @@ impl Context {
         Ok(target.stack)
     }
 
-    /// Runs something that reports lines, which arrive on standard error while it happens. It goes on to its end when
-    /// the caller hangs up.
+    /// Waits for a stack's turn and then does something that reports lines, which arrive on standard error while it
+    /// happens; those behind are told what this is. A caller who hangs up while waiting in line gives the command up;
+    /// once its turn has begun it goes on to its end.
     ///
     /// # Errors
     /// What the work runs into.
-    pub async fn reporting<T, E, F>(&self, work: impl FnOnce(Say) -> F) -> Result<T, Failure>
+    pub async fn in_turn<T, E, F>(
+        &self,
+        stack: &StackName,
+        what: &str,
+        work: impl FnOnce(Say) -> F,
+    ) -> Result<T, Failure>
     where
         T: Send + 'static,
         E: Send + 'static,
@@ -87,7 +98,12 @@ impl Context {
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
         let (say, mut lines) = Say::pair();
-        let work = tokio::spawn(work(say));
+        let turn = self.turn(stack, what, (&say, &mut lines)).await?;
+        let work = work(say);
+        let work = tokio::spawn(async move {
+            let _turn = turn;
+            work.await
+        });
         while let Some(line) = lines.next().await {
             // Whoever hung up does not stop the work.
             let _ = self.out.note(&line).await;
@@ -98,9 +114,17 @@ impl Context {
         }
     }
 
-    /// Waits for a stack's turn; those behind are told what this is.
-    pub async fn turn(hq: &Hq, stack: &StackName, caller: &Caller, what: &str, say: &Say) -> Turn {
+    /// The wait is part of the command's own future and no task beside it: whoever gives the command up leaves the line.
+    async fn turn(&self, stack: &StackName, what: &str, (say, lines): (&Say, &mut Lines)) -> Result<Turn, Failure> {
         let line = |text: &str| say.line(text);
-        hq.turn(stack, format!("the {what} by {}", caller.user), &line).await
+        let mut turn = pin!(self.hq.turn(stack, format!("the {what} by {}", self.caller.user), &line));
+        loop {
+            tokio::select! {
+                biased;
+                () = self.hung_up.cancelled() => return Err(hung_up()),
+                turn = &mut turn => return Ok(turn),
+                Some(line) = lines.next() => self.out.note(&line).await?,
+            }
+        }
     }
 }

@@ -3,14 +3,14 @@
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use crate::hq::deploy::Request;
+use crate::hq::git::Named;
 use crate::launch::record::Cause;
-use crate::names::CommitId;
 use tokio_util::sync::CancellationToken;
 
 /// Deploy a branch or commit that was pushed before
 #[derive(Debug, clap::Args)]
 pub struct Deploy {
-    /// [STACK] REF: a branch or a whole commit id
+    /// [STACK] REF: a branch, a tag, or the first digits of a commit's id
     #[arg(required = true)]
     words: Vec<String>,
 }
@@ -27,20 +27,18 @@ impl Deploy {
         };
         let stack = target.stack;
         let name = reference.clone();
-        let found = cx
-            .hq
-            .with_repository(&stack, move |repository| match repository.tip(&name)? {
-                Some(commit) => Ok(Some(commit)),
-                None => Ok(name.parse::<CommitId>().ok().filter(|id| repository.commit(id).is_ok())),
-            })
-            .await?;
-        let commit = found.ok_or_else(|| {
-            Failure::new(Exit::Mistake, format!("`{stack}` has no branch or commit `{reference}`; push it first"))
-        })?;
-        let (hq, caller, cause) = (cx.hq.clone(), cx.caller.clone(), Cause::Deploy(reference.clone()));
-        cx.reporting(|say| async move {
-            let _turn = Context::turn(&hq, &stack, &caller, "deploy", &say).await;
-            let request = Request { stack, commit, branch: None, cause, user: caller.user };
+        let named = cx.hq.with_repository(&stack, move |repository| repository.named(&name)).await?;
+        let wrong = |text: String| Err(Failure::new(Exit::Mistake, text));
+        let commit = match named {
+            Named::One(commit) => commit,
+            Named::Several => return wrong(format!("several commits of `{stack}` begin with `{reference}`")),
+            Named::None => {
+                return wrong(format!("`{stack}` has no branch, tag or commit `{reference}`; push it first"));
+            }
+        };
+        let (hq, user, cause) = (cx.hq.clone(), cx.caller.user.clone(), Cause::Deploy(reference.clone()));
+        let request = Request { stack: stack.clone(), commit, branch: None, cause, user };
+        cx.in_turn(&stack, "deploy", |say| async move {
             hq.deploy(request, hung_up, &|line| say.line(line)).await.map(drop)
         })
         .await

@@ -31,9 +31,8 @@ impl Destroy {
             );
             return Err(Failure::new(Exit::Refused, message));
         }
-        let (hq, caller) = (cx.hq.clone(), cx.caller.clone());
-        cx.reporting(|say| async move {
-            let _turn = Context::turn(&hq, &stack, &caller, "destruction", &say).await;
+        let hq = cx.hq.clone();
+        cx.in_turn(&stack.clone(), "destruction", |say| async move {
             say.line(phase(&format!("Destroying {stack}")));
             hq.destroy(&stack, &|line| say.line(line)).await?;
             say.line(detail("gone"));

@@ -1,12 +1,13 @@
 //! The door: what SSH and the unix socket ask of HQ, answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
+use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 use super::failure::{Exit, chain};
@@ -15,8 +16,9 @@ use super::{Door as Doors, run_words};
 use crate::db::layout;
 use crate::hq::deploy::Request;
 use crate::hq::door::{Caller, Door, Frame, Io, Say, Service, Update};
+use crate::hq::git::Stand;
 use crate::hq::keys::PublicKey;
-use crate::hq::progress::phase;
+use crate::hq::progress::{phase, printable};
 use crate::hq::status::{BranchUse, branch_use};
 use crate::hq::{Hq, HqError};
 use crate::launch::journal::BranchMove;
@@ -30,6 +32,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub struct HqDoor {
     hq: Arc<Hq>,
     keys: RwLock<BTreeMap<String, UserName>>,
+    /// Stacks that a push has made and none has deployed. Held while one of them is made or taken away again.
+    made: tokio::sync::Mutex<BTreeSet<StackName>>,
 }
 
 impl HqDoor {
@@ -38,7 +42,7 @@ impl HqDoor {
     /// # Errors
     /// When the keys cannot be read or watched.
     pub async fn open(hq: Arc<Hq>) -> Result<Arc<Self>, HqError> {
-        let door = Arc::new(Self { hq, keys: RwLock::default() });
+        let door = Arc::new(Self { hq, keys: RwLock::default(), made: Default::default() });
         let mut changes = door.hq.db.watch(layout::KEYS).await?;
         door.load_keys().await?;
         let watching = Arc::downgrade(&door);
@@ -68,6 +72,19 @@ impl HqDoor {
         Ok(())
     }
 
+    /// Sees to it that the stack is there, and remembers those that were not.
+    async fn make(&self, caller: &Caller, stack: &StackName) -> Result<(), HqError> {
+        let mut made = self.made.lock().await;
+        match self.hq.create_stack(stack, &caller.user).await {
+            Ok(()) => {
+                made.insert(stack.clone());
+                Ok(())
+            }
+            Err(HqError::StackExists(_)) => self.hq.ensure_stack(stack, &caller.user).await,
+            Err(error) => Err(error),
+        }
+    }
+
     async fn update_branch(&self, update: &Update, say: &Say) -> Result<(), HqError> {
         let line = |text: &str| say.line(text);
         let Some(branch) = update.reference.strip_prefix("refs/heads/") else {
@@ -77,9 +94,12 @@ impl HqDoor {
         let Some(new) = &update.new else {
             return self.delete_branch(update, branch, status.branch.as_deref()).await;
         };
+        check_branch(branch)?;
         let moved = BranchMove { branch: branch.to_owned(), old: update.old.clone(), new: new.clone() };
         match branch_use(status.branch.as_deref(), branch) {
             BranchUse::Store(deploys) => {
+                let commit = new.clone();
+                self.hq.with_repository(&update.stack, move |repository| repository.commit(&commit)).await?;
                 self.hq.move_branch(&update.stack, &moved).await?;
                 let deploys = deploys.map_or_else(|| "master or main".to_owned(), |branch| format!("`{branch}`"));
                 line(&phase(&format!(
@@ -101,11 +121,16 @@ impl HqDoor {
 
     async fn deploy(&self, update: &Update, moved: BranchMove, say: &Say) -> Result<(), HqError> {
         let stack = &update.stack;
-        let branch = moved.branch.clone();
-        let tip = self.hq.with_repository(stack, move |repository| repository.tip(&branch)).await?;
-        if tip != moved.old {
-            return Err(HqError::Stale);
-        }
+        let (branch, old, new) = (moved.branch.clone(), moved.old.clone(), moved.new.clone());
+        let moved = match self.hq.with_repository(stack, move |git| git.stand(&branch, old.as_ref(), &new)).await? {
+            Stand::AsSeen => moved,
+            Stand::Behind(tip) => BranchMove { old: Some(tip), ..moved },
+            Stand::There => {
+                say.line(phase(&format!("{} is live already", moved.new.short())));
+                return Ok(());
+            }
+            Stand::Aside => return Err(HqError::Stale),
+        };
         if let Some(old) = moved.old.clone() {
             self.tell_forced(stack, old, moved.new.clone(), say).await?;
         }
@@ -152,11 +177,29 @@ impl Door for HqDoor {
 
     async fn repository(&self, caller: &Caller, stack: &StackName, service: Service) -> Result<PathBuf, String> {
         let ready = match service {
-            Service::Receive => self.hq.ensure_stack(stack, &caller.user).await,
+            Service::Receive => self.make(caller, stack).await,
             Service::Upload => self.hq.status(stack).await.map(drop),
         };
         ready.map_err(|error| chain(&error))?;
         Ok(self.hq.repository_path(stack))
+    }
+
+    async fn pushed(&self, stack: &StackName, is_pushed: &(dyn Fn() -> bool + Send + Sync)) {
+        let mut made = self.made.lock().await;
+        if !made.contains(stack) || is_pushed() {
+            return;
+        }
+        made.remove(stack);
+        let Some(_turn) = self.hq.try_turn(stack, "the end of a push") else { return };
+        match self.hq.is_blank(stack).await {
+            Ok(false) => {}
+            Ok(true) => {
+                if let Err(error) = self.hq.destroy(stack, &|_| {}).await {
+                    tracing::warn!(%stack, error = ?error, "the empty stack of a failed push stays");
+                }
+            }
+            Err(error) => tracing::warn!(%stack, error = ?error, "it is not known whether the stack is empty"),
+        }
     }
 
     async fn command(&self, caller: Caller, words: Vec<String>, io: Io) -> u8 {
@@ -180,7 +223,7 @@ impl Door for HqDoor {
             Err(error) => {
                 let text = chain(&error);
                 for line in text.lines() {
-                    say.line(format!(" !     {line}"));
+                    say.line(format!(" !     {}", printable(line)));
                 }
                 Err(reason(&error, &text))
             }
@@ -188,18 +231,53 @@ impl Door for HqDoor {
     }
 }
 
+/// Git's own commands make no such branches, and cannot get rid of them.
+fn check_branch(branch: &str) -> Result<(), HqError> {
+    let confusing = branch == "HEAD" || branch.starts_with("refs/") || branch.starts_with('-');
+    if confusing { Err(HqError::BranchName(branch.to_owned())) } else { Ok(()) }
+}
+
 /// The reason git shows beside the branch: one line, the whole story is above it.
 fn reason(error: &HqError, text: &str) -> String {
     match error {
         HqError::Mistakes(_) => "the repository has mistakes".to_owned(),
-        _ => {
-            let line = text.lines().next().unwrap_or("refused");
-            line.chars().take(120).collect()
-        }
+        _ => shortened(text.lines().next().unwrap_or("refused")),
     }
 }
 
+/// At most so many characters of a line, cut between words.
+fn shortened(line: &str) -> String {
+    const LONGEST: usize = 120;
+    let Some((end, _)) = line.char_indices().nth(LONGEST) else { return line.to_owned() };
+    let end = line[..end].rfind(' ').unwrap_or(end);
+    format!("{} …", &line[..end])
+}
+
 /// A context for commands that run in this process.
-pub fn context(door: Doors, out: Out, stack: Option<StackName>) -> Context {
-    Context { hq: door.hq, caller: door.caller, out, stack }
+pub fn context(door: Doors, out: Out, stack: Option<StackName>, hung_up: CancellationToken) -> Context {
+    Context { hq: door.hq, caller: door.caller, out, stack, hung_up }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_beside_a_branch_ends_with_a_whole_word() {
+        assert_eq!(shortened("too large"), "too large");
+        let words = "word ".repeat(40);
+        let short = shortened(&words);
+        assert!(short.ends_with("word …") && short.chars().count() <= 122, "{short}");
+        assert_eq!(shortened(&"é".repeat(200)).chars().count(), 122);
+    }
+
+    #[test]
+    fn names_that_confuse_git_are_no_branches() {
+        for wrong in ["HEAD", "refs/heads/master", "-x"] {
+            assert!(check_branch(wrong).is_err(), "{wrong}");
+        }
+        for good in ["master", "feature/HEAD", "head"] {
+            assert!(check_branch(good).is_ok(), "{good}");
+        }
+    }
 }

@@ -90,20 +90,48 @@ impl EnvCommand {
                 if set.is_empty() {
                     return Err(Failure::new(Exit::Usage, "name what to set: env set STACK NAME=value"));
                 }
+                refuse_own(&set)?;
                 change(cx, stack, Change { set, ..Change::default() }, no_restart).await
             }
             Some(Verb::Unset { words, no_restart }) => {
                 let (Target { stack, .. }, names) = cx.target(&words).await?;
                 let unset: Vec<EnvName> = names.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
+                let env = cx.hq.env(&stack).await?;
+                let missing: Vec<&str> =
+                    unset.iter().filter(|name| env.value(name).is_none()).map(EnvName::as_str).collect();
+                if unset.is_empty() || !missing.is_empty() {
+                    let names = if unset.is_empty() { "NAME …".to_owned() } else { missing.join(" ") };
+                    let message = if unset.is_empty() {
+                        format!("name what to take away: env unset {stack} {names}")
+                    } else {
+                        format!("{stack} has no variable {names}; nothing was changed")
+                    };
+                    return Err(Failure::new(Exit::Mistake, message));
+                }
                 change(cx, stack, Change { unset, ..Change::default() }, no_restart).await
             }
             Some(Verb::Import { stack, no_restart, replace }) => {
                 let stack = cx.only_stack(&stack.into_iter().collect::<Vec<_>>()).await?;
                 let set = from_text(&read(stdin).await?)?;
+                refuse_own(&set)?;
                 change(cx, stack, Change { set, replace, ..Change::default() }, no_restart).await
             }
         }
     }
+}
+
+/// Quarry sets some variables itself; a value for one of them would be taken and never seen.
+fn refuse_own(set: &Env) -> Result<(), Failure> {
+    let own: Vec<&str> = set.iter().map(|(name, _)| name.as_str()).filter(|name| is_own(name)).collect();
+    if own.is_empty() {
+        return Ok(());
+    }
+    let message = format!("quarry sets {} itself; nothing was changed", own.join(" "));
+    Err(Failure::new(Exit::Mistake, message))
+}
+
+fn is_own(name: &str) -> bool {
+    name == "PORT" || name.starts_with("QUARRY_")
 }
 
 /// What is to become of a stack's variables.
@@ -160,8 +188,7 @@ async fn get(cx: &Context, words: &[String]) -> Result<(), Failure> {
 
 async fn change(cx: &Context, stack: StackName, change: Change, no_restart: bool) -> Result<(), Failure> {
     let (hq, caller) = (cx.hq.clone(), cx.caller.clone());
-    cx.reporting(|say| async move {
-        let _turn = Context::turn(&hq, &stack, &caller, "change of variables", &say).await;
+    cx.in_turn(&stack.clone(), "change of variables", |say| async move {
         let old = hq.env(&stack).await?;
         let mut env = if change.replace { Env::new() } else { old.clone() };
         env.cover(&change.set);

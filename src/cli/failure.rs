@@ -61,6 +61,7 @@ impl From<HqError> for Failure {
             | HqError::NeverDeployed(_)
             | HqError::NoRelease { .. }
             | HqError::NoNode { .. }
+            | HqError::BranchName(_)
             | HqError::Mistakes(_)
             | HqError::Compile(_)
             | HqError::Images(_)

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use crate::db::{Guard, layout};
-use crate::hq::door::Stdin;
+use crate::hq::door::{Caller, Origin, Stdin};
 use crate::hq::keys::PublicKey;
 use crate::names::{KeyName, UserName};
 
@@ -33,6 +33,9 @@ enum Verb {
         user: UserName,
         /// Which; all without
         name: Option<KeyName>,
+        /// Also when nobody, or you no more, can come in afterwards
+        #[arg(long)]
+        confirm: bool,
     },
 }
 
@@ -55,7 +58,7 @@ impl Keys {
         match self.verb {
             None | Some(Verb::List) => list(cx).await,
             Some(Verb::Add { user, name }) => add(cx, user, name, stdin).await,
-            Some(Verb::Remove { user, name }) => remove(cx, &user, name).await,
+            Some(Verb::Remove { user, name, confirm }) => remove(cx, &user, name, confirm).await,
         }
     }
 }
@@ -126,14 +129,29 @@ fn key_name(text: &str) -> KeyName {
     comment.parse().unwrap_or_else(|_| "key".parse().expect("`key` is a key name"))
 }
 
-async fn remove(cx: &Context, user: &UserName, name: Option<KeyName>) -> Result<(), Failure> {
+/// Who could not come in any more with only these keys left.
+fn locked_out(caller: &Caller, user: &UserName, left: &[&Row]) -> Option<&'static str> {
+    let by_ssh = matches!(caller.from, Origin::Address(_));
+    if left.is_empty() {
+        Some("nobody can push or give commands by SSH")
+    } else if by_ssh && caller.user == *user && !left.iter().any(|row| row.user == user.as_str()) {
+        Some("you have no key left and cannot come back by SSH")
+    } else {
+        None
+    }
+}
+
+async fn remove(cx: &Context, user: &UserName, name: Option<KeyName>, confirm: bool) -> Result<(), Failure> {
     let known = rows(cx).await?;
-    let gone: Vec<&Row> = known
-        .iter()
-        .filter(|row| row.user == user.as_str() && name.as_ref().is_none_or(|name| row.name == name.as_str()))
-        .collect();
+    let goes = |row: &&Row| row.user == user.as_str() && name.as_ref().is_none_or(|name| row.name == name.as_str());
+    let (gone, left): (Vec<&Row>, Vec<&Row>) = known.iter().partition(goes);
     if gone.is_empty() {
         return Err(Failure::new(Exit::Mistake, format!("{user} has no such key; `keys` lists them")));
+    }
+    if let Some(who) = locked_out(&cx.caller, user, &left).filter(|_| !confirm) {
+        let words = name.map_or_else(|| user.to_string(), |name| format!("{user} {name}"));
+        let message = format!("{who} after that; to do it all the same: keys remove {words} --confirm");
+        return Err(Failure::new(Exit::Refused, message));
     }
     for row in gone {
         let name: KeyName = row.name.parse()?;

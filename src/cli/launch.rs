@@ -45,9 +45,8 @@ impl Launch {
             return print_plan(cx, &plan).await;
         }
         let (hq, caller) = (cx.hq.clone(), cx.caller.clone());
-        cx.reporting(|say| async move {
+        cx.in_turn(&manifest.stack.clone(), "launch", |say| async move {
             hq.ensure_stack(&manifest.stack, &caller.user).await?;
-            let _turn = Context::turn(&hq, &manifest.stack, &caller, "launch", &say).await;
             let job = hq.launch_job(&manifest, &instructions, &caller.user).await?;
             say.line(phase(&format!("Launching {} from instructions", manifest.stack)));
             hq.operate(job, &|line| say.line(line)).await?;

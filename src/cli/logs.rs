@@ -1,23 +1,26 @@
 //! `logs STACK[/NODE]`
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
-use futures_util::StreamExt;
-use futures_util::stream::select_all;
+use futures_util::stream::{self, BoxStream, SelectAll};
+use futures_util::{FutureExt, StreamExt};
 
-use super::context::Context;
+use super::context::{Context, Target};
 use super::failure::{Exit, Failure};
 use super::print::colour;
-use crate::docker::{Container, LogRequest, Output};
+use crate::docker::lines::Lines;
+use crate::docker::{EngineError, Event, LogRequest, Output};
 use crate::hq::fleet::Seen;
 use crate::launch::label;
+use crate::names::{ContainerName, ServerName};
 
 /// Show what a stack's containers print
 #[derive(Debug, clap::Args)]
 pub struct Logs {
     /// STACK or STACK/NODE
     target: Option<String>,
-    /// Go on with what comes
+    /// Go on with what comes, also from containers that start later
     #[arg(short, long, visible_short_alias = 't', alias = "tail")]
     follow: bool,
     /// Last lines of each container to begin with
@@ -36,56 +39,238 @@ impl Logs {
     pub async fn run(self, cx: &Context) -> Result<(), Failure> {
         let words: Vec<String> = self.target.clone().into_iter().collect();
         let (target, _) = cx.target(&words).await?;
-        let id = &cx.hq.launcher.identity.id;
-        let mut containers = cx.hq.containers().await?;
-        containers.retain(|seen| {
-            let is = |name: &str, value: &str| seen.container.labels.get(name).is_some_and(|label| label == value);
-            let own = is(label::HQ, id) && is(label::STACK, target.stack.as_str());
-            own && target.node.as_ref().is_none_or(|node| is(label::NODE, node.as_str()))
-        });
-        if containers.is_empty() {
-            return Err(Failure::new(Exit::Mistake, format!("nothing of {} runs", words.join(" "))));
+        // Before the list: what starts in between is in both, and nothing in neither.
+        let events = if self.follow { events(cx).await? } else { SelectAll::new() };
+        let mut reader = Reader { cx, wanted: &self, sources: BTreeMap::new(), streams: SelectAll::new() };
+        for Seen { server, container } in cx.hq.containers().await? {
+            if is_of(cx, &target, &container.labels) {
+                reader.add(server, container.name, &container.labels, Some(self.lines)).await?;
+            }
         }
-        self.print(cx, &containers).await
+        if reader.sources.is_empty() {
+            let asked = words.first().map_or(target.stack.as_str(), String::as_str);
+            return Err(Failure::new(Exit::Mistake, format!("nothing of {asked} runs")));
+        }
+        reader.read(&target, events).await
+    }
+}
+
+/// What happens on every server that answers.
+async fn events(cx: &Context) -> Result<Events, Failure> {
+    let mut all = SelectAll::new();
+    for (server, engine) in cx.hq.engines().all() {
+        match engine.events().await {
+            Ok(events) => all.push(events.map(move |event| (server.clone(), event)).boxed()),
+            Err(error) if server == *cx.hq.engines().here() => return Err(error.into()),
+            Err(error) => cx.out.note(&format!("{server} is left out: {error}")).await?,
+        }
+    }
+    Ok(all)
+}
+
+/// Whether labels are those of a container that was asked for.
+fn is_of(cx: &Context, target: &Target, labels: &BTreeMap<String, String>) -> bool {
+    let is = |name: &str, value: &str| labels.get(name).is_some_and(|label| label == value);
+    is(label::HQ, &cx.hq.launcher.identity.id)
+        && is(label::STACK, target.stack.as_str())
+        && target.node.as_ref().is_none_or(|node| is(label::NODE, node.as_str()))
+}
+
+/// A container whose log is read.
+struct Source {
+    server: ServerName,
+    title: String,
+    /// Which colour it has.
+    place: usize,
+    /// Its open lines: standard output's and standard error's.
+    open: [Lines; 2],
+    /// The engine's time of the last chunk.
+    last: String,
+    /// A log that is read again goes on after this.
+    after: String,
+    state: State,
+}
+
+/// Where the reading of a container's log is.
+#[derive(PartialEq, Eq)]
+enum State {
+    Read,
+    /// The container was started again before its log had come to the end.
+    ReadAndStarted,
+    Ended,
+}
+
+type Events = SelectAll<BoxStream<'static, (ServerName, Result<Event, EngineError>)>>;
+
+type Chunk = (ContainerName, Option<Result<Output, EngineError>>);
+
+struct Reader<'a> {
+    cx: &'a Context,
+    wanted: &'a Logs,
+    sources: BTreeMap<ContainerName, Source>,
+    streams: SelectAll<BoxStream<'static, Chunk>>,
+}
+
+impl Reader<'_> {
+    /// Reads a container's log from its last lines, or whole.
+    async fn add(
+        &mut self,
+        server: ServerName,
+        name: ContainerName,
+        labels: &BTreeMap<String, String>,
+        tail: Option<u32>,
+    ) -> Result<(), Failure> {
+        let place = self.sources.len();
+        let (last, after) = Default::default();
+        let engine = self.cx.hq.engines().of(&server)?;
+        let (title, open) = (title(labels), Default::default());
+        let source = Source { server, title, place, open, last, after, state: State::Read };
+        let source = self.sources.entry(name.clone()).or_insert(source);
+        source.state = State::Read;
+        source.after.clone_from(&source.last);
+        // The times are needed to read on where the log of a container that was started again was left.
+        let request = LogRequest { tail, follow: self.wanted.follow, timestamps: true };
+        let stream = match engine.logs(&name, request).await {
+            Ok(stream) => stream,
+            // It came and went.
+            Err(EngineError::NotFound { .. }) => stream::empty().boxed(),
+            Err(error) => return Err(error.into()),
+        };
+        let end = stream::once(std::future::ready(None));
+        self.streams.push(stream.map(Some).chain(end).map(move |chunk| (name.clone(), chunk)).boxed());
+        Ok(())
     }
 
-    async fn print(&self, cx: &Context, containers: &[Seen]) -> Result<(), Failure> {
-        let titles: Vec<String> = containers.iter().map(|seen| title(&seen.container)).collect();
-        let width = titles.iter().map(|title| title.chars().count()).max().unwrap_or(0);
-        let mut streams = Vec::new();
-        for (place, Seen { server, container }) in containers.iter().enumerate() {
-            let request = LogRequest { tail: Some(self.lines), follow: self.follow, timestamps: self.timestamps };
-            let stream = cx.hq.engines().of(server)?.logs(&container.name, request).await?;
-            streams.push(stream.map(move |chunk| (place, chunk)).boxed());
-        }
-        let prefix = |place: usize| match (cx.out.coloured(), &titles[place]) {
-            (true, title) => {
-                let (on, off) = colour(place);
-                format!("{on}{title:<width$} |{off} ")
+    async fn read(&mut self, target: &Target, mut events: Events) -> Result<(), Failure> {
+        loop {
+            // An empty set of streams ends at once and is asked again when one has joined.
+            let chunk = match self.streams.is_empty() {
+                true => std::future::pending().left_future(),
+                false => self.streams.next().right_future(),
+            };
+            tokio::select! {
+                chunk = chunk => match chunk {
+                    Some((name, Some(chunk))) => self.print(&name, chunk?).await?,
+                    Some((name, None)) => self.ended(name).await?,
+                    None => {}
+                },
+                event = events.next(), if self.wanted.follow => match event {
+                    Some((server, event)) => self.started(target, server, event?).await?,
+                    None => return Ok(()),
+                },
             }
-            (false, title) => format!("{title:<width$} | "),
+            if !self.wanted.follow && self.streams.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Follows what starts of the stack.
+    async fn started(&mut self, target: &Target, server: ServerName, event: Event) -> Result<(), Failure> {
+        if event.action != "start" || !is_of(self.cx, target, &event.labels) {
+            return Ok(());
+        }
+        let Ok(name) = event.container.parse::<ContainerName>() else { return Ok(()) };
+        match self.sources.get_mut(&name) {
+            Some(source) if source.state != State::Ended => {
+                source.state = State::ReadAndStarted;
+                Ok(())
+            }
+            _ => self.add(server, name, &event.labels, None).await,
+        }
+    }
+
+    /// A log came to its end: the container has ended, or is gone.
+    async fn ended(&mut self, name: ContainerName) -> Result<(), Failure> {
+        let Some(source) = self.sources.get_mut(&name) else { return Ok(()) };
+        let open = std::mem::take(&mut source.open);
+        let again = std::mem::replace(&mut source.state, State::Ended) == State::ReadAndStarted;
+        let server = source.server.clone();
+        let lines = gathered(|say| open.into_iter().for_each(|lines| lines.end(say)));
+        self.lines(&name, lines).await?;
+        if again { self.add(server, name, &BTreeMap::new(), None).await } else { Ok(()) }
+    }
+
+    async fn print(&mut self, name: &ContainerName, chunk: Output) -> Result<(), Failure> {
+        let Some(source) = self.sources.get_mut(name) else { return Ok(()) };
+        let (which, bytes) = match chunk {
+            Output::Stdout(bytes) => (0, bytes),
+            Output::Stderr(bytes) => (1, bytes),
         };
-        let mut pending: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
-        let mut all = select_all(streams);
-        while let Some((place, chunk)) = all.next().await {
-            let (Output::Stdout(bytes) | Output::Stderr(bytes)) = chunk?;
-            let rest = pending.entry(place).or_default();
-            rest.extend_from_slice(&bytes);
-            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = rest.drain(..=end).collect();
-                let text = String::from_utf8_lossy(&line);
-                cx.out.line(&format!("{}{}", prefix(place), text.trim_end_matches(['\r', '\n']))).await?;
+        let (time, text) = timed(&bytes);
+        if let Some(time) = time {
+            if time <= source.after.as_str() {
+                return Ok(());
             }
+            source.last = time.to_owned();
         }
-        for (place, rest) in pending.into_iter().filter(|(_, rest)| !rest.is_empty()) {
-            cx.out.line(&format!("{}{}", prefix(place), String::from_utf8_lossy(&rest))).await?;
+        let open = &mut source.open[which];
+        let lines = gathered(|say| {
+            if let Some(time) = time.filter(|_| self.wanted.timestamps && open.is_empty()) {
+                open.add(time.as_bytes(), say);
+                open.add(b" ", say);
+            }
+            open.add(text, say);
+        });
+        self.lines(name, lines).await
+    }
+
+    async fn lines(&mut self, name: &ContainerName, lines: Vec<String>) -> Result<(), Failure> {
+        let Some(source) = self.sources.get(name) else { return Ok(()) };
+        let width = self.sources.values().map(|source| source.title.chars().count()).max().unwrap_or(0);
+        let title = format!("{:<width$} |", source.title);
+        for line in lines {
+            let text = match self.cx.out.coloured() {
+                true => {
+                    let (on, off) = colour(source.place);
+                    format!("{on}{title}{off} {line}")
+                }
+                false => format!("{title} {line}"),
+            };
+            self.cx.out.line(&text).await?;
         }
         Ok(())
     }
 }
 
+/// The lines that are said meanwhile.
+fn gathered(work: impl FnOnce(crate::docker::Say<'_>)) -> Vec<String> {
+    let said = Mutex::new(Vec::new());
+    work(&|line| said.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(line.to_owned()));
+    said.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// The engine's time before a chunk, and the chunk. A long line comes in several chunks with a time each.
+fn timed(bytes: &[u8]) -> (Option<&str>, &[u8]) {
+    let split = || {
+        let end = bytes.iter().take(40).position(|byte| *byte == b' ')?;
+        let time = std::str::from_utf8(&bytes[..end]).ok()?;
+        time.parse::<jiff::Timestamp>().ok()?;
+        Some((time, &bytes[end + 1..]))
+    };
+    split().map_or((None, bytes), |(time, text)| (Some(time), text))
+}
+
 /// `web.2`: what a person calls a container.
-fn title(container: &Container) -> String {
-    let label = |name: &str| container.labels.get(name).map_or("", String::as_str);
+fn title(labels: &BTreeMap<String, String>) -> String {
+    let label = |name: &str| labels.get(name).map_or("", String::as_str);
     format!("{}.{}", label(label::NODE), label(label::INDEX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_is_taken_off_a_chunk_that_has_one() {
+        let time = "2026-11-21T12:00:00.123456789Z";
+        let check = |text: &str, expected: (Option<&str>, &str)| {
+            let (time, rest) = timed(text.as_bytes());
+            assert_eq!((time, rest), (expected.0, expected.1.as_bytes()), "{text}");
+        };
+        check(&format!("{time} hello world\n"), (Some(time), "hello world\n"));
+        check(&format!("{time} \n"), (Some(time), "\n"));
+        check("hello world\n", (None, "hello world\n"));
+        check("", (None, ""));
+    }
 }

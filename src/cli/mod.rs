@@ -12,6 +12,7 @@ use self::failure::{Exit, Failure};
 use self::print::Out;
 use crate::hq::Hq;
 use crate::hq::door::{Caller, Io, IoEvent, Stdin};
+use crate::hq::progress::printable;
 use crate::names::StackName;
 
 pub mod build;
@@ -149,7 +150,30 @@ pub fn normalised(words: Vec<String>) -> Vec<String> {
         let pair = [noun.to_owned(), verb.to_owned()];
         words.splice(place..=place, pair);
     }
+    if words[place] == "env" {
+        hoist(&mut words, place);
+    }
     words
+}
+
+/// Moves what means the same anywhere before the command: `env` alone is a command with a stack, and clap takes an
+/// option behind it for its own.
+fn hoist(words: &mut Vec<String>, mut place: usize) {
+    let mut at = place + 1;
+    while at < words.len() && words[at] != "--" {
+        let count = match words[at].as_str() {
+            "--json" => 1,
+            "--stack" if at + 1 < words.len() => 2,
+            word if word.starts_with("--stack=") => 1,
+            _ => 0,
+        };
+        if count > 0 {
+            let moved: Vec<String> = words.drain(at..at + count).collect();
+            words.splice(place..place, moved);
+            place += count;
+        }
+        at += count.max(1);
+    }
 }
 
 fn is_word(text: &str) -> bool {
@@ -164,13 +188,13 @@ pub async fn run_words(door: Door, words: Vec<String>, io: Io) -> u8 {
         Err(error) => return say_usage(error, io).await,
     };
     let out = Out::new(io.output.clone(), io.terminal.clone(), remote.json);
-    let context = door::context(door, out, remote.stack);
+    let context = door::context(door, out, remote.stack, io.hung_up.clone());
     match dispatch(remote.command, &context, io).await {
         Ok(code) => code,
         Err(failure) => {
             if !failure.message.is_empty() {
                 // Whoever hung up does not hear it.
-                let _ = context.out.note(&format!("quarry: {}", failure.message)).await;
+                let _ = context.out.note(&format!("quarry: {}", printable(&failure.message))).await;
             }
             failure.code
         }
@@ -180,7 +204,8 @@ pub async fn run_words(door: Door, words: Vec<String>, io: Io) -> u8 {
 /// Help goes to stdout with success, a wrong command line to stderr with [`Exit::Usage`].
 async fn say_usage(error: clap::Error, io: Io) -> u8 {
     let out = Out::new(io.output, io.terminal, false);
-    let text = error.render().to_string();
+    // Over SSH there is no program's name that clap could begin the line with.
+    let text = error.render().to_string().replace("Usage:  ", "Usage: ");
     let text = text.trim_end();
     // Whoever hung up does not hear it.
     let _ = match error.use_stderr() {
@@ -278,6 +303,9 @@ mod tests {
         check(&["env:set", "blog", "A=b:c"], &["env", "set", "blog", "A=b:c"]);
         check(&["--json", "stacks:list"], &["--json", "stacks", "list"]);
         check(&["run", "a:b"], &["run", "a:b"]);
+        check(&["env", "--json", "list", "blog"], &["--json", "env", "list", "blog"]);
+        check(&["env", "list", "--stack", "x", "--json"], &["--stack", "x", "--json", "env", "list"]);
+        check(&["run", "env", "--json"], &["run", "env", "--json"]);
         check(&["http://x"], &["http://x"]);
     }
 }

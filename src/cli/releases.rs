@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::failure::Failure;
+use crate::hq::progress::printable;
 
 /// List the kept releases, newest first
 #[derive(Debug, clap::Args)]
@@ -35,8 +36,8 @@ impl Releases {
                     release.env_version.to_string(),
                     age,
                     release.user.to_string(),
-                    release.cause.to_string(),
-                    release.subject.clone(),
+                    printable(&release.cause.to_string()),
+                    printable(&release.subject),
                 ]
             })
             .collect();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::context::Context;
 use super::failure::Failure;
 use crate::hq::HqError;
-use crate::hq::progress::{detail, phase};
+use crate::hq::progress::detail;
 
 /// Replace containers by new ones without dropping a request
 #[derive(Debug, clap::Args)]
@@ -22,10 +22,8 @@ impl Restart {
     pub async fn run(self, cx: &Context) -> Result<(), Failure> {
         let words: Vec<String> = self.target.into_iter().collect();
         let (target, _) = cx.target(&words).await?;
-        let (hq, caller) = (cx.hq.clone(), cx.caller.clone());
-        cx.reporting(|say| async move {
-            let _turn = Context::turn(&hq, &target.stack, &caller, "restart", &say).await;
-            say.line(phase(&format!("Restarting {}", words.first().map_or(target.stack.as_str(), String::as_str))));
+        let hq = cx.hq.clone();
+        cx.in_turn(&target.stack.clone(), "restart", |say| async move {
             let nodes: BTreeSet<_> = target.node.into_iter().collect();
             hq.restart(&target.stack, &nodes, &|line| say.line(line)).await?;
             say.line(detail("done"));

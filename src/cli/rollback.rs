@@ -24,8 +24,7 @@ impl Rollback {
             return Err(Failure::new(Exit::Mistake, format!("`{stack}` has no earlier release")));
         }
         let (hq, caller) = (cx.hq.clone(), cx.caller.clone());
-        cx.reporting(|say| async move {
-            let _turn = Context::turn(&hq, &stack, &caller, "rollback", &say).await;
+        cx.in_turn(&stack.clone(), "rollback", |say| async move {
             hq.rollback(&stack, number, &caller.user, &|line| say.line(line)).await
         })
         .await

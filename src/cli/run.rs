@@ -35,6 +35,8 @@ pub struct Streams {
 
 /// What a shell is where none is named: bash where the image has it.
 const SHELL: &str = "if command -v bash >/dev/null; then exec bash; else exec sh; fi";
+/// What Ctrl-D types.
+const END: u8 = 4;
 /// How long a command whose caller is gone may finish.
 const GRACE: Millis = Millis::seconds(5);
 
@@ -75,7 +77,7 @@ async fn attached(cx: &Context, engine: &dyn Engine, name: &ContainerName, strea
         // A terminal of unknown size is better than no command.
         let _ = engine.resize(name, terminal.columns, terminal.rows).await;
     }
-    let feeding = tokio::spawn(feed(stdin, input));
+    let feeding = tokio::spawn(feed(stdin, input, tty));
     let mut listening = true;
     loop {
         tokio::select! {
@@ -104,13 +106,21 @@ async fn attached(cx: &Context, engine: &dyn Engine, name: &ContainerName, strea
     u8::try_from(code).map_err(|_| Failure::new(Exit::Bug, format!("the exit code {code} is none")))
 }
 
-/// Hands standard input on, and its end.
-async fn feed(mut stdin: Stdin, mut input: std::pin::Pin<Box<dyn AsyncWrite + Send>>) {
+/// Hands standard input on, and its end. A terminal is told of the end by the key for it, twice where a line is open:
+/// to close its input would take its output along.
+async fn feed(mut stdin: Stdin, mut input: std::pin::Pin<Box<dyn AsyncWrite + Send>>, tty: bool) {
+    let mut open = false;
     while let Some(chunk) = stdin.chunk().await {
         if input.write_all(&chunk).await.is_err() {
             return;
         }
+        open = chunk.last().is_some_and(|last| !b"\n\r\x04".contains(last));
     }
     // A command that has ended already needs no end of input.
+    if tty {
+        let keys: &[u8] = if open { &[END, END] } else { &[END] };
+        let _ = input.write_all(keys).await;
+        std::future::pending::<()>().await;
+    }
     let _ = input.shutdown().await;
 }

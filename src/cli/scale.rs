@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::context::Context;
+use super::context::{Context, Target};
 use super::failure::{Exit, Failure};
 use crate::hq::progress::{detail, phase};
 use crate::hq::{Hq, HqError};
@@ -47,9 +47,8 @@ impl Scale {
             let plan = cx.hq.dry_run(&Hq::scale_job(&stack, &counts)).await?;
             return super::launch::print_plan(cx, &plan).await;
         }
-        let (hq, caller) = (cx.hq.clone(), cx.caller.clone());
-        cx.reporting(|say| async move {
-            let _turn = Context::turn(&hq, &stack, &caller, "scaling", &say).await;
+        let hq = cx.hq.clone();
+        cx.in_turn(&stack.clone(), "scaling", |say| async move {
             let list: Vec<String> = counts.iter().map(|(node, count)| format!("{node}={count}")).collect();
             say.line(phase(&format!("Scaling {stack} to {}", list.join(" "))));
             hq.operate(Hq::scale_job(&stack, &counts), &|line| say.line(line)).await?;
@@ -61,7 +60,11 @@ impl Scale {
 
     async fn read(&self, cx: &Context) -> Result<(crate::names::StackName, BTreeMap<NodeName, u32>), Failure> {
         let pairs = self.words.iter().position(|word| word.contains('=')).unwrap_or(self.words.len());
-        let stack = cx.only_stack(&self.words[..pairs]).await?;
+        let (Target { stack, .. }, rest) = cx.target(&self.words[..pairs]).await?;
+        if let Some(node) = rest.first() {
+            let message = format!("how many containers of `{node}` shall run? write {node}=N");
+            return Err(Failure::new(Exit::Usage, message));
+        }
         let mut counts = BTreeMap::new();
         for word in &self.words[pairs..] {
             let wrong = || Failure::new(Exit::Usage, format!("`{word}` is not NODE=N with N from 0 to {MOST}"));

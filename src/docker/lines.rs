@@ -30,6 +30,11 @@ impl Lines {
         }
     }
 
+    /// Whether no line is open: the next byte begins one.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
     /// Says the last line when it was never ended.
     pub fn end(mut self, say: Say<'_>) {
         if !self.open.is_empty() {

@@ -12,6 +12,7 @@
 //! subnets            10.208.0.0/12, cut into a /26 for each stack
 //! etcd/endpoints     one address a line; with it the state lives in that cluster and not in files
 //! etcd/prefix        /quarry            etcd/user, etcd/password, etcd/ca, etcd/cert, etcd/key
+//! submodule-key      path of the SSH key that servers of submodules see; none without
 //! ```
 
 use std::collections::BTreeMap;
@@ -56,6 +57,8 @@ pub struct Settings {
     pub release_timeout: Millis,
     /// The state's home; this machine's files without it.
     pub etcd: Option<etcd::Etcd>,
+    /// The private SSH key with which submodules are fetched.
+    pub submodule_key: Option<PathBuf>,
 }
 
 /// What builds get and may take.
@@ -84,6 +87,7 @@ impl Default for Settings {
             size: Megabytes(512),
             release_timeout: Millis::seconds(30 * 60),
             etcd: None,
+            submodule_key: None,
         }
     }
 }
@@ -198,6 +202,7 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
         ("", "push-limit") => settings.push_limit = parse(value)?,
         ("", "size") => settings.size = parse(value)?,
         ("", "release-timeout") => settings.release_timeout = parse(value)?,
+        ("", "submodule-key") => settings.submodule_key = Some(key_path(value)?),
         ("env", name) => variable(&mut settings.env, name, text)?,
         ("build/env", name) => variable(&mut settings.build.env, name, text)?,
         ("build", "ca-bundle") => settings.build.ca_bundle = Some(certificates(text)?),
@@ -209,7 +214,7 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
 }
 
 /// Every file but those in `env/`, `build/env/` and `etcd/`.
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 11] = [
     "hostnames",
     "port-range",
     "subnets",
@@ -217,6 +222,7 @@ const KNOWN: [&str; 10] = [
     "push-limit",
     "size",
     "release-timeout",
+    "submodule-key",
     "build/ca-bundle",
     "build/timeout",
     "build/memory",
@@ -252,6 +258,11 @@ fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
         (first @ 1024.., last) if first <= last => Ok(first..=last),
         _ => Err(rule()),
     }
+}
+
+fn key_path(text: &str) -> Result<PathBuf, String> {
+    let plain = text.starts_with('/') && !text.contains(['"', '\n', '%']);
+    plain.then(|| text.into()).ok_or_else(|| "it is not the absolute path of a private SSH key".into())
 }
 
 fn releases(text: &str) -> Result<u32, String> {
@@ -319,6 +330,7 @@ mod tests {
             ("push-limit", "100mb"),
             ("size", "256"),
             ("release-timeout", "2m"),
+            ("submodule-key", "/etc/quarry/keys/submodules\n"),
         ])
         .unwrap();
         assert_eq!(
@@ -330,6 +342,7 @@ mod tests {
         assert_eq!(settings.build.ca_bundle.as_deref(), Some(pem));
         assert_eq!((settings.build.timeout, settings.build.memory), (Millis(90_000), Some(Megabytes(2048))));
         assert_eq!((settings.ports, settings.subnets.to_string()), (30_000..=30_999, "172.16.0.0/20".to_owned()));
+        assert_eq!(settings.submodule_key.as_deref(), Some(std::path::Path::new("/etc/quarry/keys/submodules")));
         assert_eq!((settings.releases_kept, settings.push_limit, settings.size), (3, Megabytes(100), Megabytes(256)));
         assert_eq!(settings.release_timeout, Millis(120_000));
     }
@@ -348,6 +361,7 @@ mod tests {
             ("push-limit", ""),
             ("releases-kept", "0"),
             ("size", "0"),
+            ("submodule-key", "-----BEGIN OPENSSH PRIVATE KEY-----"),
             ("subnets", "10.208.0.1/12"),
         ];
         let error = decided(&mistakes).unwrap_err();

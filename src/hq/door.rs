@@ -29,6 +29,12 @@ pub trait Door: Send + Sync + 'static {
     /// they are missing. The error is the one line the client sees.
     async fn repository(&self, caller: &Caller, stack: &StackName, service: Service) -> Result<PathBuf, String>;
 
+    /// A push of a stack is over. A stack that only failed pushes have made goes again, unless somebody still pushes to
+    /// it: `is_pushed` tells. Whoever pushes counts before asking for the repository.
+    async fn pushed(&self, stack: &StackName, is_pushed: &(dyn Fn() -> bool + Send + Sync)) {
+        let _ = (stack, is_pushed);
+    }
+
     /// Runs a command given by its words and gives its exit code. What it sent to `io.output` before it returns
     /// arrives before the exit code; what is sent later is lost.
     async fn command(&self, caller: Caller, words: Vec<String>, io: Io) -> u8;

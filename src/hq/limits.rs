@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::HqError;
-use crate::units::Megabytes;
+use crate::units::{Megabytes, MilliCpus};
 
 /// Refuses when less than `needed` megabytes are free on the disk that holds `path`.
 ///
@@ -16,6 +16,12 @@ pub fn check_space(path: &Path, needed: u64) -> Result<(), HqError> {
         return Err(HqError::Full { path: path.display().to_string(), free, needed });
     }
     Ok(())
+}
+
+/// The server's processors.
+pub fn processors() -> MilliCpus {
+    let count = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    MilliCpus(u32::try_from(count).unwrap_or(u32::MAX).saturating_mul(1000))
 }
 
 /// The server's memory.

@@ -18,6 +18,7 @@ pub struct Queue {
 struct Line {
     turn: Arc<tokio::sync::Mutex<()>>,
     holder: Mutex<String>,
+    checkout: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The turn of one operation; dropping it lets the next one in.
@@ -28,7 +29,7 @@ pub struct Turn {
 impl Queue {
     /// Waits for the stack's turn, saying for whom. `who` is what those behind are told.
     pub async fn turn(&self, stack: &StackName, who: String, say: Say<'_>) -> Turn {
-        let line = self.lines.lock().unwrap_or_else(PoisonError::into_inner).entry(stack.clone()).or_default().clone();
+        let line = self.line(stack);
         let turn = match line.turn.clone().try_lock_owned() {
             Ok(turn) => turn,
             Err(_) => {
@@ -43,9 +44,19 @@ impl Queue {
 
     /// The turn at once, or none when somebody has it.
     pub fn try_turn(&self, stack: &StackName, who: &str) -> Option<Turn> {
-        let line = self.lines.lock().unwrap_or_else(PoisonError::into_inner).entry(stack.clone()).or_default().clone();
+        let line = self.line(stack);
         let turn = line.turn.clone().try_lock_owned().ok()?;
         *line.holder.lock().unwrap_or_else(PoisonError::into_inner) = who.to_owned();
         Some(Turn { _turn: turn })
+    }
+
+    /// The stack's checkout. A turn that was given up leaves its thread behind for a moment: the next one waits here
+    /// until that has let go of the files.
+    pub async fn checkout(&self, stack: &StackName) -> OwnedMutexGuard<()> {
+        self.line(stack).checkout.clone().lock_owned().await
+    }
+
+    fn line(&self, stack: &StackName) -> Arc<Line> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).entry(stack.clone()).or_default().clone()
     }
 }

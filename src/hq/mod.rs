@@ -21,7 +21,7 @@ use crate::launch::journal::act::Book;
 use crate::launch::plan::PlanError;
 use crate::launch::{Ground, Identity};
 use crate::names::{NodeName, ReleaseNumber, ServerName, StackName};
-use crate::router::DomainTaken;
+use crate::router::BadDomains;
 use crate::router::edge::Edge;
 use crate::stack::Mistakes;
 use crate::stack::files::RepositoryError;
@@ -206,6 +206,9 @@ pub enum HqError {
     /// The branch has moved since the pusher looked.
     #[error("the branch moved in the meantime; fetch and push again")]
     Stale,
+    /// No name for a branch.
+    #[error("`{0}` is no name for a branch: git itself takes it for something else")]
+    BranchName(String),
     /// The repository failed.
     #[error("cannot use the repository of `{stack}`")]
     Git {
@@ -223,9 +226,9 @@ pub enum HqError {
     /// The stack cannot be launched.
     #[error("{}", lines(.0))]
     Compile(Vec<CompileError>),
-    /// Another stack has the domain.
+    /// Domains the stack cannot have.
     #[error(transparent)]
-    Domain(#[from] DomainTaken),
+    Domain(#[from] BadDomains),
     /// An image was not built.
     #[error(transparent)]
     Build(#[from] crate::build::act::BuildError),

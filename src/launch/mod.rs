@@ -345,6 +345,8 @@ pub mod label {
     pub const ROLE: &str = "quarry.role";
     /// Where its routed port is published, `address:port`.
     pub const ADDRESS: &str = "quarry.address";
+    /// Its memory limit in megabytes: its block in the grid.
+    pub const SIZE: &str = "quarry.size";
     /// Further published ports of its server, with blanks between them.
     pub const PORTS: &str = "quarry.ports";
 }

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::edge::{Edge, EdgeError};
-use super::{StackRoutes, check_domains};
+use super::{StackRoutes, taken};
 use crate::names::StackName;
 
 /// The edge.
@@ -92,7 +92,9 @@ impl Edge for FakeEdge {
             return Err(refused(format!("the domain `{twice}` is in two nodes")));
         }
         let others: Vec<StackRoutes> = inner.tables.values().cloned().collect();
-        check_domains(&routes.stack, domains, &others).map_err(|taken| refused(taken.to_string()))?;
+        if let Some(bad) = taken(&routes.stack, domains, &others).into_values().next() {
+            return Err(refused(bad.to_string()));
+        }
         inner.tables.insert(routes.stack.clone(), routes.clone());
         inner.history.push(Change::Set(routes.clone()));
         Ok(())

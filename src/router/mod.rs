@@ -1,6 +1,6 @@
 //! What the router serves: the table of one stack, and the seam through which it reaches nginx.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -70,38 +70,117 @@ pub fn default_domains(stack: &StackName, node: Option<&NodeName>, hostnames: &[
     domains
 }
 
-/// Two stacks want one domain.
+/// A domain a stack cannot have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the domain `{domain}` belongs to the stack `{owner}`; choose another, or take it away there first")]
-pub struct DomainTaken {
-    /// Which domain.
-    pub domain: Domain,
-    /// Who has it.
-    pub owner: StackName,
+pub enum BadDomain {
+    /// Another stack has it.
+    #[error("the domain `{domain}` belongs to the stack `{owner}`; choose another, or take it away there first")]
+    Taken {
+        /// Which domain.
+        domain: Domain,
+        /// Who has it.
+        owner: StackName,
+    },
+    /// It is kept for the stack of that name, which may come with its first push any day.
+    #[error(
+        "the domain `{domain}` is kept for the stack `{owner}`: below `{hostname}` each stack answers at its own name"
+    )]
+    Kept {
+        /// Which domain.
+        domain: Domain,
+        /// For whom.
+        owner: String,
+        /// The server's host name it lies below.
+        hostname: Domain,
+    },
+    /// It is a host name of the server, or covers all stacks below one.
+    #[error("the domain `{domain}` belongs to the server: all stacks answer below `{hostname}`")]
+    Hostname {
+        /// Which domain.
+        domain: Domain,
+        /// The server's host name.
+        hostname: Domain,
+    },
+    /// `*.com` is nobody's.
+    #[error("the domain `{0}` covers a whole top-level domain; name what stands before the last dot")]
+    TopLevel(Domain),
 }
 
-/// The first domain of `wanted` that another stack of `others` owns, equal by text. A wildcard and a name under it may
-/// belong to two stacks, whoever came first, and the more special one answers: else one stack with `*.<hostname>` would
-/// keep all others from their default domains.
+/// Every domain a stack wanted and cannot have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadDomains(pub Vec<BadDomain>);
+
+impl std::fmt::Display for BadDomains {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for BadDomains {}
+
+/// Checks the domains a stack wants. Nobody else may have them by the same text; `<x>.<hostname>` and what is below it
+/// are for the stack `x` alone. Elsewhere a wildcard and a name under it may belong to two stacks, whoever came first:
+/// the more special one answers.
 ///
 /// # Errors
-/// [`DomainTaken`] with the domain and its owner.
+/// Every domain it cannot have.
 pub fn check_domains<'a>(
     stack: &StackName,
     wanted: impl IntoIterator<Item = &'a Domain>,
+    hostnames: &[Domain],
     others: &[StackRoutes],
-) -> Result<(), DomainTaken> {
+) -> Result<(), BadDomains> {
+    let wanted: BTreeSet<&Domain> = wanted.into_iter().collect();
+    let mut bad: BTreeMap<Domain, BadDomain> = BTreeMap::new();
+    for domain in &wanted {
+        bad.extend(reserved(stack, domain, hostnames).map(|why| ((*domain).clone(), why)));
+    }
+    // Who has it says more than for whom it is kept.
+    bad.extend(taken(stack, wanted, others));
+    if bad.is_empty() { Ok(()) } else { Err(BadDomains(bad.into_values().collect())) }
+}
+
+/// The domains that other stacks have by the same text.
+fn taken<'a>(
+    stack: &StackName,
+    wanted: impl IntoIterator<Item = &'a Domain>,
+    others: &[StackRoutes],
+) -> BTreeMap<Domain, BadDomain> {
     let owned: BTreeMap<&Domain, &StackName> = others
         .iter()
         .filter(|routes| routes.stack != *stack)
         .flat_map(|routes| routes.nodes.values().flat_map(|node| &node.domains).map(|domain| (domain, &routes.stack)))
         .collect();
-    for domain in wanted {
-        if let Some(owner) = owned.get(domain) {
-            return Err(DomainTaken { domain: domain.clone(), owner: (*owner).clone() });
+    let taken = |domain: &Domain| {
+        let owner = (*owned.get(domain)?).clone();
+        Some((domain.clone(), BadDomain::Taken { domain: domain.clone(), owner }))
+    };
+    wanted.into_iter().filter_map(taken).collect()
+}
+
+/// Why a domain is kept from this stack although nobody has it.
+fn reserved(stack: &StackName, domain: &Domain, hostnames: &[Domain]) -> Option<BadDomain> {
+    let hostnames = || hostnames.iter().filter(|hostname| !hostname.is_wildcard());
+    // The label right before a host name is a stack's.
+    let label = |hostname: &Domain| {
+        let before = domain.as_str().strip_suffix(hostname.as_str())?.strip_suffix('.')?;
+        Some(before.rsplit('.').next().unwrap_or(before).to_owned())
+    };
+    if hostnames().any(|hostname| label(hostname).as_deref() == Some(stack.as_str())) {
+        return None;
+    }
+    for hostname in hostnames() {
+        let (domain, hostname) = (domain.clone(), hostname.clone());
+        match label(&hostname) {
+            Some(owner) if owner == "*" => return Some(BadDomain::Hostname { domain, hostname }),
+            Some(owner) => return Some(BadDomain::Kept { domain, owner, hostname }),
+            None if domain == hostname => return Some(BadDomain::Hostname { domain, hostname }),
+            None => {}
         }
     }
-    Ok(())
+    let covers_all = domain.as_str().strip_prefix("*.").is_some_and(|rest| !rest.contains('.'));
+    covers_all.then(|| BadDomain::TopLevel(domain.clone()))
 }
 
 #[cfg(test)]
@@ -119,8 +198,12 @@ mod tests {
     }
 
     fn check_taken(wanted: &str, others: &[StackRoutes], owner: Option<&str>) {
-        let checked = check_domains(&"blog".parse().unwrap(), &domains(&[wanted]), others);
-        assert_eq!(checked.err().map(|taken| taken.owner.to_string()).as_deref(), owner, "{wanted}");
+        let checked = check_domains(&"blog".parse().unwrap(), &domains(&[wanted]), &[], others);
+        let owners = checked.err().map(|bad| match &bad.0[..] {
+            [BadDomain::Taken { owner, .. }] => owner.to_string(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(owners.as_deref(), owner, "{wanted}");
     }
 
     #[test]
@@ -134,9 +217,27 @@ mod tests {
 
     #[test]
     fn a_wildcard_and_a_name_under_it_may_belong_to_two_stacks() {
-        let others = [owned("all", &["*.test"]), owned("shop", &["shop.test"])];
-        check_taken("blog.test", &others, None);
+        let others = [owned("all", &["*.one.test"]), owned("shop", &["shop.test"])];
+        check_taken("blog.one.test", &others, None);
         check_taken("*.shop.test", &others, None);
+    }
+
+    #[test]
+    fn below_a_host_name_each_stack_answers_at_its_own_name_only_and_all_mistakes_are_told() {
+        let hostnames = domains(&["localhost", "apps.test"]);
+        let good =
+            ["blog.localhost", "a.blog.apps.test", "*.blog.localhost", "apps.example", "*.blog.test", "notlocalhost"];
+        let blog: StackName = "blog".parse().unwrap();
+        assert_eq!(check_domains(&blog, &domains(&good), &hostnames, &[]), Ok(()));
+        let wrong = ["*.com", "*.localhost", "apps.test", "localhost", "shop.localhost", "web.shop.apps.test"];
+        let told = check_domains(&blog, &domains(&wrong), &hostnames, &[]).unwrap_err().to_string();
+        let told: Vec<&str> = told.lines().collect();
+        assert_eq!(told.len(), wrong.len(), "{told:?}");
+        assert!(told[0].contains("`*.com` covers a whole top-level domain"), "{told:?}");
+        for (place, domain) in [(1, "*.localhost"), (2, "apps.test"), (3, "localhost")] {
+            assert!(told[place].contains(&format!("`{domain}` belongs to the server")), "{told:?}");
+        }
+        assert!(told[4..].iter().all(|line| line.contains("is kept for the stack `shop`")), "{told:?}");
     }
 
     #[test]

@@ -25,7 +25,11 @@ pub fn describe(repository: &Repository) -> Result<Described, Mistakes> {
             let stack = procfile::parse(file, text, &own_source(repository))?;
             let lacking = unbuildable(&stack, repository).into_iter().next();
             if let Some((_, message)) = lacking {
-                return Err(Mistake::of_file(file, message).into());
+                // A file that cannot be used is no mistake of the Procfile.
+                let named = |path: &String| message.starts_with(&format!("`{path}` "));
+                let other = repository.unreadable.keys().any(named);
+                let mistake = if other { Mistake::of_repository(message) } else { Mistake::of_file(file, message) };
+                return Err(mistake.into());
             }
             let said = nodes_of(file, &stack);
             (stack, vec![said])
@@ -240,5 +244,10 @@ mod tests {
         repository.paths.insert("quarry.yml".into());
         repository.unreadable.insert("quarry.yml".into(), buildpacks::Unreadable::NotAFile);
         assert_eq!(describe(&repository).unwrap_err().to_string(), "quarry.yml: the file is not a regular file");
+        let mut repository = Repository::of([("Procfile", "web: x")]);
+        repository.paths.insert("requirements.txt".into());
+        repository.unreadable.insert("requirements.txt".into(), buildpacks::Unreadable::Outside);
+        let told = describe(&repository).unwrap_err().to_string();
+        assert_eq!(told, "`requirements.txt` is a link that leads out of the repository");
     }
 }

@@ -37,6 +37,7 @@ pub fn read(dir: &Path) -> Result<Repository, RepositoryError> {
 
 fn read_at_most(most: usize, dir: &Path) -> Result<Repository, RepositoryError> {
     let mut repository = Repository::default();
+    let root = dir.canonicalize().map_err(|source| RepositoryError::List { folder: dir.to_owned(), source })?;
     let mut folders = VecDeque::from([(dir.to_owned(), String::new())]);
     while let Some((folder, prefix)) = folders.pop_front() {
         let error = |source| RepositoryError::List { folder: folder.clone(), source };
@@ -48,7 +49,7 @@ fn read_at_most(most: usize, dir: &Path) -> Result<Repository, RepositoryError> 
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 folders.push_back((entry.path(), format!("{path}/")));
             } else if repository.paths.len() < most {
-                take(&mut repository, path, &entry.path());
+                take(&mut repository, &root, path, &entry.path());
             } else {
                 repository.cut = true;
                 return Ok(repository);
@@ -65,9 +66,9 @@ fn sorted(folder: &Path) -> io::Result<Vec<DirEntry>> {
     Ok(entries)
 }
 
-fn take(repository: &mut Repository, path: String, file: &Path) {
+fn take(repository: &mut Repository, root: &Path, path: String, file: &Path) {
     if Repository::is_well_known(&path) {
-        match text(file) {
+        match followed(root, file).and_then(|file| text(&file)) {
             Ok(text) => {
                 repository.contents.insert(path.clone(), text);
             }
@@ -79,7 +80,18 @@ fn take(repository: &mut Repository, path: String, file: &Path) {
     repository.paths.insert(path);
 }
 
-/// A link is refused and not followed, a pipe is opened without waiting for its other end.
+/// The file itself, or the one a link leads to, as long as that is in the repository too.
+fn followed(root: &Path, file: &Path) -> Result<PathBuf, Unreadable> {
+    if !fs::symlink_metadata(file).is_ok_and(|found| found.is_symlink()) {
+        return Ok(file.to_owned());
+    }
+    let target = file.canonicalize().map_err(|_| Unreadable::Dangling)?;
+    // What git left out of the checkout is no file of the repository.
+    let inside = target.strip_prefix(root).is_ok_and(|inside| !inside.starts_with(".git"));
+    if inside { Ok(target) } else { Err(Unreadable::Outside) }
+}
+
+/// No link is followed here, a pipe is opened without waiting for its other end.
 fn text(path: &Path) -> Result<String, Unreadable> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits();
     let opened = File::options().read(true).custom_flags(flags.cast_signed()).open(path);
@@ -123,11 +135,23 @@ mod tests {
     }
 
     #[test]
-    fn whatever_stands_in_place_of_a_file_is_recorded_and_never_followed_or_waited_for() {
+    fn links_are_followed_inside_the_repository() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("reqs")).unwrap();
+        fs::write(dir.path().join("reqs/prod.txt"), "flask").unwrap();
+        symlink("reqs/prod.txt", dir.path().join("requirements.txt")).unwrap();
+        let repository = read(dir.path()).unwrap();
+        assert_eq!(repository.text("requirements.txt"), Some("flask"));
+        assert!(repository.unreadable.is_empty());
+    }
+
+    #[test]
+    fn whatever_stands_in_place_of_a_file_is_recorded_and_never_followed_out_or_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         symlink("/etc/passwd", at("Procfile")).unwrap();
         symlink("/etc", at("outside")).unwrap();
+        symlink("nowhere", at("app.json")).unwrap();
         let fifo = rustix::fs::FileType::Fifo;
         rustix::fs::mknodat(rustix::fs::CWD, at("quarry.yml"), fifo, rustix::fs::Mode::RUSR, 0).unwrap();
         let _socket = UnixListener::bind(at("package.json")).unwrap();
@@ -140,7 +164,8 @@ mod tests {
             found,
             [
                 ("Dockerfile", Unreadable::NotText),
-                ("Procfile", Unreadable::NotAFile),
+                ("Procfile", Unreadable::Outside),
+                ("app.json", Unreadable::Dangling),
                 ("package.json", Unreadable::NotAFile),
                 ("quarry.yml", Unreadable::NotAFile),
                 ("requirements.txt", Unreadable::TooLarge),

@@ -95,55 +95,22 @@ const NEVER: [&str; 14] = [
     "userns_mode",
 ];
 
+/// Keys of what runs in containers.
+const RUNNING: [&str; 16] = [
+    "release", "overlap", "run", "args", "cwd", "expose", "volumes", "env", "link", "scale", "size", "cpus", "health",
+    "grace", "hook", "unhook",
+];
+
 /// Keys that mean nothing for a kind of node, by what they mean.
-fn without_effect(kind: Kind) -> &'static [&'static str] {
-    match kind {
-        Kind::Web => &[],
-        Kind::Worker => &["domains", "document_root"],
-        Kind::Service => &["domains", "document_root", "release", "overlap"],
-        Kind::Image => &[
-            "domains",
-            "document_root",
-            "release",
-            "overlap",
-            "run",
-            "args",
-            "cwd",
-            "expose",
-            "volumes",
-            "env",
-            "link",
-            "scale",
-            "size",
-            "cpus",
-            "health",
-            "grace",
-            "hook",
-            "unhook",
-        ],
-        Kind::Static => &[
-            "container",
-            "dockerfile",
-            "buildpack",
-            "install",
-            "release",
-            "overlap",
-            "run",
-            "args",
-            "cwd",
-            "expose",
-            "volumes",
-            "env",
-            "link",
-            "scale",
-            "size",
-            "cpus",
-            "health",
-            "grace",
-            "hook",
-            "unhook",
-        ],
-    }
+fn without_effect(kind: Kind) -> impl Iterator<Item = &'static str> {
+    let (own, running): (&[&str], &[&str]) = match kind {
+        Kind::Web => (&[], &[]),
+        Kind::Worker => (&["domains", "document_root"], &[]),
+        Kind::Service => (&["domains", "document_root", "release", "overlap"], &[]),
+        Kind::Image => (&["domains", "document_root"], &RUNNING),
+        Kind::Static => (&["container", "dockerfile", "buildpack", "install"], &RUNNING),
+    };
+    own.iter().chain(running).copied()
 }
 
 /// A key that was found.

@@ -360,7 +360,7 @@ async fn a_shallow_clone_can_push() {
     let ids: Vec<_> = place.double.updates.lock().unwrap().iter().map(|update| update.new.clone().unwrap()).collect();
     assert!(repository.is_ancestor(&ids[0], &ids[1]).unwrap());
     assert!(!repository.is_ancestor(&ids[1], &ids[0]).unwrap());
-    repository.checkout(&ids[1], &place.path("out")).unwrap();
+    repository.checkout(&ids[1], &place.path("out"), &git::Fetching::default()).unwrap();
     assert!(place.path("out/index.html").exists());
 }
 

@@ -5,9 +5,10 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quarry::hq::git::{GitError, Repository, Settings};
+use quarry::hq::git::{Fetching, GitError, Repository, Settings, Stand};
 use quarry::names::{CommitId, ReleaseNumber};
 
 struct Place {
@@ -90,7 +91,7 @@ fn a_checkout_is_the_tree_and_nothing_of_git() {
     // Also when git believes that all of it is checked out already.
     place.repository.move_branch("master", None, &commit).unwrap();
     place.repository.set_head("master").unwrap();
-    place.repository.checkout(&commit, &place.path("out")).unwrap();
+    place.repository.checkout(&commit, &place.path("out"), &Fetching::default()).unwrap();
     let expected = ["bin", "bin/run", "data.txt", "link", "outside"].map(String::from);
     assert_eq!(list(&place.path("out")), BTreeSet::from(expected));
     let mode = |file: &str| fs::metadata(place.path(file)).unwrap().permissions().mode() & 0o111;
@@ -129,7 +130,7 @@ fn a_tree_that_would_write_outside_of_the_checkout_is_refused() {
         &[("100644", "../evil", &blob)],
     ] {
         let commit = raw(entries);
-        let refused = place.repository.checkout(&commit, &place.path("out/checkout"));
+        let refused = place.repository.checkout(&commit, &place.path("out/checkout"), &Fetching::default());
         assert!(matches!(refused, Err(GitError::Path { .. })), "{entries:?}: {refused:?}");
         assert!(!place.path("out/evil").exists() && !place.path("out/checkout/a").exists());
     }
@@ -171,6 +172,27 @@ fn ancestors_are_told_from_rewritten_history() {
     check(&two, &side, false);
     check(&two, &merge, true);
     check(&"f".repeat(40).parse().unwrap(), &merge, false);
+}
+
+#[test]
+fn a_push_that_waited_goes_on_from_a_tip_it_contains_and_from_no_other() {
+    let place = place();
+    let [one, two, three] = ["1", "2", "3"].map(|message| place.commit("work", message));
+    place.git("work", &["checkout", "-q", "-B", "side", one.as_str()]);
+    let side = place.commit("work", "side");
+    let check = |tip: &CommitId, old: Option<&CommitId>, new: &CommitId, expected: Stand| {
+        let now = place.repository.tip("master").unwrap();
+        place.repository.move_branch("master", now.as_ref(), tip).unwrap();
+        assert_eq!(place.repository.stand("master", old, new).unwrap(), expected, "{tip} {old:?} {new}");
+    };
+    assert_eq!(place.repository.stand("master", None, &one).unwrap(), Stand::AsSeen);
+    assert_eq!(place.repository.stand("master", Some(&one), &two).unwrap(), Stand::Aside);
+    check(&one, Some(&one), &three, Stand::AsSeen);
+    check(&two, Some(&one), &three, Stand::Behind(two.clone()));
+    check(&two, None, &three, Stand::Behind(two.clone()));
+    check(&three, Some(&one), &three, Stand::There);
+    check(&side, Some(&one), &three, Stand::Aside);
+    check(&one, Some(&two), &three, Stand::Aside);
 }
 
 #[test]
@@ -243,7 +265,7 @@ fn submodules_are_fetched_with_the_commit_that_was_recorded() {
     let commit = place.commit("work", "with theme");
     // The submodule has gone on since.
     place.git("served/theme", &["commit", "-q", "--allow-empty", "-m", "later"]);
-    place.repository.checkout(&commit, &place.path("out")).unwrap();
+    place.repository.checkout(&commit, &place.path("out"), &Fetching::default()).unwrap();
     let expected = [
         ".gitmodules",
         "index.html",
@@ -257,7 +279,7 @@ fn submodules_are_fetched_with_the_commit_that_was_recorded() {
     assert_eq!(list(&place.path("out")), BTreeSet::from(expected.map(String::from)));
     // What has been fetched is kept: the second checkout needs no network.
     drop(daemon);
-    place.repository.checkout(&commit, &place.path("again")).unwrap();
+    place.repository.checkout(&commit, &place.path("again"), &Fetching::default()).unwrap();
     assert_eq!(list(&place.path("again")).len(), expected.len());
 }
 
@@ -265,7 +287,8 @@ fn submodules_are_fetched_with_the_commit_that_was_recorded() {
 fn a_submodule_that_cannot_be_fetched_is_named_with_the_reason() {
     let place = place();
     for (url, reason) in [
-        ("../sibling", "relative, which is not supported yet"),
+        ("../sibling", "is the stack `sibling` of this HQ, which does not exist; push it first"),
+        ("../../etc", "leads to no stack of this HQ"),
         ("file:///etc", "transport 'file' not allowed"),
         ("ext::sh -c id", "transport 'ext' not allowed"),
         ("--upload-pack=touch /tmp/evil", ""),
@@ -282,8 +305,63 @@ fn a_submodule_that_cannot_be_fetched_is_named_with_the_reason() {
         place.git(folder, &["update-index", "--add", "--cacheinfo", &format!("160000,{id},lib")]);
         place.git(folder, &["commit", "-q", "-m", "with lib"]);
         let commit = place.import(folder);
-        let refused = place.repository.checkout(&commit, &place.path("out")).unwrap_err().to_string();
+        let refused =
+            place.repository.checkout(&commit, &place.path("out"), &Fetching::default()).unwrap_err().to_string();
         assert!(refused.starts_with("cannot fetch the submodule `lib`: ") && refused.contains(reason), "{refused}");
     }
     assert!(!Path::new("/tmp/evil").exists());
+}
+
+/// A commit in `bad` with the submodule `lib` from this address.
+fn with_submodule(place: &Place, url: &str, id: &str) -> CommitId {
+    place.write("bad/.gitmodules", &format!("[submodule \"lib\"]\n\tpath = lib\n\turl = \"{url}\"\n"));
+    place.git("bad", &["init", "-q", "-b", "master"]);
+    place.git("bad", &["add", "-A"]);
+    place.git("bad", &["update-index", "--add", "--cacheinfo", &format!("160000,{id},lib")]);
+    place.git("bad", &["commit", "-q", "-m", "with lib"]);
+    place.import("bad")
+}
+
+#[test]
+fn a_relative_submodule_is_the_stack_of_that_name() {
+    let place = place();
+    let sibling = place.path("lib/repo.git");
+    Repository::open_or_create(&sibling, &Settings { hooks: place.path("no-hooks"), push_limit: 0 }).unwrap();
+    place.write("library/lib.txt", "here\n");
+    place.git("library", &["init", "-q", "-b", "master"]);
+    place.git("library", &["add", "-A"]);
+    place.git("library", &["commit", "-q", "-m", "first"]);
+    let id = place.git("library", &["rev-parse", "HEAD"]);
+    let commit = with_submodule(&place, "../lib.git", &id);
+    let refused = place.repository.checkout(&commit, &place.path("out"), &Fetching::default()).unwrap_err().to_string();
+    assert!(refused.contains("the stack `lib` has no commit"), "{refused}");
+    place.git("library", &["push", "-q", &sibling.display().to_string(), "HEAD:refs/imported/tip"]);
+    place.repository.checkout(&commit, &place.path("out"), &Fetching::default()).unwrap();
+    assert_eq!(fs::read_to_string(place.path("out/lib/lib.txt")).unwrap(), "here\n");
+}
+
+#[test]
+fn a_server_that_says_nothing_is_given_up_by_itself_and_on_request() {
+    let place = place();
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("git://127.0.0.1:{}/lib", server.local_addr().unwrap().port());
+    let commit = with_submodule(&place, &url, &"1".repeat(40));
+    let brief = Fetching { limit: Duration::from_millis(300), ..Fetching::default() };
+    let refused = place.repository.checkout(&commit, &place.path("out"), &brief).unwrap_err().to_string();
+    assert!(refused.contains("its server did not send it within"), "{refused}");
+    let (said, heard) = std::sync::mpsc::channel();
+    let said = std::sync::Mutex::new(said);
+    let say = Arc::new(move |line| said.lock().unwrap().send(line).unwrap());
+    let long = Fetching { say, ..Fetching::default() };
+    let stop = long.stop.clone();
+    let path = place.path("stack/repo.git");
+    let into = place.path("again");
+    let fetching = std::thread::spawn(move || Repository::open(&path).unwrap().checkout(&commit, &into, &long));
+    assert_eq!(heard.recv().unwrap(), format!("Fetching the submodule lib from {url}"));
+    // The first fetch came and was given up; this is the second one's.
+    drop((server.accept().unwrap(), server.accept().unwrap()));
+    stop.now();
+    let ended = Instant::now();
+    fetching.join().unwrap().unwrap_err();
+    assert!(ended.elapsed() < Duration::from_secs(30));
 }

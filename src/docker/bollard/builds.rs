@@ -105,6 +105,11 @@ struct Progress {
 impl Progress {
     fn take(&mut self, info: BuildInfo, say: Say<'_>) {
         if let Some(text) = info.stream {
+            // What a step printed last may lack its newline; the builder's own words begin a line all the same.
+            let own = ["Removing intermediate container ", " ---> ", "Step "].iter().any(|word| text.starts_with(word));
+            if own && !self.lines.is_empty() {
+                std::mem::take(&mut self.lines).end(say);
+            }
             self.lines.add(text.as_bytes(), say);
         }
         // A base image on its way: the layers' progress bars have an id, the news have none.

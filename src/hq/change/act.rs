@@ -12,7 +12,6 @@ use crate::instruction::{Instruction, Settings};
 use crate::launch::act::Say;
 use crate::launch::record::{Cause, Release};
 use crate::names::{NodeName, ReleaseNumber, StackName, UserName};
-use crate::router::check_domains;
 
 impl Hq {
     /// The instructions that give nodes these numbers of containers.
@@ -58,6 +57,8 @@ impl Hq {
         if let Some(missing) = nodes.difference(&found).next() {
             return Err(self.no_node(stack, missing, &current));
         }
+        let named: Vec<String> = nodes.iter().map(|node| format!("{stack}/{node}")).collect();
+        say(&phase(&format!("Restarting {}", if named.is_empty() { stack.to_string() } else { named.join(" ") })));
         let job = Job {
             stack: stack.clone(),
             verb: "restart",
@@ -103,7 +104,7 @@ impl Hq {
         say(&phase(&format!("Rolling {stack} back to release {number} ({})", target.subject)));
         self.check_images(target).await?;
         if let Some(commit) = target.commit.as_ref().filter(|_| has_sites(&target.instructions)) {
-            self.checkout(stack, commit, &self.stack_folder(stack).join("src")).await?;
+            self.checkout(stack, commit, &self.stack_folder(stack).join("src"), say).await?;
         }
         let release = self.again(current, target, Cause::Rollback(number), user).await?;
         let env = Some(release.env_version);
@@ -162,7 +163,7 @@ impl Hq {
                 *settings = without_release_command(settings);
             }
         }
-        check_domains(stack, release.instructions.iter().flat_map(Instruction::domains), &self.tables().await?)?;
+        self.check_domains_of(stack, &release.instructions, &self.tables().await?)?;
         if let Some(commit) = &release.commit {
             self.pin(stack, release.number, commit).await?;
         }
@@ -200,7 +201,7 @@ impl Hq {
         let mut release = self.again(&current, &current, Cause::Env(names), user).await?;
         release.env_version = env_version;
         if let Some(commit) = release.commit.as_ref().filter(|_| has_sites(&release.instructions)) {
-            self.checkout(stack, commit, &self.stack_folder(stack).join("src")).await?;
+            self.checkout(stack, commit, &self.stack_folder(stack).join("src"), say).await?;
         }
         say(&phase(&format!("Launching release {} with the new variables", release.number)));
         self.relaunch(stack, release, Some(env_version), say).await
@@ -223,7 +224,7 @@ impl Hq {
         let env_version = self.env_version(stack, &env).await?;
         let instructions: Vec<Instruction> =
             instructions.iter().map(|instruction| renumbered(instruction, number)).collect();
-        check_domains(stack, instructions.iter().flat_map(Instruction::domains), &self.tables().await?)?;
+        self.check_domains_of(stack, &instructions, &self.tables().await?)?;
         let release = Release {
             number,
             cause: Cause::Launch,

@@ -20,12 +20,13 @@ use crate::instruction::compile::{Context, NodeImage, compile};
 use crate::instruction::tarball::{FORMAT, Manifest, pack};
 use crate::launch::act::Say;
 use crate::launch::journal::{Operation, Phase};
-use crate::launch::record::Release;
+use crate::launch::record::{Cause, Release};
 use crate::launch::{Identity, Plan};
 use crate::names::{NodeName, ReleaseNumber, StackName};
 use crate::router::{StackRoutes, Target, check_domains};
 use crate::stack::{Described, describe};
 use crate::stack::{Stack, files};
+use crate::units::{Megabytes, MilliCpus};
 
 /// Free space in megabytes below which no launch begins: journals and routes must still fit when images do not.
 const SPARE_MEGABYTES: u64 = 64;
@@ -94,14 +95,14 @@ impl Hq {
         let stack = &request.stack;
         self.pin(stack, number, &request.commit).await?;
         let folder = self.stack_folder(stack).join("src");
-        let commit = self.checkout(stack, &request.commit, &folder).await?;
+        let commit = self.checkout(stack, &request.commit, &folder, say).await?;
         let (described, repository) = read_checkout(&folder).await?;
         for line in &described.said {
             say(&phase(line));
         }
         let tables = self.tables().await?;
         let domains = described.stack.nodes.values().flat_map(|node| &node.domains);
-        check_domains(stack, domains, &tables)?;
+        check_domains(stack, domains, &self.settings.hostnames, &tables)?;
         let env = self.env(stack).await?;
         let env_version = self.env_version(stack, &env).await?;
         let building = Building {
@@ -115,6 +116,9 @@ impl Hq {
         let built = self.build_images(&building, say).await?;
         let instructions = self.compile(stack, &described.stack, number, previous, &built).await?;
         self.check_domains_of(stack, &instructions, &tables)?;
+        for line in too_large(&instructions, crate::hq::limits::memory(), crate::hq::limits::processors()) {
+            say(&phase(&line));
+        }
         let release = Release {
             number,
             cause: request.cause.clone(),
@@ -130,13 +134,17 @@ impl Hq {
     }
 
     /// The default domains count too: `a.b` of a stack `a` must not be another's explicit domain.
-    fn check_domains_of(
+    ///
+    /// # Errors
+    /// Every domain the stack cannot have.
+    pub fn check_domains_of(
         &self,
         stack: &StackName,
         instructions: &[Instruction],
         tables: &[StackRoutes],
     ) -> Result<(), HqError> {
-        Ok(check_domains(stack, instructions.iter().flat_map(Instruction::domains), tables)?)
+        let domains = instructions.iter().flat_map(Instruction::domains);
+        Ok(check_domains(stack, domains, &self.settings.hostnames, tables)?)
     }
 
     async fn build_images(&self, building: &Building<'_>, say: Say<'_>) -> Result<BTreeMap<NodeName, Built>, HqError> {
@@ -176,15 +184,20 @@ impl Hq {
     }
 
     async fn say_urls(&self, stack: &StackName, release: &Release, began: Instant, say: Say<'_>) {
-        say(&phase(&format!(
-            "Release {} of {stack} is live, {} after the push",
-            release.number,
-            took(began.elapsed())
-        )));
+        let time = match &release.cause {
+            Cause::Push(_) => format!("{} after the push", took(began.elapsed())),
+            _ => format!("after {}", took(began.elapsed())),
+        };
+        say(&phase(&format!("Release {} of {stack} is live, {time}", release.number)));
         if let Ok(Some(table)) = layout::read_json::<StackRoutes>(&*self.db, &layout::routes(stack)).await {
             for url in urls(&table, &self.url_port) {
                 say(&detail(&url));
             }
+        }
+        let resting = self.procs(stack).await.unwrap_or_default().into_iter().filter(|proc| proc.count == 0);
+        for proc in resting.filter(|proc| release.instructions.iter().any(|one| one.launches() == Some(&proc.node))) {
+            let node = proc.node;
+            say(&detail(&format!("{node} rests; start it: scale {stack} {node}=1")));
         }
     }
 
@@ -293,6 +306,23 @@ pub async fn read_checkout(folder: &Path) -> Result<(Described, crate::buildpack
     let repository = read.expect("reading a checkout does not panic")?;
     let described = describe(&repository).map_err(HqError::Mistakes)?;
     Ok((described, repository))
+}
+
+/// A warning for each node that asks for more than the machine has: no container of it will get that much.
+fn too_large(instructions: &[Instruction], memory: Megabytes, processors: MilliCpus) -> Vec<String> {
+    let mut lines = Vec::new();
+    for instruction in instructions {
+        let (Instruction::Ensure { node, settings } | Instruction::Deploy { node, settings, .. }) = instruction else {
+            continue;
+        };
+        if settings.size > memory {
+            lines.push(format!("Warning: `size` of {node} is {}; this server has {memory} in all", settings.size));
+        }
+        if let Some(cpus) = settings.cpus.filter(|cpus| *cpus > processors) {
+            lines.push(format!("Warning: `cpus` of {node} is {cpus}; this server has {processors}"));
+        }
+    }
+    lines
 }
 
 /// An operation that so far only builds.

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::process::Stdio;
 
 use git2::ObjectType;
 use git2::build::CheckoutBuilder;
 
-use crate::hq::git::{GitError, Repository, Settings, command, commit_id, file_error, oid};
+use crate::hq::git::submodule::{Base, Fetching, Modules};
+use crate::hq::git::{GitError, Repository, commit_id, file_error, oid};
 use crate::names::CommitId;
 
 /// Submodules within submodules are fetched down to this depth.
@@ -21,11 +21,18 @@ impl Repository {
     ///
     /// # Errors
     /// For paths that could leave the folder, submodules that cannot be fetched, and when writing fails.
-    pub fn checkout(&self, commit: &CommitId, into: &Path) -> Result<(), GitError> {
-        self.checkout_nested(commit, into, 0)
+    pub fn checkout(&self, commit: &CommitId, into: &Path, fetching: &Fetching) -> Result<(), GitError> {
+        self.checkout_nested(commit, into, &Modules::of(&self.path, fetching), &Base::Stack, 0)
     }
 
-    fn checkout_nested(&self, commit: &CommitId, into: &Path, depth: u32) -> Result<(), GitError> {
+    fn checkout_nested(
+        &self,
+        commit: &CommitId,
+        into: &Path,
+        modules: &Modules<'_>,
+        base: &Base,
+        depth: u32,
+    ) -> Result<(), GitError> {
         let tree = self.find(commit)?.tree().map_err(self.err("read a tree"))?;
         let mut submodules = BTreeMap::new();
         self.inspect(&tree, "", &mut submodules)?;
@@ -47,8 +54,8 @@ impl Repository {
             if depth >= DEPTH {
                 return Err(fail("submodules within submodules go too deep".into()));
             }
-            let modules = self.fetch_submodule(url, commit).map_err(fail)?;
-            modules.checkout_nested(commit, &into.join(path), depth + 1)?;
+            let (repository, base) = modules.repository(path, url, base, commit).map_err(fail)?;
+            repository.checkout_nested(commit, &into.join(path), modules, &base, depth + 1)?;
         }
         Ok(())
     }
@@ -96,47 +103,8 @@ impl Repository {
         }
     }
 
-    /// Gets a submodule's commit into the repository beside this one that keeps them all.
-    fn fetch_submodule(&self, url: &str, commit: &CommitId) -> Result<Repository, String> {
-        if url.starts_with("./") || url.starts_with("../") {
-            return Err(format!("its address `{url}` is relative, which is not supported yet; write it in full"));
-        }
-        let path = match self.path.file_name() {
-            Some(name) if name == "modules.git" => self.path.clone(),
-            _ => self.path.with_file_name("modules.git"),
-        };
-        let settings = Settings { hooks: path.join("no-hooks"), push_limit: 0 };
-        let modules = Repository::open_or_create(&path, &settings).map_err(|error| error.to_string())?;
-        if modules.git.find_commit(oid(commit)).is_err() {
-            modules.fetch(url, commit)?;
-        }
-        Ok(modules)
-    }
-
-    fn fetch(&self, url: &str, commit: &CommitId) -> Result<(), String> {
-        let keep = format!("+{commit}:refs/quarry/modules/{commit}");
-        // Servers before protocol 2 give single commits only by branch: then everything is fetched.
-        let attempts: [&[&str]; 2] = [&["--depth=1", "--", url, &keep], &["--", url, "+refs/*:refs/quarry/all/*"]];
-        let mut reason = String::new();
-        for attempt in attempts {
-            let output = command(&self.path)
-                .env("GIT_ALLOW_PROTOCOL", "https:http:ssh:git")
-                .env("GIT_TERMINAL_PROMPT", "0")
-                .env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
-                .args(["fetch", "--quiet", "--no-tags", "--no-recurse-submodules"])
-                .args(attempt)
-                .stdin(Stdio::null())
-                .output()
-                .map_err(|error| format!("cannot run git: {error}"))?;
-            if self.git.find_commit(oid(commit)).is_ok() {
-                return self.keep(commit).map_err(|error| error.to_string());
-            }
-            reason = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
-        }
-        Err(if reason.is_empty() { format!("`{url}` has no commit {}", commit.short()) } else { reason })
-    }
-
-    fn keep(&self, commit: &CommitId) -> Result<(), GitError> {
+    /// Keeps a submodule's commit from being collected.
+    pub(super) fn keep(&self, commit: &CommitId) -> Result<(), GitError> {
         let name = format!("refs/quarry/modules/{commit}");
         self.git.reference(&name, oid(commit), true, "").map(drop).map_err(self.err("keep a submodule"))
     }

@@ -2,7 +2,7 @@
 //!
 //! Everything here blocks; call it from `spawn_blocking`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -13,10 +13,14 @@ use git2::{ErrorCode, Oid};
 use crate::names::{CommitId, ReleaseNumber};
 
 mod checkout;
+mod history;
 pub mod push;
 mod settings;
+mod submodule;
 
+pub use history::{Named, Stand};
 pub use settings::{Settings, command, environment, install_hooks};
+pub use submodule::{Fetching, Stop};
 
 /// Where releases are pinned; hidden from clients.
 const PINS: &str = "refs/quarry/releases/";
@@ -25,14 +29,14 @@ const PINS: &str = "refs/quarry/releases/";
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
     /// libgit2 failed at something.
-    #[error("cannot {doing} in the repository {}", path.display())]
+    #[error("cannot {doing} in the stack's repository")]
     Git {
         /// What was tried.
         doing: String,
-        /// The repository.
+        /// The repository: for HQ's log, nobody else knows its folders.
         path: PathBuf,
         /// libgit2's words.
-        source: git2::Error,
+        source: Words,
     },
     /// A file of the repository could not be read or written.
     #[error("cannot {doing} {}", path.display())]
@@ -71,6 +75,11 @@ pub enum GitError {
         reason: String,
     },
 }
+
+/// What libgit2 says, without its own numbers for it.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.message())]
+pub struct Words(git2::Error);
 
 /// What a commit says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,7 +141,8 @@ impl Repository {
     pub fn tip(&self, branch: &str) -> Result<Option<CommitId>, GitError> {
         match self.git.refname_to_id(&format!("refs/heads/{branch}")) {
             Ok(id) => Ok(Some(commit_id(id))),
-            Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
+            // What no branch can be called is none.
+            Err(error) if matches!(error.code(), ErrorCode::NotFound | ErrorCode::InvalidSpec) => Ok(None),
             Err(error) => Err(self.err("read a branch")(error)),
         }
     }
@@ -143,6 +153,16 @@ impl Repository {
     /// When they cannot be read.
     pub fn branches(&self) -> Result<BTreeMap<String, CommitId>, GitError> {
         self.references("refs/heads/")
+    }
+
+    /// Whether nobody has a branch or tag here.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn is_blank(&self) -> Result<bool, GitError> {
+        let mut names = self.git.references().map_err(self.err("list references"))?;
+        let mut names = names.names();
+        Ok(!names.any(|name| name.is_ok_and(|name| !name.starts_with("refs/quarry/"))))
     }
 
     fn references(&self, prefix: &str) -> Result<BTreeMap<String, CommitId>, GitError> {
@@ -270,76 +290,6 @@ impl Repository {
         Ok(pins.into_iter().filter_map(|(number, commit)| Some((number.parse().ok()?, commit))).collect())
     }
 
-    /// Whether `old` is `new` or among its ancestors. History that a shallow push left out counts as not.
-    ///
-    /// # Errors
-    /// When `new` itself cannot be read.
-    pub fn is_ancestor(&self, old: &CommitId, new: &CommitId) -> Result<bool, GitError> {
-        let (old, start) = (oid(old), oid(new));
-        let mut seen = BTreeSet::from([start]);
-        let mut open = vec![start];
-        let oldest = self.git.find_commit(old).map(|commit| commit.time().seconds()).ok();
-        while let Some(id) = open.pop() {
-            if id == old {
-                return Ok(true);
-            }
-            let commit = match self.git.find_commit(id) {
-                Ok(commit) => commit,
-                Err(_) if id != start => continue,
-                Err(error) => return Err(self.err("read a commit")(error)),
-            };
-            // An ancestor is not younger than its descendants by more than clocks differ: a day is generous.
-            if oldest.is_some_and(|oldest| commit.time().seconds() < oldest - 86_400) {
-                continue;
-            }
-            open.extend(commit.parent_ids().filter(|parent| seen.insert(*parent)));
-        }
-        Ok(false)
-    }
-
-    /// Sees to it that history may end at `roots`, commits whose parents a shallow pusher does not have, and takes back
-    /// what is not needed for it any more. What is here with all its parents is not cut.
-    ///
-    /// # Errors
-    /// When the repository's list cannot be read or written.
-    pub fn set_shallow(&self, roots: &BTreeSet<CommitId>) -> Result<(), GitError> {
-        let file = self.path.join("shallow");
-        let before = match fs::read_to_string(&file) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(source) => return Err(file_error("read", &file, source)),
-        };
-        let known = before.lines().filter_map(|line| line.parse().ok());
-        let odb = self.git.odb().map_err(self.err("open the objects"))?;
-        let mut needed = BTreeSet::new();
-        for id in known.chain(roots.iter().cloned()) {
-            if self.ends_at(&odb, &id, roots.contains(&id))? {
-                needed.insert(id);
-            }
-        }
-        let after: String = needed.iter().map(|id| format!("{id}\n")).collect();
-        if after == before {
-            return Ok(());
-        }
-        if after.is_empty() {
-            return fs::remove_file(&file).map_err(|source| file_error("remove", &file, source));
-        }
-        replace(&file, after.as_bytes(), 0o644)
-    }
-
-    /// Whether history has to end at `id`: it is here without all its parents, or is `expected` and not here yet.
-    fn ends_at(&self, odb: &git2::Odb<'_>, id: &CommitId, expected: bool) -> Result<bool, GitError> {
-        // Read from the object itself: the library's own commits hide parents that the list cuts off.
-        let object = match odb.read(oid(id)) {
-            Ok(object) => object,
-            Err(error) if error.code() == ErrorCode::NotFound => return Ok(expected),
-            Err(error) => return Err(self.err("read a commit")(error)),
-        };
-        let header = object.data().split(|byte| *byte == b'\n').take_while(|line| !line.is_empty());
-        let parents = header.filter_map(|line| std::str::from_utf8(line.strip_prefix(b"parent ")?).ok());
-        Ok(parents.filter_map(|id| Oid::from_str(id).ok()).any(|parent| !odb.exists(parent)))
-    }
-
     /// What the commit says of itself.
     ///
     /// # Errors
@@ -380,7 +330,7 @@ fn commit_id(id: Oid) -> CommitId {
 }
 
 fn git<'a>(doing: &'a str, path: &'a Path) -> impl Fn(git2::Error) -> GitError + 'a {
-    move |source| GitError::Git { doing: doing.to_owned(), path: path.to_owned(), source }
+    move |source| GitError::Git { doing: doing.to_owned(), path: path.to_owned(), source: Words(source) }
 }
 
 fn file_error(doing: &'static str, path: &Path, source: io::Error) -> GitError {

@@ -72,6 +72,11 @@ impl Pushes {
         self.lock().get(id).cloned()
     }
 
+    /// Whether somebody pushes to this stack.
+    pub fn is_pushed(&self, stack: &StackName) -> bool {
+        self.lock().values().any(|ticket| ticket.stack == *stack)
+    }
+
     /// How many are under way.
     pub fn count(&self) -> usize {
         self.lock().len()
@@ -144,7 +149,28 @@ pub async fn serve(
     (service, stack): (Service, StackName),
     io: Io,
 ) -> u8 {
-    let repository = match door.repository(&caller, &stack, service).await {
+    // Before the repository is asked for: whoever tidies after a failed push must see this one.
+    let ticket = Ticket { stack: stack.clone(), caller, hung_up: io.hung_up.clone() };
+    let admission = match pushes.admit(ticket.clone()) {
+        Ok(admission) => admission,
+        Err(error) => return refuse(&io.output, &format!("no random number: {error}"), BROKEN).await,
+    };
+    let code = admitted(&door, &pushes, paths, (service, ticket, &admission.id), io).await;
+    drop(admission);
+    if service == Service::Receive {
+        door.pushed(&stack, &|| pushes.is_pushed(&stack)).await;
+    }
+    code
+}
+
+async fn admitted(
+    door: &Arc<dyn Door>,
+    pushes: &Arc<Pushes>,
+    paths: &Paths,
+    (service, ticket, id): (Service, Ticket, &str),
+    io: Io,
+) -> u8 {
+    let repository = match door.repository(&ticket.caller, &ticket.stack, service).await {
         Ok(repository) => repository,
         Err(reason) => return refuse(&io.output, &reason, MISTAKE).await,
     };
@@ -157,16 +183,11 @@ pub async fn serve(
     {
         command.env("GIT_PROTOCOL", protocol);
     }
-    let ticket = Ticket { stack, caller, hung_up: io.hung_up.clone() };
-    let admission = match pushes.admit(ticket) {
-        Ok(admission) => admission,
-        Err(error) => return refuse(&io.output, &format!("no random number: {error}"), BROKEN).await,
-    };
-    command.env("QUARRY_PUSH", &admission.id);
+    command.env("QUARRY_PUSH", id);
     command.env("QUARRY_SOCKET", &paths.socket).env("QUARRY_PROGRAM", &paths.program);
     match command.spawn() {
         Ok(child) => {
-            let history = History { pushes, repository, push: admission.id.clone() };
+            let history = History { pushes: pushes.clone(), repository, push: id.to_owned() };
             let code = match service {
                 Service::Receive => attend(child, io, Some(history.clone())).await,
                 Service::Upload => attend(child, io, None).await,

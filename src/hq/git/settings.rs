@@ -23,8 +23,8 @@ pub struct Settings {
 /// When they cannot be written.
 pub fn install_hooks(folder: &Path) -> Result<(), GitError> {
     fs::create_dir_all(folder).map_err(|source| file_error("make the folder", folder, source))?;
-    let file = folder.join("proc-receive");
-    replace(&file, include_bytes!("../../../hooks/proc-receive"), 0o755)
+    replace(&folder.join("pre-receive"), include_bytes!("../../../hooks/pre-receive"), 0o755)?;
+    replace(&folder.join("proc-receive"), include_bytes!("../../../hooks/proc-receive"), 0o755)
 }
 
 /// A git process at work on `repository`, with an environment of HQ's own.

@@ -1,7 +1,5 @@
 //! Reads the servers' memory and the running containers into a grid.
 
-use std::collections::BTreeMap;
-
 use crate::db::{Guard, layout};
 use crate::docker::State;
 use crate::grid::{Block, Grid, Slice};
@@ -10,6 +8,7 @@ use crate::hq::{Hq, HqError};
 use crate::instruction::DEFAULT_SIZE;
 use crate::launch::label;
 use crate::names::{NodeName, ServerName, StackName};
+use crate::units::Megabytes;
 
 impl Hq {
     /// The grid as it is now; also kept as `grid/grid.json` for people and tools.
@@ -18,22 +17,13 @@ impl Hq {
     /// When docker or the tree cannot be read.
     pub async fn grid(&self) -> Result<Grid, HqError> {
         let seen = self.containers().await?;
-        let grid = self.grid_of(&seen).await?;
+        let grid = self.grid_of(&seen);
         layout::put_json(&*self.db, &layout::grid(), &grid, Guard::Any).await?;
         Ok(grid)
     }
 
     /// The grid of these containers.
-    ///
-    /// # Errors
-    /// When the tree cannot be read.
-    pub async fn grid_of(&self, seen: &[Seen]) -> Result<Grid, HqError> {
-        let mut sizes = BTreeMap::new();
-        for stack in self.stack_names().await? {
-            for proc in self.procs(&stack).await? {
-                sizes.insert((stack.clone(), proc.node.clone()), proc.settings.size);
-            }
-        }
+    pub fn grid_of(&self, seen: &[Seen]) -> Grid {
         let members = self.members();
         let empty = |(name, member): (&ServerName, &Member)| {
             (name.clone(), Slice { tags: member.tags.clone(), ..Slice::new(member.size) })
@@ -49,9 +39,9 @@ impl Hq {
             else {
                 continue;
             };
-            let size = sizes.get(&(stack.clone(), node.clone())).copied().unwrap_or(DEFAULT_SIZE);
+            let size = text(label::SIZE).and_then(|text| text.parse().ok()).map_or(DEFAULT_SIZE, Megabytes);
             slice.blocks.insert(container.name.clone(), Block::new(size, stack, node));
         }
-        Ok(grid)
+        grid
     }
 }

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
 
 use crate::db::{DbError, Guard, layout};
-use crate::hq::git::{self, Commit, GitError, Repository};
+use crate::hq::git::{self, Commit, Fetching, GitError, Repository, Stop};
 use crate::hq::lock::Turn;
+use crate::hq::progress::phase;
 use crate::hq::status::Status;
 use crate::hq::{Hq, HqError};
 use crate::launch::act::Say;
@@ -65,6 +68,15 @@ impl Hq {
             Err(HqError::StackExists(_)) => self.with_repository(stack, |_| Ok(())).await,
             other => other,
         }
+    }
+
+    /// Whether a stack is as empty as it was made: no release, no variable, nothing in its repository.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn is_blank(&self, stack: &StackName) -> Result<bool, HqError> {
+        let used = !self.releases(stack).await?.is_empty() || !self.env(stack).await?.is_empty();
+        Ok(!used && self.with_repository(stack, |repository| repository.is_blank()).await?)
     }
 
     /// Where a stack's repository is.
@@ -134,22 +146,53 @@ impl Hq {
         .await
     }
 
-    /// Checks a commit out to a clean folder, submodules included, and tells what is known of it.
+    /// Checks a commit out to a clean folder, submodules included, and tells what is known of it. Dropping the future
+    /// ends what is being fetched.
     ///
     /// # Errors
     /// What git says.
-    pub async fn checkout(&self, stack: &StackName, commit: &CommitId, folder: &Path) -> Result<Commit, HqError> {
+    pub async fn checkout(
+        &self,
+        stack: &StackName,
+        commit: &CommitId,
+        folder: &Path,
+        say: Say<'_>,
+    ) -> Result<Commit, HqError> {
+        let turn = self.queue.checkout(stack).await;
+        let (said, mut lines) = tokio::sync::mpsc::unbounded_channel();
+        let fetching = Fetching {
+            key: self.settings.submodule_key.clone(),
+            // Nobody listens to a checkout that was given up.
+            say: Arc::new(move |line| drop(said.send(line))),
+            ..Fetching::default()
+        };
+        let _ends = Ends(fetching.stop.clone());
         let (commit, into) = (commit.clone(), folder.to_owned());
-        let gone = tokio::task::spawn_blocking({
-            let into = into.clone();
-            move || crate::launch::files::remove_folder(&into)
-        });
-        let gone = gone.await.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
-        gone.map_err(|source| HqError::File { path: folder.display().to_string(), source })?;
-        self.with_repository(stack, move |repository| {
-            repository.checkout(&commit, &into)?;
+        let mut work = pin!(self.with_repository(stack, move |repository| {
+            let _turn = turn;
+            crate::launch::files::remove_folder(&into).map_err(|source| GitError::File {
+                doing: "empty",
+                path: into.clone(),
+                source,
+            })?;
+            repository.checkout(&commit, &into, &fetching)?;
             repository.commit(&commit)
-        })
-        .await
+        }));
+        loop {
+            tokio::select! {
+                biased;
+                Some(line) = lines.recv() => say(&phase(&line)),
+                done = &mut work => return done,
+            }
+        }
+    }
+}
+
+/// Ends a checkout's fetching when it is dropped.
+struct Ends(Arc<Stop>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.now();
     }
 }

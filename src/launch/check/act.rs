@@ -1,5 +1,6 @@
 //! Waiting until a new container has come up, or has shown that it will not.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
@@ -166,9 +167,15 @@ impl Awaited<'_> {
     async fn say_last_lines(&self, say: Say<'_>) {
         let request = LogRequest { tail: Some(LAST_LINES), follow: false, timestamps: false };
         if let Ok(output) = self.engine.logs(self.container, request).await {
-            say(&format!("       last lines of {}:", self.node));
+            let told = AtomicBool::new(false);
+            let under_a_title = |line: &str| {
+                if !told.swap(true, Ordering::Relaxed) {
+                    say(&format!("       last lines of {}:", self.node));
+                }
+                say(line);
+            };
             // A log that does not end must not keep the answer from the pusher.
-            let _ = timeout(Duration::from_secs(5), say_output(output, say)).await;
+            let _ = timeout(Duration::from_secs(5), say_output(output, &under_a_title)).await;
         }
     }
 }

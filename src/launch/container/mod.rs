@@ -57,6 +57,7 @@ fn labels(plan: &ContainerPlan, identity: &Identity) -> BTreeMap<String, String>
         (label::RELEASE, plan.release.to_string()),
         (label::INDEX, plan.index.to_string()),
         (label::ROLE, plan.role.word().to_owned()),
+        (label::SIZE, plan.settings.size.0.to_string()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();

@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use super::{app, greet, serving, with_app};
-use crate::harness::{Hq, until};
+use crate::harness::{Hq, Running, until};
 
 #[test]
 fn a_second_push_waits_for_the_first_and_is_told_for_whom() {
@@ -11,8 +11,7 @@ fn a_second_push_waits_for_the_first_and_is_told_for_whom() {
     let second = crate::harness::Repository::empty();
     second.git(&["pull", "-q", first.path().to_str().unwrap(), "master"]).succeeded();
     // The first takes its time in the build.
-    let slow = "FROM debian:bookworm-slim\nWORKDIR /app\nCOPY . .\nRUN echo building slowly && sleep 4\nEXPOSE 8080\nCMD [\"perl\", \"app.pl\"]\n";
-    first.write("Dockerfile", slow);
+    first.write("Dockerfile", SLOW);
     greet(&first, "First");
     greet(&second, "Second");
     let mut one = hq.push_beside(&first, "blog");
@@ -25,6 +24,61 @@ fn a_second_push_waits_for_the_first_and_is_told_for_whom() {
     assert_eq!(hq.page("blog.localhost", "/"), "First from release 2\n");
     second.git(&["pull", "-q", "--rebase", "-X", "theirs", &hq.url("blog")]);
     hq.push_as(&second, "blog", &["--force", "HEAD"]).succeeded();
+    assert_eq!(hq.page("blog.localhost", "/"), "Second from release 3\n");
+    hq.wait_for_containers(&["stack=blog"], 1);
+}
+
+/// A Dockerfile whose build takes its time and says `building slowly`.
+const SLOW: &str = "FROM debian:bookworm-slim\nWORKDIR /app\nCOPY . .\nRUN echo building slowly && sleep 4\nEXPOSE 8080\nCMD [\"perl\", \"app.pl\"]\n";
+
+#[test]
+fn a_command_given_up_while_it_waits_in_line_is_never_performed() {
+    let (hq, repository) = with_app(&[]);
+    repository.write("Dockerfile", SLOW);
+    greet(&repository, "Slow");
+    let mut push = hq.push_beside(&repository, "blog");
+    push.wait_for("building slowly");
+    let commands: [&[&str]; 5] = [
+        &["destroy", "blog", "--confirm", "blog"],
+        &["scale", "blog", "web=3"],
+        &["env", "set", "blog", "A=1"],
+        &["restart", "blog"],
+        &["rollback", "blog", "1"],
+    ];
+    let waiting = commands.map(|words| Running::start(&mut hq.ssh_command(words)));
+    for mut command in waiting {
+        command.wait_for("-----> Waiting for the push of");
+        command.interrupt();
+        command.wait().failed();
+    }
+    greet(&repository, "Given up");
+    let mut second = hq.push_beside(&repository, "blog");
+    second.wait_for("-----> Waiting for the push of");
+    second.interrupt();
+    second.wait().failed();
+    push.wait().succeeded();
+    // Whoever stood in line before this one has had its turn when this one has.
+    hq.quarry(&["env", "set", "blog", "B=2", "--no-restart"]).succeeded();
+    assert_eq!(hq.quarry(&["env", "list", "blog"]).succeeded().text(), "B=2\n");
+    assert_eq!(hq.quarry(&["releases", "blog", "--json"]).succeeded().json().as_array().unwrap().len(), 2);
+    assert_eq!(hq.page("blog.localhost", "/"), "Slow from release 2\n");
+    hq.wait_for_containers(&["stack=blog"], 1);
+}
+
+#[test]
+fn a_push_that_waited_for_its_own_commit_or_ancestor_needs_nothing_from_the_pusher() {
+    let (hq, repository) = with_app(&[]);
+    repository.write("Dockerfile", SLOW);
+    greet(&repository, "First");
+    let mut first = hq.push_beside(&repository, "blog");
+    first.wait_for("building slowly");
+    let mut same = hq.push_beside(&repository, "blog");
+    same.wait_for("-----> Waiting for the push of");
+    greet(&repository, "Second");
+    let done = hq.push(&repository, "blog").succeeded();
+    done.said(&["-----> Waiting for the push of", "-----> Release 3 of blog is live"]);
+    first.wait().succeeded();
+    same.wait().succeeded().said(&["is live already"]);
     assert_eq!(hq.page("blog.localhost", "/"), "Second from release 3\n");
     hq.wait_for_containers(&["stack=blog"], 1);
 }

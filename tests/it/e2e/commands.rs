@@ -118,6 +118,21 @@ fn a_tarball_of_build_is_launched_as_it_is() {
 }
 
 #[test]
+fn commands_that_mean_nothing_change_nothing_and_say_what_would() {
+    let (hq, _repository) = with_app(&[]);
+    let check = |words: &[&str], code: i32, said: &str| drop(hq.by_ssh(words).ended(code).said(&[said]));
+    check(&["scale", "blog", "web"], 2, "how many containers of `web` shall run? write web=N");
+    check(&["env", "set", "blog", "PORT=7", "QUARRY_STACK=zz"], 1, "quarry sets PORT QUARRY_STACK itself");
+    check(&["env", "set", "blog", "1A=7"], 1, "`1A` is not an environment variable name");
+    check(&["env", "unset", "blog", "NOPE"], 1, "blog has no variable NOPE; nothing was changed");
+    check(&["env", "--bogus"], 2, "Usage: env ");
+    let done = hq.by_ssh(&["restart", "blog/nope"]).ended(1).said(&["`blog` has no node `nope`"]);
+    assert!(!done.stderr.contains("Restarting"), "{done}");
+    assert_eq!(hq.by_ssh(&["env", "--json", "list", "blog"]).succeeded().text().trim(), "{}");
+    assert_eq!(hq.quarry(&["releases", "blog", "--json"]).succeeded().json().as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn keys_open_and_close_the_door() {
     let hq = Hq::start();
     let other = hq.make_key("bob_key");
@@ -131,8 +146,13 @@ fn keys_open_and_close_the_door() {
     hq.quarry(&["keys", "remove", "bob"]).succeeded();
     assert!(!hq.quarry(&["keys"]).succeeded().text().contains("bob"));
     hq.quarry(&["keys", "remove", "bob"]).ended(1);
-    // The last one goes too: root's socket is the way back in.
-    hq.quarry(&["keys", "remove", "ada", "laptop"]).succeeded();
+    // The last one goes too, to those who say that they mean it: root's socket is the way back in.
+    hq.quarry(&["keys", "remove", "ada", "laptop"])
+        .ended(3)
+        .said(&["nobody can push", "keys remove ada laptop --confirm"]);
+    hq.quarry_with(&["keys", "add", "bob", "desk"], other.as_bytes()).succeeded();
+    hq.by_ssh(&["keys", "remove", "ada"]).ended(3).said(&["you have no key left"]);
+    hq.by_ssh(&["keys", "remove", "ada", "--confirm"]).succeeded();
     crate::harness::until("the closed door", || {
         let done = hq.by_ssh(&["ps"]);
         (done.code == 255 && done.stderr.contains("Permission denied")).then_some(())

@@ -43,7 +43,7 @@ fn mistakes_have_the_same_exit_code_through_every_door() {
     check(&["destroy", "blog"], 3, "--confirm blog");
     check(&["scale", "blog", "web"], 2, "web");
     check(&["frobnicate"], 2, "frobnicate");
-    check(&["deploy", "blog", "nowhere"], 1, "no branch or commit `nowhere`");
+    check(&["deploy", "blog", "nowhere"], 1, "no branch, tag or commit `nowhere`");
     check(&["env", "get", "blog", "NOTHING"], 1, "has no variable `NOTHING`");
 }
 

@@ -72,7 +72,7 @@ fn the_order_in_which_variables_cover_each_other_is_the_promised_one() {
     let hq = Hq::start_with(&[("env/ONE", "etc\n"), ("env/TWO", "etc\n"), ("env/THREE", "etc\n"), ("env/PORT", "1\n")]);
     let repository = app(&[("quarry.yml", "web:\n  env: {THREE: node}\n")]);
     hq.quarry(&["stacks", "create", "blog"]).succeeded();
-    hq.quarry(&["env", "set", "blog", "TWO=stack", "THREE=stack", "PORT=2"]).succeeded();
+    hq.quarry(&["env", "set", "blog", "TWO=stack", "THREE=stack"]).succeeded();
     hq.push(&repository, "blog").succeeded();
     let values = ["ONE", "TWO", "THREE", "PORT", "QUARRY_NODE", "QUARRY_STACK"].map(|name| value(&hq, name));
     assert_eq!(values, ["etc", "stack", "node", "8080", "web", "blog"]);

@@ -56,6 +56,61 @@ fn only_the_deploy_branch_deploys_and_others_are_stored() {
 }
 
 #[test]
+fn a_submodule_whose_server_says_nothing_is_given_up_with_the_push() {
+    let (hq, repository) = with_app(&[]);
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("git://127.0.0.1:{}/lib", server.local_addr().unwrap().port());
+    repository.write(".gitmodules", &format!("[submodule \"lib\"]\n\tpath = lib\n\turl = {url}\n"));
+    repository.git(&["add", "-A"]).succeeded();
+    let link = format!("160000,{},lib", "1".repeat(40));
+    repository.git(&["update-index", "--add", "--cacheinfo", &link]).succeeded();
+    repository.git(&["commit", "-q", "-m", "with lib"]).succeeded();
+    let mut push = hq.push_beside(&repository, "blog");
+    push.wait_for(&format!("-----> Fetching the submodule lib from {url}"));
+    let mut fetching = server.accept().unwrap().0;
+    push.interrupt();
+    push.wait().failed();
+    // Its end of the connection closes when git has ended.
+    fetching.set_read_timeout(Some(crate::harness::wait::PATIENCE)).unwrap();
+    std::io::Read::read_to_end(&mut fetching, &mut Vec::new()).unwrap();
+    repository.git(&["reset", "-q", "--hard", "HEAD~1"]).succeeded();
+    greet(&repository, "Again");
+    hq.push(&repository, "blog").succeeded();
+    assert_eq!(hq.page("blog.localhost", "/"), "Again from release 2\n");
+}
+
+#[test]
+fn what_was_pushed_can_be_deployed_by_the_words_people_have_for_it() {
+    let (hq, repository) = with_app(&[]);
+    let first = repository.head();
+    repository.git(&["tag", "-a", "-m", "first", "v1"]).succeeded();
+    hq.push_as(&repository, "blog", &["v1"]).succeeded();
+    greet(&repository, "Second");
+    hq.push(&repository, "blog").succeeded();
+    hq.by_ssh(&["deploy", "blog", &first[..10]]).succeeded().said(&["-----> Release 3 of blog is live, after"]);
+    assert_eq!(hq.page("blog.localhost", "/"), "Hello from release 3\n");
+    hq.by_ssh(&["deploy", "blog", "v1"]).succeeded();
+    for wrong in [&first[..3], "zzzz", "a b"] {
+        hq.by_ssh(&["deploy", "blog", &format!("'{wrong}'")]).ended(1).said(&["has no branch, tag or commit"]);
+    }
+}
+
+#[test]
+fn what_git_itself_would_not_make_is_no_branch() {
+    let (hq, repository) = with_app(&[]);
+    let blob = repository.git(&["rev-parse", "HEAD:app.pl"]).succeeded().text();
+    for wrong in ["HEAD", "refs/heads/master"] {
+        hq.push_as(&repository, "blog", &[&format!("HEAD:refs/heads/{wrong}")])
+            .failed()
+            .said(&[&format!(" !     `{wrong}` is no name for a branch")]);
+    }
+    let done = hq.push_as(&repository, "blog", &[&format!("{}:refs/heads/blob", blob.trim())]).failed();
+    // Some gits refuse it themselves.
+    let refs = hq.git(&hq.root(), &["ls-remote", &hq.url("blog")]).succeeded().text();
+    assert!(!refs.contains("blob") && refs.lines().count() == 2, "{refs}{done}");
+}
+
+#[test]
 fn the_deploy_branch_cannot_be_deleted() {
     let (hq, repository) = with_app(&[]);
     hq.push_as(&repository, "blog", &["--delete", "master"]).failed().said(&[" !     ", "destroy blog"]);

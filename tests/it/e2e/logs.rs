@@ -1,6 +1,6 @@
 //! What containers print.
 
-use crate::harness::{Hq, Repository, Running, Terminal};
+use crate::harness::{Hq, Repository, Running, Terminal, docker, until};
 
 const YML: &str = "red:\n  type: worker\n  dockerfile: Dockerfile\n  run: perl worker.pl\n  scale: 2\nblue:\n  type: worker\n  dockerfile: Dockerfile\n  run: perl worker.pl\n";
 
@@ -39,9 +39,25 @@ fn logs_follow_several_containers_until_the_reader_leaves() {
         following.interrupt();
         following.wait().failed();
     }
+    // Those who start later join: of another release, one more, and one that the engine starts again. No line comes twice.
+    let mut following = Running::start(&mut hq.ssh_command(&["logs", "-f", "jobs/red", "-n", "0"]));
+    following.wait_for("red.2 | red 2 works");
+    hq.by_ssh(&["scale", "jobs", "red=3"]).succeeded();
+    following.wait_for("red.3 | red 3 works, round 1\n");
+    hq.by_ssh(&["restart", "jobs/red"]).succeeded();
+    following.wait_for("red.6 | red 6 works, round 1\n");
+    let last = hq.wait_for_containers(&["node=red"], 3).pop().unwrap();
+    docker::docker(&["restart", "-t", "0", &last]).succeeded();
+    until("the line of the container that was started again", || {
+        (following.stdout().matches("red.6 | red 6 works, round 1\n").count() >= 2).then_some(())
+    });
+    assert!(!following.stdout().contains("blue"));
+    following.interrupt();
+    following.wait().failed();
     // Colours for a person at a terminal.
     let command = format!("ssh -tt -F {} hq logs -f jobs", hq.file("ssh_config").display());
     let mut terminal = Terminal::open(100, 30, &command, |_| ());
+    terminal.wait_for("\x1b[36m");
     terminal.wait_for("works");
     let shown = terminal.shown();
     assert!(shown.contains("\x1b[36m") && shown.contains("\r\n"), "{shown:?}");

@@ -2,6 +2,7 @@
 
 use crate::harness::{Hq, Repository};
 
+mod apart;
 mod busy;
 mod commands;
 mod doors;

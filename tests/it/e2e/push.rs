@@ -88,3 +88,15 @@ fn store(hq: &Hq, method: &str, key: &str, value: &str) -> String {
     let path = format!("/store/{key}");
     crate::harness::web::request(hq.http, method, "shop.example.test", &path, value.as_bytes()).unwrap().text()
 }
+
+#[test]
+fn what_a_push_leaves_at_rest_or_can_never_have_is_told() {
+    let hq = Hq::start();
+    let yml = "web:\n  health: /\n  size: 900gb\nworker:\n  type: worker\n  dockerfile: Dockerfile\n  run: sleep 600\n  scale: 0\n";
+    let repository = super::app(&[("quarry.yml", yml)]);
+    hq.push(&repository, "blog").succeeded().said(&[
+        "-----> Warning: `size` of web is 921600mb; this server has",
+        "-----> Release 1 of blog is live",
+        "worker rests; start it: scale blog worker=1",
+    ]);
+}

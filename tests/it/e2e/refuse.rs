@@ -102,6 +102,14 @@ fn what_cannot_be_a_push_is_refused_with_one_clear_line() {
     let hq = Hq::start();
     let nothing = Repository::with(&[("notes.txt", "nothing to run\n")]);
     hq.push(&nothing, "notes").failed().said(&[" !     ", "Procfile"]);
+    // Nothing of the stack that this push has made stays; one that was made on purpose does.
+    until("the end of the empty stack", || {
+        let stacks = hq.quarry(&["stacks", "--json"]).succeeded().json();
+        stacks.as_array().unwrap().is_empty().then_some(())
+    });
+    hq.quarry(&["stacks", "create", "kept"]).succeeded();
+    hq.push(&nothing, "kept").failed();
+    hq.quarry(&["stacks", "show", "kept"]).succeeded();
     let site = Repository::sample("static");
     hq.push(&site, "Not_A-Name").failed().said(&["Not_A-Name"]);
     hq.push(&site, "../../etc").failed();

@@ -3,6 +3,7 @@
 use rustix::process::Signal;
 
 use super::with_app;
+use crate::harness::program::{run, run_with};
 use crate::harness::{Running, Terminal, until};
 
 #[test]
@@ -59,6 +60,22 @@ fn run_has_a_terminal_with_its_size_and_keys() {
         terminal.wait().ended(9);
         hq.wait_for_containers(&["role=once"], 0);
     }
+}
+
+#[test]
+fn the_end_of_the_input_is_not_the_end_of_a_terminals_output() {
+    let (hq, _repository) = with_app(&[]);
+    let ssh = |text: &str| {
+        let mut command = std::process::Command::new("ssh");
+        command.arg("-tt").arg("-F").arg(hq.file("ssh_config")).args(["hq", "run", "blog", text]);
+        command
+    };
+    let done = run(&mut ssh("'tty; sleep 1; echo E''ND'")).succeeded();
+    assert!(done.text().contains("/dev/pts/0") && done.text().contains("END"), "{done}");
+    // The key for the end has been typed: what reads comes to an end, an open line included.
+    let done = run_with(&mut ssh("cat"), b"no newline").succeeded();
+    assert!(done.text().contains("no newline"), "{done}");
+    hq.wait_for_containers(&["role=once"], 0);
 }
 
 #[test]

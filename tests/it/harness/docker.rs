@@ -36,6 +36,8 @@ pub fn sweep(id: &str) {
     let pattern = format!("reference=quarry/*/*:*-{}", &id[..4]);
     let list = ["images", "--filter", &pattern, "--format", "{{.Repository}}:{{.Tag}}"];
     remove(&["rmi", "-f"], &list);
+    // Not there is as good.
+    let _ = Command::new("nft").args(["delete", "table", "inet", &format!("quarry_hq_{id}")]).output();
 }
 
 fn remove(remove: &[&str], list: &[&str]) {

@@ -324,8 +324,8 @@ pub trait Engine: Send + Sync {
     async fn tag(&self, reference: &str, tag: &str) -> Result<(), EngineError>;
     /// Takes away a name or an image; gone is success.
     async fn remove_image(&self, reference: &str) -> Result<(), EngineError>;
-    /// Images with a name in this folder, such as `quarry/blog`, by tag; of their configuration only the labels. Names go
-    /// by the engine's own index: a label would cost each build of the classic builder one more step.
+    /// Images with a name in this folder, such as `quarry/blog` or `quarry/*`, by tag; of their configuration only the
+    /// labels. Names go by the engine's own index: a label would cost each build of the classic builder one more step.
     async fn images(&self, folder: &str) -> Result<Vec<Image>, EngineError>;
 
     /// Makes a container. [`EngineError::Conflict`] when the name is taken.

@@ -5,20 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use tokio::sync::RwLock;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
 use super::lock::Turns;
+use super::parcel::Parcel;
 use super::process::Keeper;
-use super::tcp::Gate;
-use super::{ImageName, RegistryError, http, tag};
+use super::ways::Ways;
+use super::{RegistryError, http};
 use crate::docker::architecture::runs;
-use crate::docker::engines::Engines;
-use crate::docker::{Engine, EngineError, Image, Say};
-use crate::names::{ImageId, ServerName, StackName};
-use crate::servers::ssh::{Line, Link};
+use crate::docker::{Engine, EngineError, Say};
+use crate::names::ImageId;
+use crate::servers::ssh::Line;
 
 /// An image that does not move for so long is stuck. Unpacking one large layer on a slow disk takes minutes of silence; a
 /// server that is gone is noticed by its line within seconds.
@@ -48,11 +47,12 @@ pub struct Registry {
     local: Arc<dyn Engine>,
     keeper: Arc<Keeper>,
     patience: Duration,
+    ways: Ways,
     /// Two who bring the same image to the same place do it once.
     turns: Turns,
     /// Shared by those who bring images; whoever collects garbage has it alone.
     use_of_store: RwLock<()>,
-    /// Something was removed since garbage was last collected.
+    /// Something may have been removed since garbage was last collected; at the start nobody knows.
     has_garbage: AtomicBool,
 }
 
@@ -63,9 +63,10 @@ impl Registry {
             local,
             keeper: Arc::new(Keeper::new(root.join("registry"))),
             patience: PATIENCE,
+            ways: Ways::default(),
             turns: Turns::default(),
             use_of_store: RwLock::default(),
-            has_garbage: AtomicBool::new(false),
+            has_garbage: AtomicBool::new(true),
         }
     }
 
@@ -74,59 +75,51 @@ impl Registry {
         Self { patience, ..self }
     }
 
-    /// Sees to it that a server's docker has `image`, under the same id and by this name. Only layers that it has never
+    /// The same by another program than Debian's, in a folder that nobody uses yet.
+    pub fn with_program(self, program: &Path, root: &Path) -> Self {
+        let keeper = Keeper::new(root.join("registry")).with_program(program.to_owned());
+        Self { keeper: Arc::new(keeper), ..self }
+    }
+
+    /// Sees to it that a server's docker has `image`, under the same id and names as HQ's. Only layers that it has never
     /// seen travel. Several servers may be supplied at once; none waits for another.
     ///
     /// # Errors
     /// Within seconds when the server is down, and when nothing has moved for some minutes. What has arrived by then
     /// stays there for the next attempt.
-    pub async fn supply(
-        &self,
-        to: &Destination,
-        name: &ImageName,
-        image: &ImageId,
-        say: Say<'_>,
-    ) -> Result<Supplied, RegistryError> {
-        let server = to.line.server();
-        let held = self.own(name, image).await?;
-        let failed = |source| pull_failed(name, server, source);
-        let own = to.engine.architecture().await.map_err(failed)?;
-        if !runs(&own, &held.architecture) {
-            let (name, server) = (name.clone(), server.clone());
-            return Err(RegistryError::Architecture { name, built: held.architecture, server, own });
+    pub async fn supply(&self, to: &Destination, image: &ImageId, say: Say<'_>) -> Result<Supplied, RegistryError> {
+        let parcel = self.parcel(image).await?;
+        let journey = Journey { to, parcel: &parcel, say };
+        let own = to.engine.architecture().await.map_err(|source| journey.failed(source))?;
+        if !runs(&own, &parcel.architecture) {
+            let server = to.line.server().clone();
+            return Err(RegistryError::Architecture { name: parcel.name, built: parcel.architecture, server, own });
         }
-        let _turn = self.turns.take(format!("{server} {image}")).await;
+        let _turn = self.turns.take(format!("{} {image}", to.line.server())).await;
         let mut bytes = 0;
-        if to.engine.image(image.as_str()).await.map_err(failed)?.is_none() {
+        if to.engine.image(image.as_str()).await.map_err(|source| journey.failed(source))?.is_none() {
             let _use = self.use_of_store.read().await;
-            bytes = self.send(to, name, image, say).await?;
-            info!(%server, %name, bytes, "image has been brought to a server");
+            bytes = self.send(&journey).await?;
+            info!(server = %to.line.server(), image = parcel.name, bytes, "image has been brought to a server");
         }
-        to.engine.tag(image.as_str(), &name.to_string()).await.map_err(failed)?;
+        journey.name_it().await?;
         Ok(Supplied { bytes })
     }
 
-    /// What HQ's docker knows of an image.
-    async fn own(&self, name: &ImageName, image: &ImageId) -> Result<Image, RegistryError> {
+    async fn parcel(&self, image: &ImageId) -> Result<Parcel, RegistryError> {
         let found = self.local.image(image.as_str()).await;
-        let found = found.map_err(|source| RegistryError::Local { name: name.clone(), source })?;
-        found.ok_or_else(|| RegistryError::NoImage { name: name.clone() })
+        let found = found.map_err(|source| RegistryError::Local { image: image.clone(), source })?;
+        found.map(Parcel::new).ok_or_else(|| RegistryError::NoImage { image: image.clone() })
     }
 
     /// Tries again when the registry was lost on the way.
-    async fn send(
-        &self,
-        to: &Destination,
-        name: &ImageName,
-        image: &ImageId,
-        say: Say<'_>,
-    ) -> Result<u64, RegistryError> {
+    async fn send(&self, journey: &Journey<'_>) -> Result<u64, RegistryError> {
         loop {
-            let digest = self.stock(name, image, say).await?;
+            let digest = self.stock(journey.parcel, journey.say).await?;
             let starts = self.keeper.starts();
-            match self.bring(to, name, image, &digest, say).await {
+            match self.bring(journey, &digest).await {
                 Err(RegistryError::Pull { .. }) if self.was_restarted(starts).await => {
-                    debug!(%name, "the registry fell while an image travelled");
+                    debug!(image = journey.parcel.name, "the registry fell while an image travelled");
                 }
                 other => return other,
             }
@@ -138,128 +131,92 @@ impl Registry {
     }
 
     /// Puts an image into the registry unless it is there, and tells its manifest's digest.
-    async fn stock(&self, name: &ImageName, image: &ImageId, say: Say<'_>) -> Result<String, RegistryError> {
-        let repository = name.repository();
-        let _turn = self.turns.take(format!("{repository} {image}")).await;
+    async fn stock(&self, parcel: &Parcel, say: Say<'_>) -> Result<String, RegistryError> {
+        let Parcel { repository, name, .. } = parcel;
+        let failed = |source| RegistryError::Push { name: name.clone(), source };
+        let _turn = self.turns.take(format!("{repository} {}", parcel.id)).await;
         loop {
             let address = self.keeper.address().await?;
-            if let Some(digest) = http::digest(address, &repository, tag(image)).await? {
+            if let Some(digest) = http::digest(address, repository, parcel.tag()).await? {
                 return Ok(digest);
             }
             let starts = self.keeper.starts();
+            let reference = format!("{address}/{repository}:{}", parcel.tag());
             let pushed = tokio::select! {
-                pushed = self.push(&format!("{address}/{repository}:{}", tag(image)), name, image, say) => pushed,
+                pushed = self.push(&reference, parcel, say) => pushed,
                 error = self.keeper.watch() => return Err(error),
             };
             match pushed {
                 Err(_) if self.was_restarted(starts).await => {}
-                Err(source) => return Err(RegistryError::Push { name: name.clone(), source }),
+                Err(source) => return Err(failed(source)),
                 Ok(()) => {
-                    let digest = http::digest(self.keeper.address().await?, &repository, tag(image)).await?;
-                    let missing = || EngineError::NotFound { what: format!("image `{name}` in HQ's registry") };
-                    return digest.ok_or_else(|| RegistryError::Push { name: name.clone(), source: missing() });
+                    let digest = http::digest(self.keeper.address().await?, repository, parcel.tag()).await?;
+                    let missing = || failed(EngineError::NotFound { what: format!("{name} in HQ's registry") });
+                    return digest.ok_or_else(missing);
                 }
             }
         }
     }
 
     /// Under a name that is there only meanwhile. An image that has no other would go with it, and gets its own first.
-    async fn push(&self, reference: &str, name: &ImageName, image: &ImageId, say: Say<'_>) -> Result<(), EngineError> {
-        let named = self.local.image(image.as_str()).await?.is_some_and(|image| !image.tags.is_empty());
-        if !named {
-            self.local.tag(image.as_str(), &name.to_string()).await?;
+    async fn push(&self, reference: &str, parcel: &Parcel, say: Say<'_>) -> Result<(), EngineError> {
+        let found = self.local.image(parcel.id.as_str()).await?;
+        if found.is_some_and(|image| image.tags.is_empty()) {
+            for tag in &parcel.tags {
+                self.local.tag(parcel.id.as_str(), tag).await?;
+            }
         }
-        self.local.tag(image.as_str(), reference).await?;
+        self.local.tag(parcel.id.as_str(), reference).await?;
         let pushed = self.local.push(reference, say).await;
         self.local.remove_image(reference).await?;
         pushed
     }
 
     /// Lets a server fetch an image; how many bytes that took.
-    async fn bring(
-        &self,
-        to: &Destination,
-        name: &ImageName,
-        image: &ImageId,
-        digest: &str,
-        say: Say<'_>,
-    ) -> Result<u64, RegistryError> {
+    async fn bring(&self, journey: &Journey<'_>, digest: &str) -> Result<u64, RegistryError> {
+        let Journey { to, parcel, say } = journey;
         let server = to.line.server();
-        let failed = |source| pull_failed(name, server, source);
-        let way = self.open_way(to, name).await?;
-        let reference = format!("127.0.0.1:{}/{}@{digest}", way.port, name.repository());
+        let gate = self.ways.gate(server, &self.keeper).await;
+        let gate = gate.map_err(|source| RegistryError::Gate { server: server.clone(), source })?;
+        let ticket = gate.ticket(parcel.repository.clone());
+        let port = self.ways.port(&to.line, gate.address()).await;
+        let port = port.map_err(|source| RegistryError::Way { server: server.clone(), source: source.into() })?;
+        let reference = format!("127.0.0.1:{port}/{}@{digest}", parcel.repository);
         let lines = AtomicU64::new(0);
         let heard = |line: &str| {
             lines.fetch_add(1, Ordering::Relaxed);
             say(line);
         };
-        let moved = || (way.gate.passed(), lines.load(Ordering::Relaxed));
+        let moved = || (ticket.passed(), lines.load(Ordering::Relaxed));
         tokio::select! {
-            pulled = to.engine.pull(&reference, &heard) => pulled.map_err(failed)?,
+            pulled = to.engine.pull(&reference, &heard) => pulled.map_err(|source| journey.failed(source))?,
             error = self.keeper.watch() => return Err(error),
             () = stand_still(moved, self.patience) => {
-                let (name, server) = (name.clone(), server.clone());
+                let (name, server) = (parcel.name.clone(), server.clone());
                 return Err(RegistryError::Stuck { name, server, limit: self.patience });
             }
         }
-        let arrived = to.engine.image(&reference).await.map_err(failed)?.map(|image| image.id);
-        if arrived.as_ref() == Some(image) {
-            to.engine.tag(image.as_str(), &name.to_string()).await.map_err(failed)?;
-        }
-        to.engine.remove_image(&reference).await.map_err(failed)?;
-        if arrived.as_ref() == Some(image) {
-            return Ok(way.gate.passed());
-        }
-        let found = arrived.map_or_else(|| "none".to_owned(), |id| id.to_string());
-        Err(RegistryError::Differs { name: name.clone(), server: server.clone(), expected: image.clone(), found })
+        journey.arrive(&reference).await?;
+        Ok(ticket.passed())
     }
 
-    async fn open_way(&self, to: &Destination, name: &ImageName) -> Result<Way, RegistryError> {
-        let server = to.line.server();
-        let gate = Gate::open(self.keeper.clone(), name.repository()).await;
-        let gate = gate.map_err(|source| RegistryError::Gate { server: server.clone(), source })?;
-        let forward = to.line.forward(0, gate.address()).await;
-        let (port, link) = forward.map_err(|source| RegistryError::Way { server: server.clone(), source })?;
-        Ok(Way { gate, port, link })
-    }
-
-    /// Forgets an image that no kept release needs; gone is success. Its layers go with the next [`Registry::sweep`].
+    /// Removes every image that HQ's docker no longer has, with the layers that no other needs; unless something
+    /// travels: then it is left for the next time. What is to be sent meanwhile waits for the end, some seconds.
     ///
     /// # Errors
-    /// When the registry fails.
-    pub async fn forget(&self, name: &ImageName, image: &ImageId) -> Result<(), RegistryError> {
-        if !self.keeper.is_used() {
-            return Ok(());
-        }
-        let _use = self.use_of_store.read().await;
-        let (address, repository) = (self.keeper.address().await?, name.repository());
-        if let Some(digest) = http::digest(address, &repository, tag(image)).await? {
-            http::delete(address, &repository, &digest).await?;
-            self.has_garbage.store(true, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
-    /// Forgets all images of a stack that is destroyed; gone is success.
-    ///
-    /// # Errors
-    /// The folder that cannot be removed.
-    pub async fn forget_stack(&self, stack: &StackName) -> Result<(), RegistryError> {
-        let _use = self.use_of_store.read().await;
-        if self.keeper.remove_repositories(stack)? {
-            self.has_garbage.store(true, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
-    /// Removes what no image needs any more, unless something travels; then it is left for the next time. Images that
-    /// are to be sent meanwhile wait for the end, some seconds.
-    ///
-    /// # Errors
-    /// When the registry's program fails.
+    /// When HQ's docker or the registry's program fails.
     pub async fn sweep(&self) -> Result<(), RegistryError> {
         let Ok(_alone) = self.use_of_store.try_write() else { return Ok(()) };
-        if !self.has_garbage.swap(false, Ordering::Relaxed) {
+        for (repository, tag) in self.keeper.kept()? {
+            // Nothing else gives it names.
+            let Ok(image) = format!("sha256:{tag}").parse::<ImageId>() else { continue };
+            let found = self.local.image(image.as_str()).await;
+            if found.map_err(|source| RegistryError::Local { image, source })?.is_none() {
+                self.keeper.forget(&repository, &tag)?;
+                self.has_garbage.store(true, Ordering::Relaxed);
+            }
+        }
+        if !self.keeper.is_used() || !self.has_garbage.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
         let swept = self.keeper.collect_garbage().await;
@@ -268,38 +225,67 @@ impl Registry {
         }
         swept
     }
+
+    /// Ends the registry's process. It starts again when something is to travel.
+    pub async fn stop(&self) {
+        self.keeper.stop().await;
+    }
 }
 
-/// Takes an image's name away on every server, and the image where that was its last one; the servers on which that
-/// failed, with the reason. Images in use stay.
-pub async fn remove_everywhere(engines: &Engines, name: &ImageName) -> Vec<(ServerName, EngineError)> {
-    let name = name.to_string();
-    let removals = engines.all().into_iter().map(|(server, engine)| {
-        let name = &name;
-        async move {
-            match engine.remove_image(name).await {
-                Ok(()) | Err(EngineError::Conflict { .. } | EngineError::NotFound { .. }) => None,
-                Err(error) => Some((server, error)),
-            }
+/// One image and one server.
+struct Journey<'a> {
+    to: &'a Destination,
+    parcel: &'a Parcel,
+    say: Say<'a>,
+}
+
+impl Journey<'_> {
+    fn failed(&self, source: EngineError) -> RegistryError {
+        RegistryError::Pull { name: self.parcel.name.clone(), server: self.to.line.server().clone(), source }
+    }
+
+    /// By their names old images are found and removed when their release is.
+    async fn name_it(&self) -> Result<(), RegistryError> {
+        for tag in &self.parcel.tags {
+            self.to.engine.tag(self.parcel.id.as_str(), tag).await.map_err(|source| self.failed(source))?;
         }
-    });
-    join_all(removals).await.into_iter().flatten().collect()
+        Ok(())
+    }
+
+    /// Takes the name away under which it has been fetched, once it has its own.
+    async fn arrive(&self, reference: &str) -> Result<(), RegistryError> {
+        let engine = &self.to.engine;
+        let arrived = engine.image(reference).await.map_err(|source| self.failed(source))?.map(|image| image.id);
+        let expected = &self.parcel.id;
+        if arrived.as_ref() == Some(expected) {
+            self.name_it().await?;
+        }
+        engine.remove_image(reference).await.map_err(|source| self.failed(source))?;
+        if arrived.as_ref() == Some(expected) {
+            return Ok(());
+        }
+        let (name, server) = (self.parcel.name.clone(), self.to.line.server().clone());
+        let found = arrived.map_or_else(|| "none".to_owned(), |id| id.to_string());
+        Err(RegistryError::Differs { name, server, expected: expected.clone(), found })
+    }
 }
 
-/// Takes away every name that `is_unwanted` among the images of a stack on one server: what is left of releases that
-/// were dropped while it was away, or of a stack that is destroyed. Images in use stay.
+/// Takes away the names on a server's `engine` that HQ's docker no longer has, of those that are this HQ's by `is_own`,
+/// and each image with its last name: what is left of releases that were dropped, of stacks that were destroyed, also
+/// while the server was away. Images in use stay.
 ///
 /// # Errors
-/// When its docker fails.
-pub async fn remove_unwanted(
+/// When one of the two dockers fails.
+pub async fn remove_stale(
     engine: &dyn Engine,
-    stack: &StackName,
-    is_unwanted: impl Fn(&str) -> bool + Send + Sync,
+    local: &dyn Engine,
+    is_own: impl Fn(&str) -> bool + Send + Sync,
 ) -> Result<(), EngineError> {
-    let folder = format!("quarry/{stack}");
-    for image in engine.images(&folder).await? {
-        let own = image.tags.iter().filter(|tag| tag.starts_with(&format!("{folder}/")) && is_unwanted(tag));
-        for tag in own {
+    for image in engine.images("quarry/*").await? {
+        for tag in image.tags.iter().filter(|tag| is_own(tag)) {
+            if local.image(tag).await?.is_some() {
+                continue;
+            }
             match engine.remove_image(tag).await {
                 Ok(()) | Err(EngineError::Conflict { .. } | EngineError::NotFound { .. }) => {}
                 Err(error) => return Err(error),
@@ -307,25 +293,6 @@ pub async fn remove_unwanted(
         }
     }
     Ok(())
-}
-
-fn pull_failed(name: &ImageName, server: &ServerName, source: EngineError) -> RegistryError {
-    RegistryError::Pull { name: name.clone(), server: server.clone(), source }
-}
-
-/// A port of a server's loopback that leads to the gate. Dropping it closes both ends.
-struct Way {
-    gate: Gate,
-    port: u16,
-    link: Arc<Link>,
-}
-
-impl Drop for Way {
-    fn drop(&mut self) {
-        let (link, port) = (self.link.clone(), self.port);
-        // A connection that is lost has taken the port with it.
-        tokio::spawn(async move { link.stop_forward(port).await.ok() });
-    }
 }
 
 /// Returns when `moved` has been the same for `patience`.
@@ -361,25 +328,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_goes_from_every_server_that_answers_and_the_others_are_told() {
-        let [hq, one, two] = [(); 3].map(|()| Arc::new(Fake::new()));
-        let engines = Engines::new("hq".parse().unwrap(), hq.clone());
-        engines.add("s1".parse().unwrap(), one.clone());
-        engines.add("s2".parse().unwrap(), two.clone());
-        let name = ImageName { stack: "blog".parse().unwrap(), node: "web".parse().unwrap(), tag: "3".to_owned() };
-        for fake in [&hq, &one, &two] {
-            fake.add_image("quarry/blog/web:3");
+    async fn a_server_loses_the_names_that_hq_no_longer_has_and_no_others() {
+        let (hq, server) = (Fake::new(), Fake::new());
+        for tag in ["quarry/blog/web:3", "quarry/blog/web:4", "quarry/blog/web:3-other", "redis:7"] {
+            server.add_image(tag);
         }
-        one.go_away(true);
-        let failed: Vec<String> =
-            remove_everywhere(&engines, &name).await.into_iter().map(|(server, _)| server.to_string()).collect();
-        assert_eq!(failed, ["s1"]);
-        assert_eq!(hq.image("quarry/blog/web:3").await.unwrap(), None);
-        assert_eq!(two.image("quarry/blog/web:3").await.unwrap(), None);
-        one.go_away(false);
-        one.add_image("quarry/blog/web:4");
-        remove_unwanted(&*one, &"blog".parse().unwrap(), |tag| tag.ends_with(":3")).await.unwrap();
-        assert_eq!(one.image("quarry/blog/web:3").await.unwrap(), None);
-        assert!(one.image("quarry/blog/web:4").await.unwrap().is_some());
+        hq.add_image("quarry/blog/web:4");
+        let remove = || remove_stale(&server, &hq, |tag| !tag.ends_with("-other"));
+        hq.go_away(true);
+        remove().await.unwrap_err();
+        assert!(server.image("quarry/blog/web:3").await.unwrap().is_some());
+        hq.go_away(false);
+        remove().await.unwrap();
+        assert_eq!(server.image("quarry/blog/web:3").await.unwrap(), None);
+        for tag in ["quarry/blog/web:4", "quarry/blog/web:3-other", "redis:7"] {
+            assert!(server.image(tag).await.unwrap().is_some(), "{tag}");
+        }
     }
 }

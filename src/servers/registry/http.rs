@@ -38,15 +38,6 @@ pub(super) async fn digest(address: SocketAddr, repository: &str, tag: &str) -> 
     }
 }
 
-/// Removes a manifest; gone is success.
-pub(super) async fn delete(address: SocketAddr, repository: &str, digest: &str) -> Result<(), RegistryError> {
-    let answer = ask(address, Method::DELETE, format!("/v2/{repository}/manifests/{digest}")).await?;
-    match answer.status {
-        StatusCode::ACCEPTED | StatusCode::NOT_FOUND => Ok(()),
-        status => Err(odd(format!("remove an image of {repository}"), status)),
-    }
-}
-
 fn odd(doing: String, status: StatusCode) -> RegistryError {
     RegistryError::Answer { doing, status: status.as_u16() }
 }

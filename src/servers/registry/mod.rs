@@ -5,53 +5,25 @@
 //! on HQ's loopback only. A server gets to it through a gate (`tcp.rs`) that is open while one image travels, lets nobody
 //! write, and shows nothing but that image's repository.
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::docker::EngineError;
-use crate::names::{ImageId, NodeName, ServerName, StackName};
+use crate::names::{ImageId, ServerName};
 use crate::servers::ssh::LinkError;
 
 pub mod act;
 mod config;
 mod http;
 mod lock;
+mod parcel;
 mod process;
 mod request;
 mod tcp;
+mod ways;
 
-pub use act::{Destination, Registry, Supplied};
-
-/// What an image is called on every engine: `quarry/blog/web:3`. Images are collected by it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ImageName {
-    /// The stack.
-    pub stack: StackName,
-    /// Its node.
-    pub node: NodeName,
-    /// The release's number and the HQ's suffix.
-    pub tag: String,
-}
-
-impl ImageName {
-    /// Where the registry keeps it: `quarry/blog/web`.
-    pub fn repository(&self) -> String {
-        format!("quarry/{}/{}", self.stack, self.node)
-    }
-}
-
-impl fmt::Display for ImageName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.repository(), self.tag)
-    }
-}
-
-/// The registry's tag for an image: its id, so that a tag never moves on to another one.
-fn tag(image: &ImageId) -> &str {
-    image.as_str().rsplit(':').next().unwrap_or_default()
-}
+pub use act::{Destination, Registry, Supplied, remove_stale};
 
 /// Why an image is not on a server, or the registry not in order.
 #[derive(Debug, thiserror::Error)]
@@ -96,10 +68,10 @@ pub enum RegistryError {
         words: String,
     },
     /// HQ's own docker does not have the image.
-    #[error("HQ's docker no longer has the image of {name}; push the stack again")]
+    #[error("HQ's docker no longer has the image {image}; push the stack again")]
     NoImage {
-        /// Its name.
-        name: ImageName,
+        /// Which one.
+        image: ImageId,
     },
     /// Built for another processor.
     #[error(
@@ -108,7 +80,7 @@ pub enum RegistryError {
     )]
     Architecture {
         /// The image.
-        name: ImageName,
+        name: String,
         /// Its processor.
         built: String,
         /// The server.
@@ -120,7 +92,7 @@ pub enum RegistryError {
     #[error("HQ's docker could not bring {name} to HQ's registry")]
     Push {
         /// The image.
-        name: ImageName,
+        name: String,
         /// Why.
         source: EngineError,
     },
@@ -132,7 +104,7 @@ pub enum RegistryError {
         /// The server.
         server: ServerName,
         /// Why.
-        source: LinkError,
+        source: Box<LinkError>,
     },
     /// HQ's end of the way.
     #[error("cannot let `{server}` in to HQ's registry")]
@@ -146,7 +118,7 @@ pub enum RegistryError {
     #[error("{name} did not reach `{server}`; once `{server}` is well, deploy again: what has arrived stays there")]
     Pull {
         /// The image.
-        name: ImageName,
+        name: String,
         /// The server.
         server: ServerName,
         /// Why.
@@ -160,7 +132,7 @@ pub enum RegistryError {
     )]
     Stuck {
         /// The image.
-        name: ImageName,
+        name: String,
         /// The server.
         server: ServerName,
         /// How long it was waited for.
@@ -173,7 +145,7 @@ pub enum RegistryError {
     )]
     Differs {
         /// The image.
-        name: ImageName,
+        name: String,
         /// The server.
         server: ServerName,
         /// HQ's.
@@ -182,10 +154,10 @@ pub enum RegistryError {
         found: String,
     },
     /// HQ's own docker failed.
-    #[error("HQ's docker could not be asked for {name}")]
+    #[error("HQ's docker could not be asked for the image {image}")]
     Local {
-        /// The image.
-        name: ImageName,
+        /// Which one.
+        image: ImageId,
         /// Why.
         source: EngineError,
     },

@@ -15,9 +15,12 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::{RegistryError, config, http};
-use crate::names::StackName;
 
+/// Where Debian has it.
 const PROGRAM: &str = "/usr/bin/docker-registry";
+
+/// Where it keeps the names of HQ's images, in its folder.
+const REPOSITORIES: &str = "storage/docker/registry/v2/repositories/quarry";
 
 /// It takes a few hundredths of a second.
 const START: Duration = Duration::from_secs(15);
@@ -34,6 +37,7 @@ const COLLECTION: Duration = Duration::from_secs(30 * 60);
 /// Looks after the registry of one folder.
 pub(super) struct Keeper {
     folder: PathBuf,
+    program: PathBuf,
     running: Mutex<Option<Running>>,
     starts: AtomicU64,
 }
@@ -46,7 +50,12 @@ struct Running {
 
 impl Keeper {
     pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder, running: Mutex::default(), starts: AtomicU64::new(0) }
+        Self { folder, program: PROGRAM.into(), running: Mutex::default(), starts: AtomicU64::new(0) }
+    }
+
+    /// The same, by another program.
+    pub(super) fn with_program(self, program: PathBuf) -> Self {
+        Self { program, ..self }
     }
 
     /// Whether there ever was something in it.
@@ -54,13 +63,42 @@ impl Keeper {
         self.folder.join("storage").exists()
     }
 
-    /// Removes what names the images of a stack, and tells whether there was something.
-    pub(super) fn remove_repositories(&self, stack: &StackName) -> Result<bool, RegistryError> {
-        let place = format!("storage/docker/registry/v2/repositories/quarry/{stack}");
+    /// Every image it has a name for, with its repository.
+    pub(super) fn kept(&self) -> Result<Vec<(String, String)>, RegistryError> {
+        let mut kept = Vec::new();
+        for stack in self.listed("")? {
+            for node in self.listed(&stack)? {
+                let tags = self.listed(&format!("{stack}/{node}/_manifests/tags"))?;
+                kept.extend(tags.into_iter().map(|tag| (format!("{stack}/{node}"), tag)));
+            }
+        }
+        Ok(kept)
+    }
+
+    fn listed(&self, place: &str) -> Result<Vec<String>, RegistryError> {
+        let place = Path::new(REPOSITORIES).join(place);
+        let entries = match fs::read_dir(self.folder.join(&place)) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(self.file(&place, source)),
+        };
+        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Forgets the name of an image, and its repository with the last one.
+    pub(super) fn forget(&self, repository: &str, tag: &str) -> Result<(), RegistryError> {
+        let tags = format!("{repository}/_manifests/tags");
+        let place = match self.listed(&tags)?.as_slice() {
+            [last] if last == tag => repository.to_owned(),
+            _ => format!("{tags}/{tag}"),
+        };
+        let place = Path::new(REPOSITORIES).join(place);
         match fs::remove_dir_all(self.folder.join(&place)) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(source) => Err(self.file(&place, source)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.file(&place, error)),
+            Ok(()) | Err(_) => Ok(()),
         }
     }
 
@@ -103,7 +141,8 @@ impl Keeper {
 
     fn is_ours(&self, pid: Pid) -> bool {
         let words = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
-        let ours = [PROGRAM.as_bytes(), b"serve", self.config().as_os_str().as_encoded_bytes()];
+        let config = self.config();
+        let ours = [self.program.as_os_str().as_encoded_bytes(), b"serve", config.as_os_str().as_encoded_bytes()];
         words.strip_suffix(b"\0").is_some_and(|words| words.split(|byte| *byte == 0).eq(ours))
     }
 
@@ -121,14 +160,26 @@ impl Keeper {
         }
         for pid in ours {
             warn!(pid = pid.as_raw_nonzero(), "HQ's registry does not answer and is started anew");
-            // One that is gone needs no signal.
-            let _ = kill_process(pid, Signal::KILL);
-            let deadline = Instant::now() + START;
-            while self.is_ours(pid) && Instant::now() < deadline {
-                sleep(LOOK).await;
-            }
+            self.end(pid).await;
         }
         None
+    }
+
+    /// Ends it; the next who needs it starts it again.
+    pub(super) async fn stop(&self) {
+        if let Some(running) = self.running.lock().await.take() {
+            self.end(running.pid).await;
+        }
+    }
+
+    /// What it was writing is written again: it needs no time to end.
+    async fn end(&self, pid: Pid) {
+        let deadline = Instant::now() + START;
+        while self.is_ours(pid) && Instant::now() < deadline {
+            // One that is gone needs no signal.
+            let _ = kill_process(pid, Signal::KILL);
+            sleep(LOOK).await;
+        }
     }
 
     fn kept_port(&self) -> Option<u16> {
@@ -137,7 +188,7 @@ impl Keeper {
 
     /// On the port it had, because the engine knows by it what it has handed over before; else on the first that is free.
     async fn start(&self) -> Result<Running, RegistryError> {
-        if !Path::new(PROGRAM).exists() {
+        if !self.program.exists() {
             return Err(RegistryError::Missing);
         }
         fs::create_dir_all(self.folder.join("storage")).map_err(|source| self.file("storage", source))?;
@@ -170,7 +221,7 @@ impl Keeper {
         let log = fs::File::options().append(true).open(self.folder.join("log"));
         let log = log.and_then(|log| Ok((log.try_clone()?, log))).map_err(|source| self.file("log", source))?;
         // It stays when HQ ends: its group is its own, and nobody kills it with the handle.
-        let child = Command::new(PROGRAM)
+        let child = Command::new(&self.program)
             .arg("serve")
             .arg(self.config())
             .current_dir("/")
@@ -201,7 +252,7 @@ impl Keeper {
     /// Removes what no manifest names. Nothing may be written meanwhile.
     pub(super) async fn collect_garbage(&self) -> Result<(), RegistryError> {
         let failed = |words: String| RegistryError::Collect { words };
-        let collection = Command::new(PROGRAM)
+        let collection = Command::new(&self.program)
             .args(["garbage-collect", "--delete-untagged"])
             .arg(self.config())
             .current_dir("/")
@@ -228,7 +279,7 @@ impl Keeper {
         written.map_err(|source| self.file(name, source))
     }
 
-    fn file(&self, name: &str, source: io::Error) -> RegistryError {
+    fn file(&self, name: impl AsRef<Path>, source: io::Error) -> RegistryError {
         RegistryError::File { path: self.folder.join(name), source }
     }
 }

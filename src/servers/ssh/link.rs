@@ -149,16 +149,6 @@ impl Link {
         u16::try_from(bound).map_err(|_| LinkError::Denied { address: self.address.clone(), doing })
     }
 
-    /// Ends what [`Link::forward`] began; connections that are open go on.
-    ///
-    /// # Errors
-    /// Within 5 s, when the connection is lost.
-    pub async fn stop_forward(&self, port: u16) -> Result<(), LinkError> {
-        let doing = format!("stop the forward of port {port}");
-        self.fate.forwards.lock().unwrap_or_else(PoisonError::into_inner).remove(&port.into());
-        self.ask(&doing, self.session.cancel_tcpip_forward("127.0.0.1", port.into())).await
-    }
-
     pub(super) async fn open_session(&self) -> Result<Channel<Msg>, LinkError> {
         self.ask("run a command", self.session.channel_open_session()).await
     }

@@ -223,11 +223,7 @@ impl Engine for Fake {
 
     async fn images(&self, folder: &str) -> Result<Vec<Image>, EngineError> {
         self.answers()?;
-        let lies_there = |tag: &String| tag.rsplit_once('/').is_some_and(|(place, _)| image::fits(place, folder));
-        let named = |image: &&Image| image.tags.iter().any(lies_there);
-        let mut images: Vec<_> = self.world().images.values().filter(named).cloned().collect();
-        images.sort_by(|a, b| (&a.tags, &a.id).cmp(&(&b.tags, &b.id)));
-        Ok(images)
+        Ok(self.world().images_in(folder))
     }
 
     async fn create(&self, request: ContainerRequest) -> Result<(), EngineError> {

@@ -223,30 +223,26 @@ async fn a_registry_that_is_killed_while_an_image_travels_is_started_again_and_t
 }
 
 #[tokio::test]
-async fn a_server_that_is_cut_off_fails_soon_and_what_has_arrived_does_not_travel_again() {
+async fn a_server_that_is_cut_off_fails_soon_and_has_the_image_once_it_is_back() {
     let (bench, lab) = (Bench::new(), Lab::up(1));
     let server = lab.server(1);
     let to = destination(server).await;
-    let (early, late) = (random(4 * MB), random(12 * MB));
-    let id = bench.build("1", &[&early, &late]);
+    let id = bench.build("1", &[&random(4 * MB), &random(8 * MB)]);
     server.slow("20mbit");
-    let sending = bench.begin((server, &to), &id, 9 * MB).await;
+    let sending = bench.begin((server, &to), &id, 6 * MB).await;
     let cut = Instant::now();
     server.cut();
     let error = timeout(PATIENCE, sending).await.unwrap().unwrap().unwrap_err();
     assert!(cut.elapsed() < Duration::from_secs(15), "{:?}", cut.elapsed());
     let text = told(&error);
-    for words in [&bench.name("1")[..], "did not reach `s1`", "what has arrived stays there"] {
+    for words in [&bench.name("1")[..], "did not reach `s1`", "deploy again"] {
         assert!(text.contains(words), "`{words}` is not in: {text}");
     }
     server.heal();
     up(&to.line).await;
-    let before = received(server);
+    // Its engine may still be at the first attempt, which this one then joins.
     bench.supply(&to, &id).await.unwrap();
-    let arrived = received(server) - before;
-    eprintln!("{text}\nafter that {arrived} bytes travelled");
     assert!(to.engine.image(id.as_str()).await.unwrap().is_some());
-    assert!(arrived < 13 * MB as u64, "{arrived}");
 }
 
 #[tokio::test]
@@ -271,15 +267,15 @@ async fn a_server_reads_its_image_and_can_do_nothing_else() {
     let (bench, lab) = (Bench::new(), Lab::up(1));
     let server = lab.server(1);
     let to = destination(server).await;
-    let id = bench.build("1", &[&random(10 * MB)]);
-    server.slow("10mbit");
+    let id = bench.build("1", &[&random(30 * MB)]);
+    server.slow("40mbit");
     let sending = bench.begin((server, &to), &id, MB).await;
     let listening = server.ssh(&["ss", "-Hltnp", "src", "127.0.0.1"]).succeeded().text();
     let sshd = listening.lines().find(|line| line.contains("sshd")).unwrap();
     let port = sshd.split_whitespace().find_map(|word| word.strip_prefix("127.0.0.1:")).unwrap();
     let ask = |words: &[&str], path: &str| {
         let url = format!("http://127.0.0.1:{port}{path}");
-        let format = ["curl", "-s", "-o", "/dev/null", "-m", "10", "-w", "%{http_code}"];
+        let format = ["curl", "-s", "-o", "/dev/null", "-m", "30", "-w", "%{http_code}"];
         server.ssh(&[&format, words, &[&url]].concat()).text()
     };
     let repository = format!("/v2/quarry/{}/web", bench.stack);

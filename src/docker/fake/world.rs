@@ -54,6 +54,15 @@ impl World {
         Ok(())
     }
 
+    pub(super) fn images_in(&self, folder: &str) -> Vec<Image> {
+        let lies_there =
+            |tag: &String| tag.rsplit_once('/').is_some_and(|(place, _)| super::image::fits(place, folder));
+        let named = |image: &&Image| image.tags.iter().any(lies_there);
+        let mut images: Vec<_> = self.images.values().filter(named).cloned().collect();
+        images.sort_by(|a, b| (&a.tags, &a.id).cmp(&(&b.tags, &b.id)));
+        images
+    }
+
     pub(super) fn push(&mut self, reference: &str) -> Result<(), EngineError> {
         let image = self.image(reference).ok_or_else(|| missing("image", reference))?.clone();
         self.pushed.insert(reference.to_owned(), image);

@@ -12,7 +12,7 @@ use tracing::{debug, info};
 use super::lock::Turns;
 use super::parcel::Parcel;
 use super::process::Keeper;
-use super::ways::Ways;
+use super::ways::act::Ways;
 use super::{RegistryError, http};
 use crate::docker::architecture::runs;
 use crate::docker::{Engine, EngineError, Say};
@@ -85,8 +85,8 @@ impl Registry {
     /// seen travel. Several servers may be supplied at once; none waits for another.
     ///
     /// # Errors
-    /// Within seconds when the server is down, and when nothing has moved for some minutes. What has arrived by then
-    /// stays there for the next attempt.
+    /// Within seconds when the server is down, and when nothing has moved for some minutes. Engine 20.10 throws away what
+    /// has arrived of an image that it could not get whole.
     pub async fn supply(&self, to: &Destination, image: &ImageId, say: Say<'_>) -> Result<Supplied, RegistryError> {
         let parcel = self.parcel(image).await?;
         let journey = Journey { to, parcel: &parcel, say };

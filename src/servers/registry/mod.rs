@@ -115,7 +115,7 @@ pub enum RegistryError {
         source: io::Error,
     },
     /// The server's docker failed.
-    #[error("{name} did not reach `{server}`; once `{server}` is well, deploy again: what has arrived stays there")]
+    #[error("{name} did not reach `{server}`; once `{server}` is well, deploy again")]
     Pull {
         /// The image.
         name: String,
@@ -127,7 +127,7 @@ pub enum RegistryError {
     /// Nothing moves any more.
     #[error(
         "{name} is stuck on its way to `{server}`: nothing moved for {} seconds; \
-         is its disk full or its network down? What has arrived stays there",
+         is its disk full or its network down?",
         limit.as_secs()
     )]
     Stuck {

@@ -1,4 +1,4 @@
-//! The ways from servers' own loopbacks to HQ's registry: a gate each, and the port that leads to it.
+//! Opens the ways, and opens them again when a line was down.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
-use super::process::Keeper;
-use super::tcp::Gate;
 use crate::names::ServerName;
+use crate::servers::registry::process::Keeper;
+use crate::servers::registry::tcp::Gate;
 use crate::servers::ssh::{Line, Link, LinkError};
 
 /// How long the server's sshd may need to give back the port of a connection that has broken.
@@ -22,7 +22,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 /// By server.
 #[derive(Default)]
-pub(super) struct Ways {
+pub(in crate::servers::registry) struct Ways {
     gates: Mutex<BTreeMap<ServerName, Arc<Gate>>>,
     ports: Mutex<BTreeMap<ServerName, Arc<Mutex<Option<Port>>>>>,
 }
@@ -35,7 +35,11 @@ struct Port {
 
 impl Ways {
     /// The server's gate, opened when it is first needed.
-    pub(super) async fn gate(&self, server: &ServerName, keeper: &Arc<Keeper>) -> io::Result<Arc<Gate>> {
+    pub(in crate::servers::registry) async fn gate(
+        &self,
+        server: &ServerName,
+        keeper: &Arc<Keeper>,
+    ) -> io::Result<Arc<Gate>> {
         let mut gates = self.gates.lock().await;
         if let Some(gate) = gates.get(server) {
             return Ok(gate.clone());
@@ -49,7 +53,7 @@ impl Ways {
     ///
     /// It stays the same, if that can be, when the line has fallen and is back: an engine that is asked twice for one
     /// layer fetches it once, from where it was asked to first, and there goes on with the byte at which it stopped.
-    pub(super) async fn port(&self, line: &Line, gate: SocketAddr) -> Result<u16, LinkError> {
+    pub(in crate::servers::registry) async fn port(&self, line: &Line, gate: SocketAddr) -> Result<u16, LinkError> {
         let port = self.ports.lock().await.entry(line.server().clone()).or_default().clone();
         let mut port = port.lock().await;
         let link = line.bulk().await?;

@@ -1,4 +1,13 @@
-//! The machines of the grid: how HQ reaches them, and how images get there.
+//! The machines of the grid: what is known of each, how HQ reaches them, and how images get there.
 
+pub mod facts;
+pub mod lines;
+pub mod process;
+pub mod record;
 pub mod registry;
 pub mod ssh;
+pub mod supply;
+
+pub use lines::Lines;
+pub use record::{Record, Way};
+pub use supply::Supply;

@@ -11,7 +11,7 @@ use quarry::docker::Engine;
 use quarry::docker::bollard::Docker;
 use quarry::docker::fake::Fake;
 use quarry::names::ImageId;
-use quarry::servers::registry::{Destination, Registry, RegistryError, Supplied, remove_stale};
+use quarry::servers::registry::{Destination, Registry, RegistryError, Supplied, end, remove_stale};
 use quarry::servers::ssh::State;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -309,7 +309,7 @@ async fn what_hq_s_docker_has_dropped_is_collected_here_and_there() {
     let after = bench.stored();
     assert!(before - after >= 5 * MB as u64 && after > 4 * MB as u64, "{before} before, {after} after");
     let local = Docker::local();
-    remove_stale(&*to.engine, &local, |tag| tag.contains(&bench.stack)).await.unwrap();
+    remove_stale(&*to.engine, &local, &format!("quarry/{}", bench.stack), |_| true).await.unwrap();
     assert_eq!(to.engine.image(old.as_str()).await.unwrap(), None);
     assert!(to.engine.image(new.as_str()).await.unwrap().is_some());
     // What is left is whole: the next image finds the base there.
@@ -337,7 +337,7 @@ async fn the_next_hq_takes_over_the_registry_of_the_one_before() {
     next.supply(&to, &bench.build("3", &[&random(MB)]), &|_| {}).await.unwrap();
     let second = processes(bench.root.path());
     assert!(second.len() == 1 && second != first, "{second:?} after {first:?}");
-    next.stop().await;
+    end(bench.root.path()).await;
     assert!(processes(bench.root.path()).is_empty());
 }
 

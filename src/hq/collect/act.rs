@@ -1,8 +1,9 @@
 //! Carries the collection out. Nothing here may fail an operation: what cannot go now goes the next time.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use super::{is_own, surplus, unused_env};
+use super::{surplus, unused_env};
 use crate::db::{DbError, Guard, layout};
 use crate::docker::EngineError;
 use crate::hq::{Hq, HqError};
@@ -10,6 +11,10 @@ use crate::instruction::Instruction;
 use crate::launch::files::remove_folder;
 use crate::launch::record::Release;
 use crate::names::StackName;
+use crate::servers::registry::remove_stale;
+
+/// Between two collections of what other places still hold.
+const PERIOD: Duration = Duration::from_secs(10 * 60);
 
 impl Hq {
     /// Drops what is beyond the budget of a stack that is at rest; busy ones are left for the next time.
@@ -57,6 +62,34 @@ impl Hq {
         Ok(self.db.delete(&layout::release(stack, release.number), Guard::Any).await?)
     }
 
+    /// Collects what is left of images elsewhere than in HQ's docker, until the process ends.
+    pub async fn keep_collecting(self: std::sync::Arc<Self>) {
+        loop {
+            tokio::time::sleep(PERIOD).await;
+            if let Err(error) = self.registry.sweep().await {
+                tracing::warn!(error = ?error, "HQ's registry could not be swept");
+            }
+            match self.known_stacks().await {
+                Ok(stacks) => self.collect_elsewhere(&stacks).await,
+                Err(error) => tracing::warn!(%error, "the stacks cannot be listed"),
+            }
+        }
+    }
+
+    async fn collect_elsewhere(&self, stacks: &BTreeSet<StackName>) {
+        let others = self.engines().all().into_iter().filter(|(server, _)| server != self.engines().here());
+        for (server, engine) in others {
+            for stack in stacks {
+                let own = |tag: &str| self.launcher.identity.has_made(tag);
+                let removed = remove_stale(&*engine, self.engines().local(), &format!("quarry/{stack}"), own).await;
+                if let Err(error) = removed {
+                    tracing::debug!(%server, %error, "old images stay on a server for now");
+                    break;
+                }
+            }
+        }
+    }
+
     /// An image that something else still uses is none of ours to force away.
     fn gone(&self, removed: Result<(), EngineError>) -> Result<(), HqError> {
         match removed {
@@ -72,21 +105,6 @@ impl Hq {
         let running = self.procs(stack).await?.iter().map(|proc| proc.env_version).collect();
         for version in unused_env(&all, kept, &running) {
             self.db.delete(&layout::env_version(stack, version), Guard::Any).await?;
-        }
-        Ok(())
-    }
-
-    /// Removes every image built for a stack that is being destroyed.
-    ///
-    /// # Errors
-    /// When docker fails; images others use stay.
-    pub async fn remove_images(&self, stack: &StackName) -> Result<(), HqError> {
-        let folder = format!("quarry/{stack}");
-        for image in self.engines().local().images(&folder).await? {
-            let own = |tag: &&String| tag.starts_with(&format!("{folder}/")) && is_own(tag, &self.launcher.identity);
-            for tag in image.tags.iter().filter(own) {
-                self.gone(self.engines().local().remove_image(tag).await)?;
-            }
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Brings images to servers, and takes away what nobody needs any more.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -61,7 +61,7 @@ impl Registry {
     pub fn new(root: &Path, local: Arc<dyn Engine>) -> Self {
         Self {
             local,
-            keeper: Arc::new(Keeper::new(root.join("registry"))),
+            keeper: Arc::new(Keeper::new(folder(root))),
             patience: PATIENCE,
             ways: Ways::default(),
             turns: Turns::default(),
@@ -77,7 +77,7 @@ impl Registry {
 
     /// The same by another program than Debian's, in a folder that nobody uses yet.
     pub fn with_program(self, program: &Path, root: &Path) -> Self {
-        let keeper = Keeper::new(root.join("registry")).with_program(program.to_owned());
+        let keeper = Keeper::new(folder(root)).with_program(program.to_owned());
         Self { keeper: Arc::new(keeper), ..self }
     }
 
@@ -225,11 +225,15 @@ impl Registry {
         }
         swept
     }
+}
 
-    /// Ends the registry's process. It starts again when something is to travel.
-    pub async fn stop(&self) {
-        self.keeper.stop().await;
-    }
+/// Ends the registry of the HQ in the folder `root`, if one runs. It starts again when something is to travel.
+pub async fn end(root: &Path) {
+    Keeper::new(folder(root)).end_all().await;
+}
+
+fn folder(root: &Path) -> PathBuf {
+    root.join("registry")
 }
 
 /// One image and one server.
@@ -270,18 +274,19 @@ impl Journey<'_> {
     }
 }
 
-/// Takes away the names on a server's `engine` that HQ's docker no longer has, of those that are this HQ's by `is_own`,
-/// and each image with its last name: what is left of releases that were dropped, of stacks that were destroyed, also
-/// while the server was away. Images in use stay.
+/// Takes away the names in a `folder`, such as `quarry/blog`, of a server's `engine` that HQ's docker no longer has, of
+/// those that are this HQ's by `is_own`, and each image with its last name: what is left of releases that were dropped,
+/// also while the server was away. Images in use stay.
 ///
 /// # Errors
 /// When one of the two dockers fails.
 pub async fn remove_stale(
     engine: &dyn Engine,
     local: &dyn Engine,
+    folder: &str,
     is_own: impl Fn(&str) -> bool + Send + Sync,
 ) -> Result<(), EngineError> {
-    for image in engine.images("quarry/*").await? {
+    for image in engine.images(folder).await? {
         for tag in image.tags.iter().filter(|tag| is_own(tag)) {
             if local.image(tag).await?.is_some() {
                 continue;
@@ -330,18 +335,18 @@ mod tests {
     #[tokio::test]
     async fn a_server_loses_the_names_that_hq_no_longer_has_and_no_others() {
         let (hq, server) = (Fake::new(), Fake::new());
-        for tag in ["quarry/blog/web:3", "quarry/blog/web:4", "quarry/blog/web:3-other", "redis:7"] {
+        for tag in ["quarry/blog/web:3", "quarry/blog/web:4", "quarry/blog/web:3-other", "quarry/shop/web:3"] {
             server.add_image(tag);
         }
         hq.add_image("quarry/blog/web:4");
-        let remove = || remove_stale(&server, &hq, |tag| !tag.ends_with("-other"));
+        let remove = || remove_stale(&server, &hq, "quarry/blog", |tag| !tag.ends_with("-other"));
         hq.go_away(true);
         remove().await.unwrap_err();
         assert!(server.image("quarry/blog/web:3").await.unwrap().is_some());
         hq.go_away(false);
         remove().await.unwrap();
         assert_eq!(server.image("quarry/blog/web:3").await.unwrap(), None);
-        for tag in ["quarry/blog/web:4", "quarry/blog/web:3-other", "redis:7"] {
+        for tag in ["quarry/blog/web:4", "quarry/blog/web:3-other", "quarry/shop/web:3"] {
             assert!(server.image(tag).await.unwrap().is_some(), "{tag}");
         }
     }

@@ -23,7 +23,7 @@ mod request;
 mod tcp;
 mod ways;
 
-pub use act::{Destination, Registry, Supplied, remove_stale};
+pub use act::{Destination, Registry, Supplied, end, remove_stale};
 
 /// Why an image is not on a server, or the registry not in order.
 #[derive(Debug, thiserror::Error)]

@@ -148,9 +148,7 @@ impl Keeper {
 
     /// One that an earlier HQ has left, if it answers; otherwise it is ended.
     async fn adopt(&self) -> Option<Running> {
-        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
-        let ours: Vec<Pid> = pids.filter(|pid| self.is_ours(*pid)).collect();
+        let ours = self.ours();
         let kept = self.kept_port().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         if let ([pid], Some(address)) = (ours.as_slice(), kept)
             && http::answers(address).await
@@ -165,10 +163,16 @@ impl Keeper {
         None
     }
 
-    /// Ends it; the next who needs it starts it again.
-    pub(super) async fn stop(&self) {
-        if let Some(running) = self.running.lock().await.take() {
-            self.end(running.pid).await;
+    fn ours(&self) -> Vec<Pid> {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
+        pids.filter(|pid| self.is_ours(*pid)).collect()
+    }
+
+    /// Ends whatever serves its folder.
+    pub(super) async fn end_all(&self) {
+        for pid in self.ours() {
+            self.end(pid).await;
         }
     }
 

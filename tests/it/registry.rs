@@ -262,7 +262,8 @@ async fn an_image_for_another_processor_is_refused_with_what_to_do() {
     assert!(processes(bench.root.path()).is_empty());
 }
 
-#[tokio::test]
+// The gate must answer while the test waits for a command on the server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_reads_its_image_and_can_do_nothing_else() {
     let (bench, lab) = (Bench::new(), Lab::up(1));
     let server = lab.server(1);

@@ -114,6 +114,20 @@ install_nginx() {
     fi
 }
 
+# What carries images to other servers. HQ runs a registry of its own.
+install_registry() {
+    local came_with_us=
+    has docker-registry || came_with_us=yes
+    install_missing docker-registry=docker-registry
+    # Debian starts a fresh one on port 5000, for the whole network to see.
+    if [[ $came_with_us && -d /run/systemd/system ]]; then
+        systemctl disable --now docker-registry >/dev/null 2>&1 ||
+            note "could not stop Debian's own registry: systemctl stop docker-registry"
+    elif [[ $came_with_us ]]; then
+        service docker-registry stop >/dev/null 2>&1 || true
+    fi
+}
+
 engine_answers() {
     docker version --format '{{.Server.Version}}' >/dev/null 2>&1
 }

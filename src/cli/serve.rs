@@ -21,6 +21,7 @@ use crate::network::nft;
 use crate::network::wall::Wall;
 use crate::router::edge::Edge;
 use crate::router::nginx::Nginx;
+use crate::servers::registry;
 use crate::servers::ssh::KeyPair;
 
 /// Run HQ
@@ -67,6 +68,7 @@ impl Serve {
         };
         tracing::info!("HQ stops; what runs runs on");
         stop.cancel();
+        registry::end(&canonical(&places.root)?).await;
         home.close().await;
         served
     }
@@ -96,6 +98,7 @@ impl Serve {
         self.build_wall(&hq, address).await;
         tokio::spawn(hq.clone().watch_servers());
         tokio::spawn(hq.clone().drain_on());
+        tokio::spawn(hq.clone().keep_collecting());
         tokio::spawn(hq.reconcile());
         ready(address, self.http).await;
         std::future::pending().await

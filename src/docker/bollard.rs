@@ -69,6 +69,8 @@ pub struct Docker {
 #[derive(Debug, Clone)]
 struct About {
     version: String,
+    /// The server's processor.
+    architecture: String,
     /// `docker-init` is installed: process 1 of each container passes signals on and reaps.
     init: bool,
 }
@@ -156,7 +158,8 @@ impl Docker {
                 let init = answer.components.unwrap_or_default().iter().any(|component| {
                     component.name == "docker-init" && !["", "N/A"].contains(&component.version.as_str())
                 });
-                Ok(About { version: answer.version.unwrap_or_default(), init })
+                let (version, architecture) = (answer.version.unwrap_or_default(), answer.arch.unwrap_or_default());
+                Ok(About { version, architecture, init })
             })
             .await
     }
@@ -240,12 +243,20 @@ impl Engine for Docker {
         Ok(self.about().await?.version.clone())
     }
 
+    async fn architecture(&self) -> Result<String, EngineError> {
+        Ok(self.about().await?.architecture.clone())
+    }
+
     async fn image(&self, reference: &str) -> Result<Option<Image>, EngineError> {
         self.inspect_image(reference).await
     }
 
     async fn pull(&self, reference: &str, say: Say<'_>) -> Result<(), EngineError> {
         self.pull_image(reference, say).await
+    }
+
+    async fn push(&self, reference: &str, say: Say<'_>) -> Result<(), EngineError> {
+        self.push_image(reference, say).await
     }
 
     async fn build(&self, request: BuildRequest, context: Archive, say: Say<'_>) -> Result<ImageId, EngineError> {

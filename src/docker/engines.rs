@@ -30,6 +30,11 @@ impl Engines {
         &*self.local
     }
 
+    /// Its engine, for those who outlive the list.
+    pub fn shared(&self) -> Arc<dyn Engine> {
+        self.local.clone()
+    }
+
     /// The engine of a server.
     ///
     /// # Errors

@@ -174,6 +174,11 @@ impl Engine for Fake {
         Ok("20.10.24".to_owned())
     }
 
+    async fn architecture(&self) -> Result<String, EngineError> {
+        self.answers()?;
+        Ok(image::ARCHITECTURE.to_owned())
+    }
+
     async fn image(&self, reference: &str) -> Result<Option<Image>, EngineError> {
         self.answers()?;
         Ok(self.world().image(reference).cloned())
@@ -181,10 +186,12 @@ impl Engine for Fake {
 
     async fn pull(&self, reference: &str, _say: Say<'_>) -> Result<(), EngineError> {
         self.call(format!("pull {reference}"))?;
-        match self.world().image(reference) {
-            Some(_) => Ok(()),
-            None => Err(missing("image", reference)),
-        }
+        self.world().pull(reference)
+    }
+
+    async fn push(&self, reference: &str, _say: Say<'_>) -> Result<(), EngineError> {
+        self.call(format!("push {reference}"))?;
+        self.world().push(reference)
     }
 
     async fn build(&self, request: BuildRequest, context: Archive, say: Say<'_>) -> Result<ImageId, EngineError> {
@@ -216,11 +223,7 @@ impl Engine for Fake {
 
     async fn images(&self, folder: &str) -> Result<Vec<Image>, EngineError> {
         self.answers()?;
-        let lies_there = |tag: &String| tag.rsplit_once('/').is_some_and(|(place, _)| place == folder);
-        let named = |image: &&Image| image.tags.iter().any(lies_there);
-        let mut images: Vec<_> = self.world().images.values().filter(named).cloned().collect();
-        images.sort_by(|a, b| (&a.tags, &a.id).cmp(&(&b.tags, &b.id)));
-        Ok(images)
+        Ok(self.world().images_in(folder))
     }
 
     async fn create(&self, request: ContainerRequest) -> Result<(), EngineError> {

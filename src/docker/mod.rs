@@ -14,6 +14,7 @@ use crate::env::Env;
 use crate::names::{ContainerName, ImageId, ServerName};
 use crate::units::{Megabytes, MilliCpus, Millis};
 
+pub mod architecture;
 pub mod bollard;
 pub mod engines;
 pub mod fake;
@@ -308,19 +309,23 @@ pub trait Wire: std::fmt::Debug + Send + Sync {
 pub trait Engine: Send + Sync {
     /// The engine's version text, such as `20.10.24`; fails when it does not answer within 5 s.
     async fn version(&self) -> Result<String, EngineError>;
+    /// The server's processor, in docker's words (`amd64`, `arm64`).
+    async fn architecture(&self) -> Result<String, EngineError>;
 
     /// What is known of an image; `None` when it is not here.
     async fn image(&self, reference: &str) -> Result<Option<Image>, EngineError>;
     /// Fetches an image from its registry, saying what happens.
     async fn pull(&self, reference: &str, say: Say<'_>) -> Result<(), EngineError>;
+    /// Brings an image to the registry that `reference` names: what the registry has stays, the rest travels.
+    async fn push(&self, reference: &str, say: Say<'_>) -> Result<(), EngineError>;
     /// Builds; each line of output (ANSI escapes included) goes to `say`. Dropping the future cancels the build.
     async fn build(&self, request: BuildRequest, context: Archive, say: Say<'_>) -> Result<ImageId, EngineError>;
     /// Gives an image one more name.
     async fn tag(&self, reference: &str, tag: &str) -> Result<(), EngineError>;
     /// Takes away a name or an image; gone is success.
     async fn remove_image(&self, reference: &str) -> Result<(), EngineError>;
-    /// Images with a name in this folder, such as `quarry/blog`, by tag; of their configuration only the labels. Names go
-    /// by the engine's own index: a label would cost each build of the classic builder one more step.
+    /// Images with a name in this folder, such as `quarry/blog` or `quarry/*`, by tag; of their configuration only the
+    /// labels. Names go by the engine's own index: a label would cost each build of the classic builder one more step.
     async fn images(&self, folder: &str) -> Result<Vec<Image>, EngineError>;
 
     /// Makes a container. [`EngineError::Conflict`] when the name is taken.

@@ -25,6 +25,7 @@ use crate::router::BadDomains;
 use crate::router::edge::Edge;
 use crate::servers::Lines;
 use crate::servers::process::Programs;
+use crate::servers::registry::Registry;
 use crate::stack::Mistakes;
 use crate::stack::files::RepositoryError;
 
@@ -110,6 +111,8 @@ pub struct Hq {
     awake: Awake,
     /// The SSH lines to the other servers.
     lines: Lines,
+    /// What brings images to them.
+    pub registry: Arc<Registry>,
     /// Where containers of HQ's own server are reached as long as it is the only one.
     bridge: Ground,
     /// Servers have come or gone.
@@ -141,8 +144,9 @@ impl Hq {
             architecture: Some(own.architecture),
         };
         let lines = Lines::default();
+        let registry = Arc::new(Registry::new(&parts.root, parts.engines.shared()));
         let launcher = Launcher {
-            supply: Arc::new(Programs::new(parts.engines.clone(), lines.clone())),
+            supply: Arc::new(Programs::new(registry.clone(), parts.engines.clone(), lines.clone())),
             engines: parts.engines,
             edge: parts.edge,
             db: parts.db.clone(),
@@ -160,6 +164,7 @@ impl Hq {
             url_port: parts.url_port,
             awake: parts.awake,
             lines,
+            registry,
             bridge,
             fleet_changed: tokio::sync::Notify::new(),
             joining: tokio::sync::Mutex::default(),

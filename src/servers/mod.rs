@@ -1,9 +1,10 @@
-//! The machines of the grid: what is known of each, and how HQ reaches them.
+//! The machines of the grid: what is known of each, how HQ reaches them, and how images get there.
 
 pub mod facts;
 pub mod lines;
 pub mod process;
 pub mod record;
+pub mod registry;
 pub mod ssh;
 pub mod supply;
 

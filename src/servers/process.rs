@@ -1,20 +1,17 @@
-//! Supplies servers by programs: `docker save` here into `docker load` there, `mkdir` and `rm` there.
+//! Supplies servers: images by HQ's registry, folders by programs there, `mkdir` and `rm`.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::process::Command;
 
 use super::Lines;
+use super::registry::{Destination, Registry};
 use super::ssh::Done;
 use super::supply::{Supply, SupplyError};
 use crate::docker::engines::Engines;
 use crate::names::{ImageId, ServerName};
-
-/// How long one image may take.
-const IMAGE: Duration = Duration::from_secs(30 * 60);
 
 /// How long a small command may take.
 const COMMAND: Duration = Duration::from_secs(60);
@@ -22,34 +19,17 @@ const COMMAND: Duration = Duration::from_secs(60);
 /// Programs of any user inside the container may write to it; the folders above are their owner's alone.
 const MAKE: &str = r#"[ -d "$1" ] || { umask 077 && mkdir -p -- "$1" && chmod 0777 -- "$1"; }"#;
 
-/// Images whole and by name, over the lines.
+/// Over the lines.
 pub struct Programs {
+    registry: Arc<Registry>,
     engines: Engines,
     lines: Lines,
 }
 
 impl Programs {
-    /// Between these engines, over these lines.
-    pub fn new(engines: Engines, lines: Lines) -> Self {
-        Self { engines, lines }
-    }
-
-    async fn stream(&self, server: &ServerName, image: &ImageId) -> Result<(), SupplyError> {
-        let link = self.lines.of(server)?.bulk().await?;
-        let failed = |error: std::io::Error| SupplyError::Save { why: error.to_string() };
-        let mut save = Command::new("docker");
-        save.args(["save", image.as_str()]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut save = save.kill_on_drop(true).spawn().map_err(failed)?;
-        let output = save.stdout.take().expect("its output was asked for");
-        let loaded = link.exec(&["docker", "load", "--quiet"], output, IMAGE).await?;
-        let saved = save.wait_with_output().await.map_err(failed)?;
-        if !saved.status.success() {
-            return Err(SupplyError::Save { why: last_line(&saved.stderr) });
-        }
-        match loaded.code {
-            0 => Ok(()),
-            _ => Err(SupplyError::Load { server: server.clone(), why: last_line(&loaded.stderr) }),
-        }
+    /// From this registry to these engines, over these lines.
+    pub fn new(registry: Arc<Registry>, engines: Engines, lines: Lines) -> Self {
+        Self { registry, engines, lines }
     }
 
     async fn command(&self, server: &ServerName, words: &[&str]) -> Result<Done, SupplyError> {
@@ -73,15 +53,8 @@ impl Programs {
 #[async_trait]
 impl Supply for Programs {
     async fn image(&self, server: &ServerName, image: &ImageId) -> Result<(), SupplyError> {
-        let there = self.engines.of(server)?;
-        if there.image(image.as_str()).await?.is_none() {
-            self.stream(server, image).await?;
-        }
-        // By their names old images are found and removed when their release is.
-        let tags = self.engines.local().image(image.as_str()).await?.map(|image| image.tags).unwrap_or_default();
-        for tag in tags.iter().filter(|tag| tag.starts_with("quarry/")) {
-            there.tag(image.as_str(), tag).await?;
-        }
+        let to = Destination { line: self.lines.of(server)?, engine: self.engines.of(server)? };
+        self.registry.supply(&to, image, &|_| {}).await?;
         Ok(())
     }
 

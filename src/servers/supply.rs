@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
+use super::registry::RegistryError;
 use super::ssh::LinkError;
 use crate::docker::EngineError;
 use crate::names::{ImageId, ServerName};
@@ -30,20 +31,9 @@ pub enum SupplyError {
     /// One of the two engines.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The local engine did not give the image.
-    #[error("docker here does not give the image: {why}")]
-    Save {
-        /// Its words.
-        why: String,
-    },
-    /// The server's engine did not take the image.
-    #[error("docker on `{server}` does not take the image: {why}")]
-    Load {
-        /// Which server.
-        server: ServerName,
-        /// Its words.
-        why: String,
-    },
+    /// The image.
+    #[error(transparent)]
+    Image(#[from] RegistryError),
     /// A folder could not be made or removed.
     #[error("cannot {doing} {} on `{server}`: {why}", folder.display())]
     Folder {

@@ -16,11 +16,13 @@ use quarry::docker::{
 };
 use quarry::env::Env;
 use quarry::names::ContainerName;
+use quarry::servers::ssh::Line;
 use quarry::units::{Megabytes, MilliCpus, Millis};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use crate::harness::lab::Lab;
+use crate::harness::registry::OwnRegistry;
 
 /// Longer than anything here takes; a promise that is not kept by then is broken.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -30,7 +32,7 @@ struct Bench {
     engine: Arc<dyn Engine>,
     fake: Option<Arc<Fake>>,
     /// The servers, when the engine is on one of them.
-    lab: Option<Lab>,
+    lab: Option<(Lab, Arc<Line>)>,
     prefix: String,
     image: String,
 }
@@ -46,9 +48,9 @@ impl Bench {
 
     async fn far() -> Bench {
         let lab = Lab::up(1);
-        let engine = Docker::over(Arc::new(lab.server(1).line()));
-        let mut bench = Bench::new(Arc::new(engine), None).await;
-        bench.lab = Some(lab);
+        let line = Arc::new(lab.server(1).line());
+        let mut bench = Bench::new(Arc::new(Docker::over(line.clone())), None).await;
+        bench.lab = Some((lab, line));
         bench
     }
 
@@ -220,6 +222,8 @@ contract![
     events_tell_of_a_death,
     an_image_tells_its_ports_and_volumes,
     tags_are_given_and_taken,
+    a_pushed_image_comes_back_the_same,
+    an_image_and_its_engine_tell_their_architecture,
     a_signal_reaches_the_process,
     the_bridge_has_an_address,
     a_port_is_published_once,
@@ -461,11 +465,50 @@ async fn tags_are_given_and_taken(bench: &Bench) {
         listed.iter().map(|image| image.tags.clone()).collect::<Vec<_>>(),
         [[bench.image.clone(), second.clone()]]
     );
+    // A star stands for any one part.
+    for (folder, expected) in [("*", true), ("*/*", false)] {
+        let found = bench.engine.images(folder).await.unwrap();
+        assert_eq!(found.iter().any(|image| image.id == id), expected, "{folder}");
+    }
     for _ in 0..2 {
         bench.engine.remove_image(&second).await.unwrap();
     }
     assert_eq!(bench.engine.image(&second).await.unwrap(), None);
     assert_eq!(bench.engine.image(id.as_str()).await.unwrap().unwrap().id, id);
+}
+
+async fn a_pushed_image_comes_back_the_same(bench: &Bench) {
+    let engine = &bench.engine;
+    let registry = OwnRegistry::start();
+    // The engine's own loopback leads there, wherever the engine is.
+    let forward = match &bench.lab {
+        Some((_, line)) => Some(line.forward(0, registry.address()).await.unwrap()),
+        None => None,
+    };
+    let port = forward.as_ref().map_or(registry.address().port(), |(port, _)| *port);
+    let reference = format!("127.0.0.1:{port}/{}/app:1", bench.prefix);
+    let error = engine.push(&reference, &|_| {}).await.unwrap_err();
+    assert!(matches!(&error, EngineError::NotFound { what } if what.contains(&reference)), "{error:?}");
+    let id = engine.image(&bench.image).await.unwrap().unwrap().id;
+    engine.tag(id.as_str(), &reference).await.unwrap();
+    engine.push(&reference, &|_| {}).await.unwrap();
+    for name in [&bench.image, &reference] {
+        engine.remove_image(name).await.unwrap();
+    }
+    assert_eq!(engine.image(id.as_str()).await.unwrap(), None);
+    engine.pull(&reference, &|_| {}).await.unwrap();
+    assert_eq!(engine.image(&reference).await.unwrap().unwrap().id, id);
+    engine.tag(id.as_str(), &bench.image).await.unwrap();
+    engine.remove_image(&reference).await.unwrap();
+    let nowhere = format!("127.0.0.1:9/{}/app:1", bench.prefix);
+    let error = engine.pull(&nowhere, &|_| {}).await.unwrap_err();
+    assert!(!matches!(error, EngineError::Unreachable { .. }), "{error:?}");
+}
+
+async fn an_image_and_its_engine_tell_their_architecture(bench: &Bench) {
+    let own = bench.engine.architecture().await.unwrap();
+    assert!(!own.is_empty());
+    assert_eq!(bench.engine.image(&bench.image).await.unwrap().unwrap().architecture, own);
 }
 
 async fn a_signal_reaches_the_process(bench: &Bench) {

@@ -14,6 +14,7 @@ mod harness;
 mod lab;
 mod network;
 mod receiver;
+mod registry;
 mod repository;
 mod router;
 mod stack_golden;

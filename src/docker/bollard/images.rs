@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use bollard::models::{ImageInspect, ImageSummary};
-use bollard::query_parameters::{CreateImageOptions, ListImagesOptions, RemoveImageOptions, TagImageOptions};
+use bollard::query_parameters::{
+    CreateImageOptions, ListImagesOptions, PushImageOptions, RemoveImageOptions, TagImageOptions,
+};
 use futures_util::StreamExt;
 
 use super::{Docker, STREAM, Subject};
@@ -43,6 +45,26 @@ impl Docker {
                 Some(layer) if news => say(&format!("{layer}: {status}")),
                 None if news && !status.is_empty() => say(&status),
                 Some(_) | None => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn push_image(&self, reference: &str, say: Say<'_>) -> Result<(), EngineError> {
+        let subject = image("push", reference);
+        check(reference)?;
+        // The engine words it differently from version to version; without a tag it would push every tag there is.
+        if self.inspect_image(reference).await?.is_none() {
+            return Err(EngineError::NotFound { what: subject.what() });
+        }
+        let (repository, tag) = split(reference);
+        let options = PushImageOptions { tag: Some(tag.unwrap_or("latest").to_owned()), ..Default::default() };
+        let mut stream = self.client().push_image(repository, Some(options), None).boxed();
+        // Its items do not name the layers they speak of.
+        while let Some(step) = self.patient_next(&subject, &mut stream).await? {
+            let status = step.status.unwrap_or_default();
+            if !status.is_empty() && !["Pushing", "Preparing", "Waiting"].contains(&status.as_str()) {
+                say(&status);
             }
         }
         Ok(())

@@ -10,6 +10,12 @@ use crate::names::ImageId;
 /// The processor of this engine, and of what it builds.
 pub(super) const ARCHITECTURE: &str = "amd64";
 
+/// Whether a place is a folder's, in which a star stands for any one part.
+pub(super) fn fits(place: &str, folder: &str) -> bool {
+    let (parts, wanted): (Vec<_>, Vec<_>) = (place.split('/').collect(), folder.split('/').collect());
+    parts.len() == wanted.len() && parts.iter().zip(wanted).all(|(part, wanted)| wanted == "*" || *part == wanted)
+}
+
 /// An image whose id follows from `content`.
 pub(super) fn image(content: &[u8], tag: &str) -> Image {
     let hex: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();

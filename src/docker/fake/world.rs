@@ -12,6 +12,8 @@ use crate::names::{ContainerName, ImageId};
 #[derive(Default)]
 pub(super) struct World {
     pub(super) images: BTreeMap<ImageId, Image>,
+    /// What its registries hold, by reference.
+    pushed: BTreeMap<String, Image>,
     pub(super) containers: BTreeMap<ContainerName, Held>,
     pub(super) networks: BTreeMap<String, Network>,
     pub(super) watchers: Vec<UnboundedSender<Event>>,
@@ -50,6 +52,33 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    pub(super) fn images_in(&self, folder: &str) -> Vec<Image> {
+        let lies_there =
+            |tag: &String| tag.rsplit_once('/').is_some_and(|(place, _)| super::image::fits(place, folder));
+        let named = |image: &&Image| image.tags.iter().any(lies_there);
+        let mut images: Vec<_> = self.images.values().filter(named).cloned().collect();
+        images.sort_by(|a, b| (&a.tags, &a.id).cmp(&(&b.tags, &b.id)));
+        images
+    }
+
+    pub(super) fn push(&mut self, reference: &str) -> Result<(), EngineError> {
+        let image = self.image(reference).ok_or_else(|| missing("image", reference))?.clone();
+        self.pushed.insert(reference.to_owned(), image);
+        Ok(())
+    }
+
+    /// An image that is here counts as one that a registry has.
+    pub(super) fn pull(&mut self, reference: &str) -> Result<(), EngineError> {
+        if self.image(reference).is_some() {
+            return Ok(());
+        }
+        let image = self.pushed.get(reference).ok_or_else(|| missing("image", reference))?;
+        let id = image.id.clone();
+        let unnamed = Image { tags: Vec::new(), ..image.clone() };
+        self.images.entry(id.clone()).or_insert(unnamed);
+        self.tag(id.as_str(), reference)
     }
 
     /// Takes the tag away, and the image with its last one.

@@ -1,6 +1,7 @@
 //! Carries the collection out. Nothing here may fail an operation: what cannot go now goes the next time.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::{surplus, unused_env};
 use crate::db::{DbError, Guard, layout};
@@ -10,6 +11,10 @@ use crate::instruction::Instruction;
 use crate::launch::files::remove_folder;
 use crate::launch::record::Release;
 use crate::names::StackName;
+use crate::servers::registry::remove_stale;
+
+/// Between two collections of what other places still hold.
+const PERIOD: Duration = Duration::from_secs(10 * 60);
 
 impl Hq {
     /// Drops what is beyond the budget of a stack that is at rest; busy ones are left for the next time.
@@ -62,6 +67,34 @@ impl Hq {
             tracing::warn!(%stack, %error, "a release's site stays");
         }
         Ok(self.db.delete(&layout::release(stack, release.number), Guard::Any).await?)
+    }
+
+    /// Collects what is left of images elsewhere than in HQ's docker, until the process ends.
+    pub async fn keep_collecting(self: std::sync::Arc<Self>) {
+        loop {
+            tokio::time::sleep(PERIOD).await;
+            if let Err(error) = self.registry.sweep().await {
+                tracing::warn!(error = ?error, "HQ's registry could not be swept");
+            }
+            match self.known_stacks().await {
+                Ok(stacks) => self.collect_elsewhere(&stacks).await,
+                Err(error) => tracing::warn!(%error, "the stacks cannot be listed"),
+            }
+        }
+    }
+
+    async fn collect_elsewhere(&self, stacks: &BTreeSet<StackName>) {
+        let others = self.engines().all().into_iter().filter(|(server, _)| server != self.engines().here());
+        for (server, engine) in others {
+            for stack in stacks {
+                let own = |tag: &str| self.launcher.identity.has_made(tag);
+                let removed = remove_stale(&*engine, self.engines().local(), &format!("quarry/{stack}"), own).await;
+                if let Err(error) = removed {
+                    tracing::debug!(%server, %error, "old images stay on a server for now");
+                    break;
+                }
+            }
+        }
     }
 
     /// An image that something else still uses is none of ours to force away.

@@ -7,6 +7,7 @@ pub mod etcd;
 pub mod hq;
 pub mod lab;
 pub mod program;
+pub mod registry;
 pub mod repository;
 pub mod slot;
 pub mod terminal;

@@ -13,7 +13,7 @@ use crate::docker::{Container, Engine, EngineError, Network};
 use crate::hq::{Hq, HqError};
 use crate::launch::label;
 use crate::names::ServerName;
-use crate::servers::ssh::{SILENCE, State};
+use crate::servers::ssh::State;
 
 /// How long a server is waited for that was silent the last time.
 const MOMENT: Duration = Duration::from_secs(1);
@@ -142,8 +142,7 @@ impl Hq {
                 let silent = match &*line.state().borrow() {
                     State::Up => None,
                     State::Connecting => Some(Duration::ZERO),
-                    // What was lost had been silent for a while when that was noticed.
-                    State::Down { since, .. } => Some(since.elapsed() + SILENCE),
+                    State::Down { since, .. } => Some(since.elapsed()),
                 };
                 self.note_signs(&server, Signs { silent, leased: false });
             }

@@ -15,6 +15,7 @@ use crate::hq::door::{Caller, Io, IoEvent, Stdin};
 use crate::hq::progress::printable;
 use crate::names::StackName;
 
+pub mod agent;
 pub mod build;
 pub mod client;
 pub mod context;
@@ -68,6 +69,8 @@ pub struct Cli {
 pub enum Command {
     /// Run HQ: the SSH receiver, the router and the reconciler
     Serve(serve::Serve),
+    #[allow(missing_docs)]
+    Agent(agent::Agent),
     /// Make the instruction tarball of a folder
     Build(build::Build),
     /// Run the stack of this folder on this machine

@@ -17,13 +17,13 @@ const LAYERS: [&[&str]; 9] = [
     &["stack", "docker", "router"],
     &["instruction", "servers"],
     &["build", "network"],
-    &["launch"],
+    &["agent", "launch"],
     &["hq"],
     &["cli"],
 ];
 
 /// Traits for the outside world.
-const SEAMS: [&str; 5] = ["db/mod.rs", "docker/mod.rs", "router/edge.rs", "clock.rs", "hq/door.rs"];
+const SEAMS: [&str; 6] = ["db/mod.rs", "docker/mod.rs", "router/edge.rs", "clock.rs", "hq/door.rs", "agent/mod.rs"];
 
 /// A file, or a folder of them, with one of these names knows that one outside thing.
 const TOUCH: [&str; 18] = [

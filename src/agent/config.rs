@@ -67,9 +67,13 @@ impl TryFrom<Written> for Contents {
             Written::Text(text) => return Ok(Self(text.into_bytes())),
             Written::Hex(digits) => digits,
         };
-        let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-        let bytes: Option<Vec<u8>> = digits.as_bytes().chunks(2).map(pair).collect();
-        bytes.filter(|_| digits.len().is_multiple_of(2)).map(Self).ok_or_else(|| "these are no bytes".to_owned())
+        let value = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+        let byte = |pair: &[u8]| match pair {
+            [high, low] => Some(value(*high)? << 4 | value(*low)?),
+            _ => None,
+        };
+        let bytes: Option<Vec<u8>> = digits.as_bytes().chunks(2).map(byte).collect();
+        bytes.map(Self).ok_or_else(|| "these are no bytes".to_owned())
     }
 }
 

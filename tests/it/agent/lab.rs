@@ -188,8 +188,8 @@ async fn three_servers_refuse_strangers_and_change_together() {
     for address in ways {
         assert!(friend.reaches(address, 5000), "a peer comes to {address}");
         assert!(!stranger.reaches(address, 5000), "a stranger comes to {address}");
-        assert!(stranger.reaches(address, 22), "ssh is for everybody, at {address}");
     }
+    assert!(stranger.reaches(&four, 22), "ssh is for everybody");
     let told = vitals(&first.agent, "the container", |vitals| matches!(vitals.docker, Docker::Answers(_))).await;
     assert_eq!(told.docker, Docker::Answers(Vec::new()), "it is not one of HQ's");
 

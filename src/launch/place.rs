@@ -7,8 +7,9 @@ use super::address;
 use super::plan::PlanError;
 use super::world::{Instance, World};
 use super::{Proc, Reach};
+use crate::grid::{Block, Bond, Grid, NoRoom, Parent, Rules, Slice, Standing, Stay, Want, place};
 use crate::instruction::{Instruction, Settings};
-use crate::names::{NodeName, ServerName};
+use crate::names::{ContainerName, NodeName, ServerName};
 
 /// Hands out servers, ports and addresses while one launch is planned.
 pub struct Places<'a> {
@@ -16,8 +17,8 @@ pub struct Places<'a> {
     ports: BTreeMap<ServerName, BTreeSet<u16>>,
     addresses: BTreeMap<ServerName, BTreeSet<Ipv4Addr>>,
     services: BTreeMap<NodeName, Proc>,
-    /// Containers of each node by server: those that stay and those of this plan.
-    stand: BTreeMap<(NodeName, ServerName), u32>,
+    /// The servers that answer: what stays there, what goes, and what this plan adds.
+    grid: Grid,
     /// Nodes that find each other by name and so have to be on one server.
     groups: Vec<BTreeSet<NodeName>>,
 }
@@ -30,7 +31,10 @@ impl<'a> Places<'a> {
             ports: world.servers.iter().map(|(name, footing)| (name.clone(), footing.ports_taken.clone())).collect(),
             addresses: BTreeMap::new(),
             services: BTreeMap::new(),
-            stand: BTreeMap::new(),
+            grid: Grid {
+                slices: world.servers.iter().map(|(name, footing)| (name.clone(), footing.slice.clone())).collect(),
+                ..Grid::default()
+            },
             groups: groups(world, instructions),
         };
         for proc in world.procs.values().filter(|proc| proc.address.is_some()) {
@@ -54,6 +58,8 @@ impl<'a> Places<'a> {
         let home = self.best(&proc)?;
         let footing = self.world.servers.get(&home).ok_or_else(|| PlanError::NoServer(proc.node.clone()))?;
         let taken = self.addresses.entry(home.clone()).or_default();
+        // One whose server was given up begins anew: its address there means nothing here.
+        let known = known.filter(|known| known.home.as_ref() == Some(&home));
         let address = match known.and_then(|proc| proc.address) {
             Some(address) => address,
             None => address::fixed(&footing.subnet, taken)?,
@@ -82,21 +88,48 @@ impl<'a> Places<'a> {
         }
     }
 
-    /// These containers stay where they are.
-    pub fn keep(&mut self, kept: &[Instance]) {
-        for instance in kept {
-            *self.stand.entry((instance.node.clone(), instance.server.clone())).or_default() += 1;
+    /// These containers are on their way out. `early`: they stop before what replaces them starts.
+    pub fn leave(&mut self, going: &[Instance], early: bool) {
+        for instance in going {
+            let Some(slice) = self.grid.slices.get_mut(&instance.server) else { continue };
+            if early {
+                slice.blocks.remove(&instance.name);
+            } else if let Some(block) = slice.blocks.get_mut(&instance.name) {
+                block.stay = Stay::Leaving;
+            }
         }
     }
 
-    /// The server of the next container of a node, which then counts as standing there.
+    /// Whether a container is to go elsewhere because its server is being emptied.
+    pub fn is_driven_out(&self, instance: &Instance, proc: &Proc) -> bool {
+        let draining = |slice: &Slice| slice.standing == Standing::Draining;
+        proc.home.is_none() && self.grid.slices.get(&instance.server).is_some_and(draining)
+    }
+
+    /// Whether there is room for so many more containers of a node.
     ///
     /// # Errors
-    /// When its home does not answer or there is no server for it.
-    pub fn choose(&mut self, proc: &Proc) -> Result<ServerName, PlanError> {
-        let server = self.best(proc)?;
-        *self.stand.entry((proc.node.clone(), server.clone())).or_default() += 1;
-        Ok(server)
+    /// As [`Places::choose`].
+    pub fn room(&self, proc: &Proc, count: u32) -> Result<(), PlanError> {
+        self.seats(proc, count as usize).map(drop)
+    }
+
+    /// The servers of a node's next containers, which then count as standing there.
+    ///
+    /// # Errors
+    /// When its home does not answer or no server has room for one of them.
+    pub fn choose(&mut self, proc: &Proc, containers: &[ContainerName]) -> Result<Vec<ServerName>, PlanError> {
+        let servers = match self.at_home(proc)? {
+            Some(home) => vec![home; containers.len()],
+            None => self.seats(proc, containers.len())?,
+        };
+        let block = self.block(proc);
+        for (server, container) in servers.iter().zip(containers) {
+            if let Some(slice) = self.grid.slices.get_mut(server) {
+                slice.blocks.insert(container.clone(), block.clone());
+            }
+        }
+        Ok(servers)
     }
 
     /// The server of a node's release command.
@@ -107,35 +140,54 @@ impl<'a> Places<'a> {
         self.best(proc)
     }
 
-    /// Twins apart, then where most memory is free, then by name.
+    /// Where one more container of a node would go.
     fn best(&self, proc: &Proc) -> Result<ServerName, PlanError> {
-        let node = &proc.node;
-        if let Some(home) = &proc.home {
-            let answers = self.world.servers.contains_key(home);
-            return if answers {
-                Ok(home.clone())
-            } else {
-                Err(PlanError::Away { node: node.clone(), server: home.clone() })
-            };
+        match self.at_home(proc)? {
+            Some(home) => Ok(home),
+            None => self.seats(proc, 1)?.pop().ok_or_else(|| PlanError::NoServer(proc.node.clone())),
         }
-        if let Some(companion) = self.companion(node) {
-            return Ok(companion);
-        }
-        let rank = |server: &ServerName| {
-            let twins = self.stand.get(&(node.clone(), server.clone())).copied().unwrap_or_default();
-            let free = self.world.servers.get(server).map(|footing| footing.slice.free());
-            (twins, std::cmp::Reverse(free))
-        };
-        let best = self.world.servers.keys().min_by_key(|server| rank(server));
-        best.cloned().ok_or_else(|| PlanError::NoServer(node.clone()))
     }
 
-    /// Where a node of the same group stands already.
-    fn companion(&self, node: &NodeName) -> Option<ServerName> {
+    /// The server a node cannot leave. What is there already is not asked for room: docker's limits are no
+    /// reservations, and its data is nowhere else.
+    fn at_home(&self, proc: &Proc) -> Result<Option<ServerName>, PlanError> {
+        match &proc.home {
+            Some(home) if !self.world.servers.contains_key(home) => {
+                Err(PlanError::Away { node: proc.node.clone(), server: home.clone() })
+            }
+            home => Ok(home.clone()),
+        }
+    }
+
+    fn seats(&self, proc: &Proc, count: usize) -> Result<Vec<ServerName>, PlanError> {
+        let mut places = place(&self.grid, &[Want::new(self.block(proc), count)], Rules::default());
+        let places = places.pop().unwrap_or_default();
+        Ok(places.into_iter().collect::<Result<Vec<_>, NoRoom>>()?)
+    }
+
+    fn block(&self, proc: &Proc) -> Block {
+        let stack = self.world.stack.clone();
+        let parent = self
+            .companion(&proc.node)
+            .map(|node| Box::new(Parent { stack: stack.clone(), node, bond: Bond::Required }));
+        let stay = if proc.home.is_some() { Stay::Fixed } else { Stay::Movable };
+        Block {
+            parent,
+            stay,
+            tags: proc.settings.filter.clone(),
+            architecture: self.world.built.get(&proc.settings.image).cloned(),
+            ..Block::new(proc.settings.size, stack, proc.node.clone())
+        }
+    }
+
+    /// Another node of the same group that stands already where something new may come.
+    fn companion(&self, node: &NodeName) -> Option<NodeName> {
         let group = self.groups.iter().find(|group| group.contains(node))?;
-        let planned = self.stand.keys().find(|(other, _)| group.contains(other)).map(|(_, server)| server);
-        let standing = || self.world.instances.iter().find(|one| group.contains(&one.node)).map(|one| &one.server);
-        planned.or_else(standing).filter(|server| self.world.servers.contains_key(server)).cloned()
+        let up = self.grid.slices.values().filter(|slice| slice.standing == Standing::Up);
+        let mut standing = up.flat_map(|slice| slice.blocks.values()).filter(|block| {
+            block.stack == self.world.stack && block.stay != Stay::Leaving && group.contains(&block.node)
+        });
+        standing.find(|block| block.node != *node).map(|block| block.node.clone())
     }
 
     /// A free port of a server, which then is taken.
@@ -168,14 +220,22 @@ pub fn reach(proc: &Proc, from: &ServerName) -> Option<Reach> {
     })
 }
 
-/// Nodes joined by links to nodes that are no services; only those with a companion.
+/// Whether other servers reach all ports of a service.
+fn is_open(proc: &Proc) -> bool {
+    proc.settings.ports.iter().all(|port| proc.published.iter().any(|(own, _)| own == port))
+}
+
+/// Nodes joined by links to nodes that are reached on the stack's own network only: those that are no services, and
+/// services from a time when there was one server. Only those with a companion.
 fn groups(world: &World, instructions: &[Instruction]) -> Vec<BTreeSet<NodeName>> {
     let mut settings: BTreeMap<&NodeName, &Settings> =
         world.procs.values().map(|proc| (&proc.node, &proc.settings)).collect();
     let mut services: BTreeSet<&NodeName> =
-        world.procs.values().filter(|proc| proc.address.is_some()).map(|proc| &proc.node).collect();
+        world.procs.values().filter(|proc| proc.address.is_some() && is_open(proc)).map(|proc| &proc.node).collect();
     for instruction in instructions {
         match instruction {
+            // One that is there already stays as it is.
+            Instruction::Ensure { node, .. } if world.procs.contains_key(node) => {}
             Instruction::Ensure { node, .. } => drop(services.insert(node)),
             Instruction::Deploy { node, settings: wanted, .. } => drop(settings.insert(node, wanted)),
             Instruction::Scale { .. } | Instruction::Route { .. } | Instruction::Kill { .. } => {}

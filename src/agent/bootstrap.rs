@@ -112,3 +112,16 @@ else
     echo changed
 fi
 "##;
+
+/// `PROGRAM FOLDER`: ends the agent for good, and takes away what was brought.
+pub const DISMISS: &str = r#"
+if [ -d /run/systemd/system ]; then
+    systemctl disable -q --now quarry-agent.service 2>/dev/null
+    rm -f /etc/systemd/system/quarry-agent.service
+    systemctl daemon-reload
+elif [ -e "$2/lock" ] && ! flock -n "$2/lock" true; then
+    kill "$(cat "$2/lock")"
+    flock -w 10 "$2/lock" true
+fi
+rm -rf "$2" "$1" /etc/quarry/boot
+"#;

@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use tokio::io::AsyncRead;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::bootstrap::{INSTALL, LOOK, MISSING, PACKAGES, PROGRAM, ROUTER_PACKAGES, START, UPLOAD};
+use super::bootstrap::{DISMISS, INSTALL, LOOK, MISSING, PACKAGES, PROGRAM, ROUTER_PACKAGES, START, UPLOAD};
 use super::http::{Client, Way};
 use super::{Agent, AgentError, stats};
 use crate::servers::ssh::{Done, Line, Link, LinkError};
@@ -145,6 +145,15 @@ pub async fn install(line: &Arc<Line>, program: &Program, folder: &str, routes: 
     };
     answers(line, program, folder).await?;
     Ok(came)
+}
+
+/// Ends the agent of the server for good, and takes away what was brought. What it keeps in order must be given up before.
+///
+/// # Errors
+/// What stands in the way.
+pub async fn dismiss(line: &Line, folder: &str) -> Result<(), InstallError> {
+    let link = line.link().await?;
+    run(&link, "end the agent", DISMISS, &[PROGRAM, folder], tokio::io::empty(), COMMAND).await.map(drop)
 }
 
 /// The digest of the program that is there; empty when there is none.

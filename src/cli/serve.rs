@@ -94,6 +94,7 @@ impl Serve {
         let address = self.open_doors(places, &root, door, stop).await?;
         tracing::info!(ssh = %address, took = ?began.elapsed(), "HQ is ready");
         self.build_wall(&hq, address).await;
+        tokio::spawn(hq.clone().follow_agents(address, self.http));
         tokio::spawn(hq.clone().drain_on());
         tokio::spawn(hq.reconcile());
         ready(address, self.http).await;

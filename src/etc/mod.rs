@@ -6,7 +6,7 @@
 //! build/env/<NAME>   passed into builds: proxies, PIP_INDEX_URL, NPM_CONFIG_REGISTRY
 //! build/ca-bundle    certificates builds trust: PEM text, or the path of a file of it
 //! build/timeout      30m      build/memory     no limit
-//! release-timeout    30m
+//! release-timeout    30m                lease          15s, after which a silent server may count as gone
 //! size               512mb    push-limit       2gb
 //! releases-kept      10       port-range       20000-29999
 //! subnets            10.208.0.0/12, cut into a /26 for each stack
@@ -55,6 +55,8 @@ pub struct Settings {
     pub size: Megabytes,
     /// How long a release command may take.
     pub release_timeout: Millis,
+    /// How long a server that has fallen silent is waited for.
+    pub lease: Millis,
     /// HQ's own address towards the other servers; found out without it.
     pub address: Option<IpAddr>,
     /// The state's home; this machine's files without it.
@@ -88,6 +90,7 @@ impl Default for Settings {
             push_limit: Megabytes(2048),
             size: Megabytes(512),
             release_timeout: Millis::seconds(30 * 60),
+            lease: Millis::seconds(15),
             address: None,
             etcd: None,
             submodule_key: None,
@@ -207,6 +210,7 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
         ("", "releases-kept") => settings.releases_kept = releases(value)?,
         ("", "push-limit") => settings.push_limit = parse(value)?,
         ("", "size") => settings.size = parse(value)?,
+        ("", "lease") => settings.lease = parse(value)?,
         ("", "release-timeout") => settings.release_timeout = parse(value)?,
         ("", "submodule-key") => settings.submodule_key = Some(key_path(value)?),
         ("env", name) => variable(&mut settings.env, name, text)?,
@@ -220,9 +224,10 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
 }
 
 /// Every file but those in `env/`, `build/env/` and `etcd/`.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 13] = [
     "address",
     "hostnames",
+    "lease",
     "port-range",
     "subnets",
     "releases-kept",
@@ -316,6 +321,7 @@ mod tests {
             ("push-limit", "2gb"),
             ("size", "512mb"),
             ("release-timeout", "30m"),
+            ("lease", "15s"),
         ];
         assert_eq!(decided(&defaults), Ok(Settings::default()));
     }
@@ -337,6 +343,7 @@ mod tests {
             ("push-limit", "100mb"),
             ("size", "256"),
             ("release-timeout", "2m"),
+            ("lease", "5s"),
             ("submodule-key", "/etc/quarry/keys/submodules\n"),
         ])
         .unwrap();
@@ -351,7 +358,7 @@ mod tests {
         assert_eq!((settings.ports, settings.subnets.to_string()), (30_000..=30_999, "172.16.0.0/20".to_owned()));
         assert_eq!(settings.submodule_key.as_deref(), Some(std::path::Path::new("/etc/quarry/keys/submodules")));
         assert_eq!((settings.releases_kept, settings.push_limit, settings.size), (3, Megabytes(100), Megabytes(256)));
-        assert_eq!(settings.release_timeout, Millis(120_000));
+        assert_eq!((settings.release_timeout, settings.lease), (Millis(120_000), Millis(5000)));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 
+use self::agents::routers::act::Routers;
 use crate::clock::Clock;
 use crate::db::{Db, DbError};
 use crate::docker::EngineError;
@@ -30,6 +31,7 @@ use crate::stack::Mistakes;
 use crate::stack::files::RepositoryError;
 
 pub mod act;
+pub mod agents;
 pub mod change;
 pub mod collect;
 pub mod deploy;
@@ -109,6 +111,8 @@ pub struct Hq {
     /// The router's port as it stands in URLs: empty, or `:8080`.
     pub url_port: String,
     awake: Awake,
+    /// The agents of the servers.
+    pub agents: agents::Agents,
     /// The SSH lines to the other servers.
     lines: Lines,
     /// Where containers of HQ's own server are reached as long as it is the only one.
@@ -139,10 +143,11 @@ impl Hq {
             architecture: None,
         };
         let lines = Lines::default();
+        let agents = agents::Agents::default();
         let launcher = Launcher {
             supply: Arc::new(Programs::new(parts.engines.clone(), lines.clone())),
             engines: parts.engines,
-            edge: parts.edge,
+            edge: parts.edge.map(|own| Arc::new(Routers::new(own, agents.clone())) as Arc<dyn Edge>),
             db: parts.db.clone(),
             identity: parts.identity,
             etc_env: parts.settings.env.clone(),
@@ -157,6 +162,7 @@ impl Hq {
             launcher,
             url_port: parts.url_port,
             awake: parts.awake,
+            agents,
             lines,
             bridge,
             joining: tokio::sync::Mutex::default(),
@@ -280,6 +286,14 @@ pub enum HqError {
     /// A server could not be added or changed.
     #[error(transparent)]
     Server(#[from] servers::ServerError),
+    /// A server's agent.
+    #[error("cannot end the agent of `{server}`")]
+    Agent {
+        /// Which server.
+        server: ServerName,
+        /// Why.
+        source: crate::agent::ssh::InstallError,
+    },
     /// Docker failed.
     #[error(transparent)]
     Engine(#[from] EngineError),

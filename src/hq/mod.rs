@@ -117,6 +117,8 @@ pub struct Hq {
     lines: Lines,
     /// Where containers of HQ's own server are reached as long as it is the only one.
     bridge: Ground,
+    /// Servers have come or gone.
+    fleet_changed: tokio::sync::Notify,
     /// One server is added at a time.
     joining: tokio::sync::Mutex<()>,
     /// Held while the record of a server is read, changed and written; never while a server is waited for.
@@ -165,6 +167,7 @@ impl Hq {
             agents,
             lines,
             bridge,
+            fleet_changed: tokio::sync::Notify::new(),
             joining: tokio::sync::Mutex::default(),
             records: tokio::sync::Mutex::default(),
             members: RwLock::new(BTreeMap::from([(here, member)])),

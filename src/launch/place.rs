@@ -260,3 +260,173 @@ fn groups(world: &World, instructions: &[Instruction]) -> Vec<BTreeSet<NodeName>
     }
     groups
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grid::Filter;
+    use crate::launch::plan::plan;
+    use crate::launch::sample::{after, booted, image, name, settings, world};
+    use crate::launch::{Plan, Role, Step};
+    use crate::names::ReleaseNumber;
+    use crate::stack::{Kind, Overlap};
+    use crate::units::Megabytes;
+
+    fn deploy(node: &str, count: u32, settings: Settings) -> Instruction {
+        Instruction::Deploy { node: name(node), release: ReleaseNumber(1), count, settings: Box::new(settings) }
+    }
+
+    fn scale(node: &str, count: u32) -> Instruction {
+        Instruction::Scale { node: name(node), count }
+    }
+
+    /// `node@server` of every container that is made, in order.
+    fn seats(plan: &Plan) -> Vec<String> {
+        let mut seats: Vec<String> = booted(plan).iter().map(|made| format!("{}@{}", made.node, made.server)).collect();
+        seats.sort();
+        seats
+    }
+
+    fn standing(world: &mut World, server: &str, standing: Standing) {
+        world.servers.get_mut(&name::<ServerName>(server)).unwrap().slice.standing = standing;
+    }
+
+    #[test]
+    fn twins_stand_on_different_servers_and_images_come_to_all_but_hq_s_own() {
+        let plan = plan(&[deploy("web", 3, settings())], &world(&["hq", "s1", "s2"])).unwrap();
+        assert_eq!(seats(&plan), ["web@hq", "web@s1", "web@s2"]);
+        let fetched = |step: &Step| matches!(step, Step::Fetch { .. }).then(|| step.server().unwrap().to_string());
+        assert_eq!(plan.stage.iter().filter_map(fetched).collect::<Vec<_>>(), ["s1", "s2"]);
+        for made in booted(&plan) {
+            let (_, at) = made.published[0];
+            let expected = match made.server.as_str() {
+                "hq" => "10.0.0.1:20000",
+                "s1" => "10.0.0.2:20000",
+                _ => "10.0.0.3:20000",
+            };
+            assert_eq!(at.to_string(), expected, "the router reaches it on its own server");
+        }
+    }
+
+    #[test]
+    fn a_filter_keeps_a_node_to_the_servers_with_its_tags_and_refuses_where_there_is_none() {
+        let mut world = world(&["hq", "s1"]);
+        world.servers.get_mut(&name::<ServerName>("s1")).unwrap().slice.tags.insert("ssd".into());
+        let wants = |word| Settings { filter: Filter::new([word]).unwrap(), ..settings() };
+        assert_eq!(seats(&plan(&[deploy("web", 2, wants("ssd"))], &world).unwrap()), ["web@s1", "web@s1"]);
+        assert_eq!(seats(&plan(&[deploy("web", 1, wants("!ssd"))], &world).unwrap()), ["web@hq"]);
+        let refused = plan(&[deploy("web", 1, wants("gpu"))], &world).unwrap_err().to_string();
+        assert!(refused.contains("`gpu`") && refused.contains("servers tag"), "{refused}");
+    }
+
+    #[test]
+    fn what_has_no_room_anywhere_is_refused_as_a_whole() {
+        let large = Settings { size: Megabytes(600), ..settings() };
+        let refused = plan(&[deploy("web", 3, large.clone())], &world(&["hq", "s1"])).unwrap_err();
+        assert!(matches!(refused, PlanError::NoRoom(_)), "{refused}");
+        assert_eq!(seats(&plan(&[deploy("web", 2, large)], &world(&["hq", "s1"])).unwrap()), ["web@hq", "web@s1"]);
+    }
+
+    #[test]
+    fn an_image_built_for_another_processor_is_not_placed() {
+        let mut world = world(&["hq", "s1"]);
+        for (server, architecture) in [("hq", "amd64"), ("s1", "arm64")] {
+            let slice = &mut world.servers.get_mut(&name::<ServerName>(server)).unwrap().slice;
+            slice.architecture = Some(architecture.into());
+        }
+        world.built.insert(image(), "arm64".into());
+        assert_eq!(seats(&plan(&[deploy("web", 2, settings())], &world).unwrap()), ["web@s1", "web@s1"]);
+        world.built.insert(image(), "s390x".into());
+        let refused = plan(&[deploy("web", 1, settings())], &world).unwrap_err().to_string();
+        assert!(refused.contains("s390x"), "{refused}");
+    }
+
+    #[test]
+    fn a_node_with_a_volume_stays_where_its_data_is_and_waits_for_that_server() {
+        let kept = Settings { volumes: vec![name("/data")], overlap: Overlap::StopFirst, ..settings() };
+        let first = plan(&[deploy("web", 1, kept.clone())], &world(&["hq", "s1"])).unwrap();
+        let home = first.procs[&name::<NodeName>("web")].home.clone().unwrap();
+        let mut world = after(world(&["hq", "s1"]), &first);
+        standing(&mut world, home.as_str(), Standing::Draining);
+        let again = Instruction::Deploy {
+            node: name("web"),
+            release: ReleaseNumber(2),
+            count: 1,
+            settings: Box::new(kept.clone()),
+        };
+        assert_eq!(seats(&plan(std::slice::from_ref(&again), &world).unwrap()), [format!("web@{home}")]);
+        world.servers.remove(&home);
+        let away = plan(&[again], &world).unwrap_err();
+        assert_eq!(away, PlanError::Away { node: name("web"), server: home });
+    }
+
+    #[test]
+    fn a_service_is_reached_on_its_network_at_home_and_at_a_published_port_from_elsewhere() {
+        let ensure = Instruction::Ensure {
+            node: name("kv"),
+            settings: Box::new(Settings { kind: Kind::Service, ports: vec![6379, 6380], ..settings() }),
+        };
+        let plan = plan(&[ensure.clone(), deploy("web", 2, settings())], &world(&["hq", "s1"])).unwrap();
+        let kv = &plan.procs[&name::<NodeName>("kv")];
+        let home = kv.home.clone().unwrap();
+        for made in booted(&plan).into_iter().filter(|made| made.role == Role::Node) {
+            let reach = &made.services[&name::<NodeName>("kv")];
+            if made.server == home {
+                assert_eq!((reach.host.as_str(), &reach.ports[..]), ("10.208.0.2", &[(6379, 6379), (6380, 6380)][..]));
+            } else {
+                let at = kv.published[0].1.ip().to_string();
+                assert_eq!((&reach.host, reach.ports.len()), (&at, 2));
+                assert!(reach.ports.iter().all(|(own, there)| own != there && (20_000..20_100).contains(there)));
+            }
+        }
+        // Alone it publishes nothing: nobody else is there to ask.
+        let alone = super::super::plan::plan(&[ensure], &world(&["hq"])).unwrap();
+        assert_eq!(alone.procs[&name::<NodeName>("kv")].published, []);
+    }
+
+    #[test]
+    fn nodes_that_find_each_other_by_name_stand_on_one_server() {
+        let web = Settings { links: BTreeMap::from([(name("api"), vec![80])]), ..settings() };
+        let plan = plan(&[deploy("api", 2, settings()), deploy("web", 2, web)], &world(&["hq", "s1", "s2"])).unwrap();
+        let mut servers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for made in booted(&plan) {
+            servers.entry(made.node.to_string()).or_default().insert(made.server.to_string());
+        }
+        assert!(servers["web"].is_subset(&servers["api"]), "{servers:?}");
+    }
+
+    #[test]
+    fn a_drained_server_is_left_by_what_can_move_and_never_by_what_finds_no_room() {
+        let first = plan(&[deploy("web", 2, settings())], &world(&["s1", "s2"])).unwrap();
+        let mut world = after(world(&["s1", "s2"]), &first);
+        standing(&mut world, "s1", Standing::Draining);
+        let moved = plan(&[scale("web", 2)], &world).unwrap();
+        assert_eq!(seats(&moved), ["web@s2"]);
+        let gone = moved.retire.iter().filter(|step| matches!(step, Step::Remove { .. }));
+        assert_eq!(gone.filter_map(Step::server).map(ServerName::as_str).collect::<Vec<_>>(), ["s1"]);
+
+        standing(&mut world, "s2", Standing::Draining);
+        let stays = plan(&[scale("web", 2)], &world).unwrap();
+        assert_eq!((seats(&stays).len(), stays.retire.len()), (0, 0));
+        assert!(stays.notes[0].starts_with("web stays where it is: no server is up"), "{:?}", stays.notes);
+        // Fewer can be had all the same.
+        let fewer = plan(&[scale("web", 1)], &world).unwrap();
+        assert_eq!(fewer.retire.iter().filter(|step| matches!(step, Step::Remove { .. })).count(), 1);
+    }
+
+    #[test]
+    fn a_service_whose_server_was_given_up_gets_a_new_address_on_another_one() {
+        let kv = Settings { kind: Kind::Service, ..settings() };
+        let first = plan(&[Instruction::Ensure { node: name("kv"), settings: Box::new(kv) }], &world(&["s1"])).unwrap();
+        let mut world = world(&["s2", "s3"]);
+        for proc in first.procs.values() {
+            world.procs.insert(proc.node.clone(), Proc { home: None, published: Vec::new(), ..proc.clone() });
+        }
+        let healed = plan(&[scale("kv", 1)], &world).unwrap();
+        let proc = &healed.procs[&name::<NodeName>("kv")];
+        let subnet = &world.servers[proc.home.as_ref().unwrap()].subnet;
+        let (network, address) = (subnet.trim_end_matches("0/26"), proc.address.unwrap().to_string());
+        assert!(address.starts_with(network), "{address} in {subnet}");
+        assert_eq!((booted(&healed)[0].role, proc.published.len()), (Role::Service, 1));
+    }
+}

@@ -32,13 +32,13 @@ impl Hq {
         reserved: &Reserved,
     ) -> Result<World, HqError> {
         let identity = &self.launcher.identity;
-        let (survey, tables, procs, book) = tokio::try_join!(
-            self.survey(),
-            async { self.tables_around(stack).await.map_err(HqError::from) },
-            async { self.procs(stack).await.map_err(HqError::from) },
-            async { self.book(stack).await.map_err(HqError::from) },
-        )?;
-        let journal = book.read().await;
+        // Before the survey: a container that is on its way out when the journal is read may be gone or there in the
+        // survey, but one that was seen and has left both the server and the journal since would count as standing.
+        let journal = self.book(stack).await?.read().await;
+        let (survey, tables, procs) =
+            tokio::try_join!(self.survey(), async { self.tables_around(stack).await.map_err(HqError::from) }, async {
+                self.procs(stack).await.map_err(HqError::from)
+            },)?;
         let going = journal.going();
         let staying = survey.containers.iter().filter(|seen| !going.contains(&(&seen.server, &seen.container.name)));
         let mut instances: Vec<_> =
@@ -92,7 +92,12 @@ impl Hq {
                 None => {
                     let mut taken = found.reserved.subnets_of(&server);
                     taken.extend(networks.iter().map(|network| network.subnet.clone()));
-                    address::subnet(&self.settings.subnets.to_string(), &taken).map_err(PlanError::from)?
+                    match address::subnet(&self.settings.subnets.to_string(), &taken) {
+                        Ok(subnet) => subnet,
+                        // Another server takes the stack.
+                        Err(_) if server != *self.engines().here() => continue,
+                        Err(error) => return Err(PlanError::from(error).into()),
+                    }
                 }
             };
             let mut slice = grid.slices.remove(&server).unwrap_or_else(|| member.slice());

@@ -105,3 +105,37 @@ impl Found<'_> {
         taken
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instruction::Instruction;
+    use crate::launch::plan::plan;
+    use crate::launch::sample::{name, settings, world};
+    use crate::names::ReleaseNumber;
+    use crate::units::Megabytes;
+
+    #[test]
+    fn what_a_launch_was_promised_is_taken_until_its_containers_show_it() {
+        let deploy = Instruction::Deploy {
+            node: name("web"),
+            release: ReleaseNumber(1),
+            count: 1,
+            settings: Box::new(settings()),
+        };
+        let plan = plan(&[deploy], &world(&["hq"])).unwrap();
+        let (claim, mut reserved, server) = (Claim::of(&plan), Reserved::default(), name("hq"));
+        claim.add(&mut reserved);
+        let mut slice = Slice::new(Megabytes(1000));
+        reserved.fill(&server, &mut slice);
+        reserved.fill(&server, &mut slice);
+        assert_eq!((slice.used(), slice.blocks.len()), (Megabytes(100), 1), "counted once");
+        assert_eq!(reserved.ports_of(&server), BTreeSet::from([20_000]));
+        reserved.fill(&name("s1"), &mut slice);
+        assert_eq!(slice.blocks.len(), 1, "another server's");
+        claim.remove(&mut reserved);
+        let mut slice = Slice::new(Megabytes(1000));
+        reserved.fill(&server, &mut slice);
+        assert_eq!((slice.used(), reserved.ports_of(&server).len()), (Megabytes(0), 0));
+    }
+}

@@ -100,8 +100,10 @@ fn servers_are_what_hq_wants_and_route_with_it() {
     until("the router of s2 shows the third", || page(two, port, "blog.test").filter(|text| text.contains("third")));
 
     // An agent that is killed is brought back, and one whose server is gone is told so.
-    one.ssh(&["sh", "-c", "kill -KILL $(cat /var/lib/quarry-agent/lock)"]).succeeded();
-    wait_for(&hq, "s1", "presence", "suspect");
+    let pid = || file(one, "/var/lib/quarry-agent/lock");
+    let first = pid();
+    one.ssh(&["kill", "-KILL", first.trim()]).succeeded();
+    until("another agent runs on s1", || (pid() != first).then_some(()));
     wait_for(&hq, "s1", "presence", "up");
     let began = Instant::now();
     one.poweroff();

@@ -23,14 +23,13 @@ pub async fn write(db: &dyn Db, server: &ServerName, ttl: Duration, mut vitals: 
     let mut desk: Option<Desk> = None;
     while vitals.changed().await.is_ok() {
         let Some(told) = vitals.borrow_and_update().clone() else { continue };
-        let kept = keep(db, desk.take(), ttl, pages(server, &told)).await;
-        desk = match kept {
-            Ok(desk) => Some(desk),
-            Err(error) => {
-                tracing::debug!(%server, %error, "what the agent tells cannot be written");
-                None
-            }
-        };
+        let pages = pages(server, &told);
+        let mut kept = keep(db, desk.take(), ttl, pages.clone()).await;
+        if let Err(DbError::LeaseEnded(_)) = kept {
+            // It was silent for too long, and all that was written is gone.
+            kept = keep(db, None, ttl, pages).await;
+        }
+        desk = kept.inspect_err(|error| tracing::debug!(%server, %error, "vitals cannot be written")).ok();
     }
     if let Some(desk) = desk
         && let Err(error) = db.revoke(&desk.lease).await

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::network::Policy;
 use crate::network::config::ConfigPath;
 use crate::network::hosts::Entries;
+use crate::network::wall::Wall;
 
 /// The place of a wish among all others of its kind: those of a later HQ after those of an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub struct Config {
     pub label: String,
     /// Who reaches the server; `None` refuses nothing.
     pub locknet: Option<Policy>,
+    /// What keeps its containers from its own ports; `None` nothing.
+    #[serde(default)]
+    pub wall: Option<Wall>,
     /// The servers' names in its hosts file.
     #[serde(default)]
     pub hosts: Entries,
@@ -83,6 +87,8 @@ impl TryFrom<Written> for Contents {
 pub enum Part {
     /// Who reaches the server.
     Locknet,
+    /// What parts its containers.
+    Wall,
     /// Its hosts file.
     Hosts,
     /// Its config files.

@@ -221,8 +221,8 @@ mod tests {
     }
 
     fn config(generation: u64) -> Config {
-        let (hosts, files) = Default::default();
-        Config { turn: turn(generation), label: "quarry.hq=x".into(), locknet: None, hosts, files, router: None }
+        let (locknet, wall, hosts, files, router) = Default::default();
+        Config { turn: turn(generation), label: "quarry.hq=x".into(), locknet, wall, hosts, files, router }
     }
 
     fn done(generation: u64) -> Applied {

@@ -22,8 +22,8 @@ fn turn(generation: u64) -> Turn {
 }
 
 fn config(generation: u64) -> Config {
-    let (hosts, files) = Default::default();
-    Config { turn: turn(generation), label: "quarry.hq=test".to_owned(), locknet: None, hosts, files, router: None }
+    let (locknet, wall, hosts, files, router) = Default::default();
+    Config { turn: turn(generation), label: "quarry.hq=test".to_owned(), locknet, wall, hosts, files, router }
 }
 
 /// These reach everything, everybody SSH and these ports.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -15,6 +15,8 @@ use crate::network::Locknet;
 use crate::network::act::{Came, NetworkError, Standing, TRIAL};
 use crate::network::config::act::Configs;
 use crate::network::files::keep_hosts;
+use crate::network::nft::{self, NftError};
+use crate::network::wall::Wall;
 use crate::router::StackRoutes;
 use crate::router::edge::{Edge, EdgeError};
 use crate::router::nginx::Nginx;
@@ -29,6 +31,7 @@ pub struct Ward {
     locknet: Locknet,
     configs: Configs,
     router: RwLock<Option<Router>>,
+    wall: Mutex<Option<Wall>>,
 }
 
 struct Router {
@@ -52,6 +55,7 @@ impl Ward {
             locknet: Locknet::new(folder),
             configs: Configs::new(folder, own),
             router: RwLock::default(),
+            wall: Mutex::default(),
         }
     }
 
@@ -77,6 +81,7 @@ impl Ward {
         note(Part::Hosts, self.keep_hosts(config).await);
         note(Part::Files, self.write_files(config).await);
         note(Part::Router, self.run_router(config).await);
+        note(Part::Wall, self.build_wall(config).await.map_err(|error| told(&error)));
         let trial = match self.lock(config, how).await {
             Ok(trial) => trial,
             Err(error) => {
@@ -142,6 +147,19 @@ impl Ward {
         } else {
             Err(mistakes.iter().map(|error| told(error)).collect::<Vec<_>>().join("; "))
         }
+    }
+
+    /// Puts the wall up, each time anew: somebody may have taken it down.
+    async fn build_wall(&self, config: &Config) -> Result<(), NftError> {
+        let before = self.wall.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(before) = before.filter(|before| config.wall.as_ref().map(Wall::table) != Some(before.table())) {
+            nft::load(&before.removal()).await?;
+        }
+        if let Some(wall) = &config.wall {
+            nft::load(&wall.text()).await?;
+        }
+        self.wall.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&config.wall);
+        Ok(())
     }
 
     /// Starts, changes or ends the router.

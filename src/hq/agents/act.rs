@@ -194,7 +194,8 @@ impl Hq {
         servers.insert(here.clone(), Place { addresses, tags });
         let lock = layout::read_json::<Lock>(&*self.db, &layout::network()).await?.unwrap_or_default();
         let hq = self.launcher.identity.id.clone();
-        Ok(Wanted { hq, lock, servers, here, ssh, http, files: self.config_files().await? })
+        let subnets = self.settings.subnets.to_string();
+        Ok(Wanted { hq, subnets, lock, servers, here, ssh, http, files: self.config_files().await? })
     }
 
     /// The config files of every server. One whose key is damaged is left out with a warning.
@@ -272,6 +273,7 @@ impl Hq {
             turn,
             label: String::new(),
             locknet: None,
+            wall: None,
             hosts: Default::default(),
             files: Default::default(),
             router: None,

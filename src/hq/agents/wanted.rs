@@ -11,6 +11,7 @@ use crate::names::ServerName;
 use crate::network::config::ConfigPath;
 use crate::network::hosts::Entries;
 use crate::network::policy::SSH;
+use crate::network::wall::Wall;
 use crate::network::{Containers, Net, Policy, Port};
 
 /// The tag of servers that route.
@@ -32,6 +33,8 @@ pub enum Lock {
 pub struct Wanted {
     /// The value of the label on this HQ's containers.
     pub hq: String,
+    /// Where the networks of its stacks lie.
+    pub subnets: String,
     /// Whether servers refuse strangers.
     pub lock: Lock,
     /// Every server.
@@ -77,14 +80,20 @@ impl Wanted {
                 Lock::On => Some(self.policy(server)),
                 Lock::Off => None,
             },
+            wall: (*server != self.here).then(|| self.wall(server)),
             hosts: self.hosts(),
             files: self.files.clone(),
             router,
         }
     }
 
-    /// Servers reach each other, everybody the ways in. Containers reach what their server does: what parts them from
-    /// other stacks is each server's own wall and docker's networks.
+    /// What one stack publishes on a server is not for the containers of others there. On HQ's own, HQ sees to it.
+    fn wall(&self, server: &ServerName) -> Wall {
+        let open = if self.routes(server) { BTreeSet::from([self.http, 443]) } else { BTreeSet::new() };
+        Wall { hq: self.hq.clone(), subnets: self.subnets.clone(), open }
+    }
+
+    /// Servers reach each other, everybody the ways in. What parts containers is the wall.
     fn policy(&self, server: &ServerName) -> Policy {
         let mut open = BTreeSet::from([SSH]);
         if *server == self.here {
@@ -123,6 +132,7 @@ mod tests {
         ];
         Wanted {
             hq: "0123abcd".into(),
+            subnets: "10.208.0.0/12".into(),
             lock: Lock::On,
             servers: servers.map(|(name, place)| (name.parse().unwrap(), place)).into(),
             here: "hq".parse().unwrap(),
@@ -150,6 +160,8 @@ mod tests {
         check("hq", &["22", "80", "443", "2222"], false);
         check("s1", &["22"], false);
         check("s2", &["22", "80", "443"], true);
+        let wall = |server| config(&wanted(), server).wall.map(|wall| wall.open);
+        assert_eq!((wall("hq"), wall("s1"), wall("s2")), (None, Some([].into()), Some([80, 443].into())));
     }
 
     #[test]

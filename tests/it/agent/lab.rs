@@ -13,6 +13,7 @@ use quarry::agent::vitals::Docker;
 use quarry::agent::{Agent, AgentError, Config, Routing};
 use quarry::network::act::Standing;
 use quarry::network::hosts::Entries;
+use quarry::network::wall::Wall;
 use quarry::servers::ssh::{Line, State};
 use tokio::time::timeout;
 
@@ -119,6 +120,7 @@ async fn what_hq_wanted_outlives_the_agent_hq_and_the_power() {
         hosts: entries(&[("10.1.2.3", "db7")]),
         files: files(&[("/etc/app/settings", "one\n")]),
         locknet: Some(policy(&[&hq], &[80])),
+        wall: Some(Wall { hq: "test".to_owned(), subnets: "10.208.0.0/12".to_owned(), open: [80].into() }),
         router: Some(vec!["0.0.0.0:80".parse().unwrap()]),
         ..config(1)
     };
@@ -133,7 +135,9 @@ async fn what_hq_wanted_outlives_the_agent_hq_and_the_power() {
     let stands = || {
         let tables = site.shell("nft list tables inet");
         let file = site.shell("cat /etc/app/settings 2>/dev/null || true");
-        tables.contains("quarry_")
+        let is_locknet = |line: &str| line.starts_with("table inet quarry_") && !line.contains("quarry_hq");
+        tables.lines().any(is_locknet)
+            && tables.contains("quarry_hq_test")
             && site.hosts().contains("10.1.2.3\tdb7")
             && file == "one\n"
             && answer(server, "blog.test").as_deref() == Some("502")

@@ -54,7 +54,8 @@ impl Remote {
         });
         let routed = routed.await.unwrap_or_else(|_| Err(late()));
         if routed.is_err() {
-            self.fall_behind();
+            // What its older tables name begins to leave now.
+            self.note(|state| state.behind = Some(Instant::now()));
         }
         routed
     }

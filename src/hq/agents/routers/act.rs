@@ -1,8 +1,9 @@
 //! One edge of all routers: each change goes to HQ's own first, and then to all others at once.
 //!
 //! A router that HQ cannot reach holds nobody up. It goes on with its older tables, so what those name must not stop
-//! too soon: until it has been told everything, or [`PATIENCE`] is over, it counts as having a request under way
-//! everywhere. Draining waits for it then as it waits for any request, for the node's grace at most.
+//! too soon: until it has been told everything, its server is gone, or [`PATIENCE`] is over since the change it missed,
+//! it counts as having a request under way everywhere. Draining waits for it then as for any request, for the node's
+//! grace at most.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tokio::time::timeout;
 
 use super::routing_from_afar;
 use crate::agent::Routing;
-use crate::hq::agents::{Agents, Remote};
+use crate::hq::agents::{Agents, Presence, Remote};
 use crate::names::{ServerName, StackName};
 use crate::router::StackRoutes;
 use crate::router::edge::{Edge, EdgeError};
@@ -80,7 +81,10 @@ impl Edge for Routers {
 
     async fn in_flight(&self, peer: SocketAddr) -> Result<u64, EdgeError> {
         let own = self.own.in_flight(peer).await?;
-        let others = self.others().into_iter().map(|(_, remote, _)| async move {
+        let presence = self.agents.presence().borrow().clone();
+        let is_gone = |server: &ServerName| presence.get(server) == Some(&Presence::Gone);
+        let there = self.others().into_iter().filter(|(server, ..)| !is_gone(server));
+        let others = there.map(|(_, remote, _)| async move {
             match remote.state().behind {
                 Some(since) => u64::from(since.elapsed() < PATIENCE),
                 // One that has just been lost is behind with the next change.
@@ -115,6 +119,7 @@ mod tests {
             turn,
             label: String::new(),
             locknet: None,
+            wall: None,
             hosts: Default::default(),
             files: Default::default(),
             router: listen.clone(),

@@ -157,6 +157,19 @@ impl Host {
         self.tickets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A question's number, and where its answer comes.
+    fn ticket<T>(
+        &self,
+        of: impl FnOnce(&mut Tickets) -> &mut BTreeMap<Ticket, oneshot::Sender<T>>,
+    ) -> (Ticket, oneshot::Receiver<T>) {
+        let (answer, answered) = oneshot::channel();
+        let mut tickets = self.tickets();
+        tickets.last += 1;
+        let ticket = tickets.last;
+        of(&mut tickets).insert(ticket, answer);
+        (ticket, answered)
+    }
+
     async fn tell(&self, event: Event) {
         // The loop ends with the program.
         let _ = self.events.send(event).await;
@@ -231,27 +244,13 @@ fn late() -> EngineError {
 #[async_trait::async_trait]
 impl Service for Host {
     async fn configure(&self, config: Config) -> Result<Applied, AgentError> {
-        let (answer, answered) = oneshot::channel();
-        let ticket = {
-            let mut tickets = self.tickets();
-            tickets.last += 1;
-            let ticket = tickets.last;
-            tickets.configurations.insert(ticket, answer);
-            ticket
-        };
+        let (ticket, answered) = self.ticket(|tickets| &mut tickets.configurations);
         self.tell(Event::Configure(ticket, config)).await;
         answered.await.unwrap_or_else(|_| Err(ending()))
     }
 
     async fn route(&self, turn: Turn, routing: Routing) -> Result<(), AgentError> {
-        let (answer, answered) = oneshot::channel();
-        let ticket = {
-            let mut tickets = self.tickets();
-            tickets.last += 1;
-            let ticket = tickets.last;
-            tickets.routings.insert(ticket, answer);
-            ticket
-        };
+        let (ticket, answered) = self.ticket(|tickets| &mut tickets.routings);
         self.tell(Event::Route(ticket, turn, routing)).await;
         answered.await.unwrap_or_else(|_| Err(ending()))
     }

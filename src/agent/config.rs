@@ -42,6 +42,14 @@ pub struct Config {
     pub router: Option<Vec<SocketAddr>>,
 }
 
+impl Config {
+    /// Of a server that is nothing in particular.
+    pub fn nothing(turn: Turn) -> Self {
+        let (label, locknet, wall, hosts, files, router) = Default::default();
+        Self { turn, label, locknet, wall, hosts, files, router }
+    }
+}
+
 /// The bytes of a config file; in JSON the text where it is one, else hexadecimal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]

@@ -221,8 +221,7 @@ mod tests {
     }
 
     fn config(generation: u64) -> Config {
-        let (locknet, wall, hosts, files, router) = Default::default();
-        Config { turn: turn(generation), label: "quarry.hq=x".into(), locknet, wall, hosts, files, router }
+        Config { label: "quarry.hq=x".into(), ..Config::nothing(turn(generation)) }
     }
 
     fn done(generation: u64) -> Applied {

@@ -22,8 +22,7 @@ fn turn(generation: u64) -> Turn {
 }
 
 fn config(generation: u64) -> Config {
-    let (locknet, wall, hosts, files, router) = Default::default();
-    Config { turn: turn(generation), label: "quarry.hq=test".to_owned(), locknet, wall, hosts, files, router }
+    Config { label: "quarry.hq=test".to_owned(), ..Config::nothing(turn(generation)) }
 }
 
 /// These reach everything, everybody SSH and these ports.

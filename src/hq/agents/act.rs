@@ -269,16 +269,7 @@ impl Hq {
         if timeout(TELL, remote.left.cancelled()).await.is_err() {
             tracing::warn!(%server, "the agent of a server that leaves is followed still");
         }
-        let nothing = |turn| Config {
-            turn,
-            label: String::new(),
-            locknet: None,
-            wall: None,
-            hosts: Default::default(),
-            files: Default::default(),
-            router: None,
-        };
-        let told = timeout(TELL, remote.configure(nothing)).await;
+        let told = timeout(TELL, remote.configure(Config::nothing)).await;
         if let Ok(Err(error)) = told {
             tracing::warn!(%server, %error, "the agent that leaves does not take back what it did");
         }

@@ -115,15 +115,7 @@ mod tests {
         let (own, far, agents) = (Arc::new(FakeEdge::new()), FakeAgent::new(), Agents::default());
         let remote = Arc::new(Remote::new(Arc::new(far.clone()), 1, Rivals::None));
         let listen = Some(vec!["0.0.0.0:80".parse().unwrap()]);
-        let config = |turn: Turn| Config {
-            turn,
-            label: String::new(),
-            locknet: None,
-            wall: None,
-            hosts: Default::default(),
-            files: Default::default(),
-            router: listen.clone(),
-        };
+        let config = |turn: Turn| Config { router: listen.clone(), ..Config::nothing(turn) };
         remote.configure(config).await.unwrap();
         remote.note(|state| state.router = Some("10.0.0.1:80".parse().unwrap()));
         agents.follow("s1".parse().unwrap(), remote.clone());

@@ -5,7 +5,7 @@
 //! [`deploy`] and [`change`] say with which instructions, [`recover`] finishes or undoes what a killed HQ left, and
 //! [`reconcile`] heals what drifts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -15,7 +15,6 @@ use crate::db::{Db, DbError};
 use crate::docker::EngineError;
 use crate::docker::engines::Engines;
 use crate::etc::Settings;
-use crate::grid::Standing;
 use crate::instruction::compile::CompileError;
 use crate::instruction::tarball::TarballError;
 use crate::launch::act::{LaunchError, Launcher};
@@ -137,12 +136,13 @@ impl Hq {
     pub fn new(parts: Parts) -> Arc<Self> {
         let here = parts.engines.here().clone();
         let bridge = parts.ground;
+        let own = limits::own_record();
         let member = fleet::Member {
             ground: bridge.clone(),
-            size: limits::memory(),
-            tags: BTreeSet::new(),
-            standing: Standing::Up,
-            architecture: None,
+            size: own.size,
+            tags: own.tags,
+            standing: own.standing,
+            architecture: Some(own.architecture),
         };
         let lines = Lines::default();
         let agents = agents::Agents::default();

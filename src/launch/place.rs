@@ -77,13 +77,13 @@ impl<'a> Places<'a> {
         Ok(proc)
     }
 
-    /// A node that keeps volumes gets its home for good.
+    /// A node that is fixed, or keeps volumes, gets its home for good.
     ///
     /// # Errors
     /// As [`Places::choose`].
     pub fn settle(&mut self, proc: Proc) -> Result<Proc, PlanError> {
-        match (&proc.home, proc.settings.volumes.is_empty()) {
-            (None, false) => Ok(Proc { home: Some(self.best(&proc)?), ..proc }),
+        match (&proc.home, proc.settings.stays()) {
+            (None, true) => Ok(Proc { home: Some(self.best(&proc)?), ..proc }),
             _ => Ok(proc),
         }
     }
@@ -358,6 +358,17 @@ mod tests {
         world.servers.remove(&home);
         let away = plan(&[again], &world).unwrap_err();
         assert_eq!(away, PlanError::Away { node: name("web"), server: home });
+    }
+
+    #[test]
+    fn a_fixed_node_has_all_its_containers_where_the_first_one_came_up() {
+        let fixed = Settings { fixed: true, ..settings() };
+        let first = plan(&[deploy("web", 1, fixed)], &world(&["hq", "s1", "s2"])).unwrap();
+        let home = first.procs[&name::<NodeName>("web")].home.clone().unwrap();
+        let world = after(world(&["hq", "s1", "s2"]), &first);
+        assert_eq!(seats(&plan(&[scale("web", 3)], &world).unwrap()), [format!("web@{home}"), format!("web@{home}")]);
+        let freed = plan(&[deploy("web", 1, settings())], &world).unwrap();
+        assert_eq!(freed.procs[&name::<NodeName>("web")].home, None, "until it is fixed no more");
     }
 
     #[test]

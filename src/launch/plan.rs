@@ -78,7 +78,7 @@ impl<'a> Planner<'a> {
     }
 
     fn proc(&self, node: &NodeName, count: u32, release: ReleaseNumber, env_version: u64, settings: &Settings) -> Proc {
-        let home = self.world.procs.get(node).and_then(|known| known.home.clone());
+        let home = self.world.procs.get(node).and_then(|known| known.home.clone()).filter(|_| settings.stays());
         Proc {
             node: node.clone(),
             count,

@@ -61,6 +61,7 @@ pub fn settings() -> Settings {
         links: BTreeMap::new(),
         size: Megabytes(100),
         filter: Filter::default(),
+        fixed: false,
         cpus: None,
         health: None,
         release: None,

@@ -245,7 +245,7 @@ fn late() -> EngineError {
 impl Service for Host {
     async fn configure(&self, config: Config) -> Result<Applied, AgentError> {
         let (ticket, answered) = self.ticket(|tickets| &mut tickets.configurations);
-        self.tell(Event::Configure(ticket, config)).await;
+        self.tell(Event::Configure(ticket, config.into())).await;
         answered.await.unwrap_or_else(|_| Err(ending()))
     }
 

@@ -15,7 +15,7 @@ pub type Ticket = u64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// HQ wants this.
-    Configure(Ticket, Config),
+    Configure(Ticket, Box<Config>),
     /// HQ wants the router to serve this.
     Route(Ticket, Turn, Routing),
     /// A configuration was applied, or could not even be kept.
@@ -113,7 +113,7 @@ impl Mind {
     /// What follows from an event.
     pub fn decide(&mut self, event: Event) -> Vec<Action> {
         match event {
-            Event::Configure(ticket, config) => self.configure(ticket, config),
+            Event::Configure(ticket, config) => self.configure(ticket, *config),
             Event::Route(ticket, turn, routing) => self.route(ticket, turn, routing),
             Event::Applied(ticket, outcome) => self.applied(ticket, outcome),
             Event::Stands(standing) => self.show(|vitals| vitals.locknet = standing),
@@ -241,7 +241,7 @@ mod tests {
     fn what_the_disk_has_is_put_in_place_first_and_an_older_wish_is_refused() {
         let (mut mind, first) = Mind::new("1", Some(config(5)));
         assert_eq!(first, [Action::Apply(None, config(5), How::Again)]);
-        let refused = deeds(&mut mind, Event::Configure(1, config(4)));
+        let refused = deeds(&mut mind, Event::Configure(1, config(4).into()));
         assert_eq!(refused, [Action::Answer(1, Err(AgentError::Stale { held: turn(5) }))]);
         assert_eq!(mind.label(), Some("quarry.hq=x"));
     }
@@ -250,8 +250,11 @@ mod tests {
     fn configurations_are_applied_one_after_the_other_and_each_is_answered() {
         let (mut mind, first) = Mind::new("1", None);
         assert_eq!(first, []);
-        assert_eq!(deeds(&mut mind, Event::Configure(1, config(1))), [Action::Apply(Some(1), config(1), How::New)]);
-        assert_eq!(deeds(&mut mind, Event::Configure(2, config(2))), []);
+        assert_eq!(
+            deeds(&mut mind, Event::Configure(1, config(1).into())),
+            [Action::Apply(Some(1), config(1), How::New)]
+        );
+        assert_eq!(deeds(&mut mind, Event::Configure(2, config(2).into())), []);
         assert_eq!(deeds(&mut mind, Event::Look), []);
         assert_eq!(
             deeds(&mut mind, Event::Applied(Some(1), Ok(done(1)))),
@@ -264,21 +267,24 @@ mod tests {
     #[test]
     fn what_could_not_be_kept_is_not_what_should_be_and_may_come_again() {
         let (mut mind, _) = Mind::new("1", None);
-        deeds(&mut mind, Event::Configure(1, config(1)));
+        deeds(&mut mind, Event::Configure(1, config(1).into()));
         deeds(&mut mind, Event::Applied(Some(1), Ok(done(1))));
-        deeds(&mut mind, Event::Configure(2, config(2)));
+        deeds(&mut mind, Event::Configure(2, config(2).into()));
         let full = AgentError::Disk("no space left".into());
         let answer = deeds(&mut mind, Event::Applied(Some(2), Err(full.clone())));
         assert_eq!(answer, [Action::Answer(2, Err(full))]);
         assert_eq!(deeds(&mut mind, Event::Look), [Action::Apply(None, config(1), How::Again)]);
         deeds(&mut mind, Event::Applied(None, Ok(done(1))));
-        assert_eq!(deeds(&mut mind, Event::Configure(3, config(2))), [Action::Apply(Some(3), config(2), How::New)]);
+        assert_eq!(
+            deeds(&mut mind, Event::Configure(3, config(2).into())),
+            [Action::Apply(Some(3), config(2), How::New)]
+        );
     }
 
     #[test]
     fn the_tables_wait_for_each_other_and_not_for_the_configuration() {
         let (mut mind, _) = Mind::new("1", None);
-        deeds(&mut mind, Event::Configure(1, config(9)));
+        deeds(&mut mind, Event::Configure(1, config(9).into()));
         assert_eq!(deeds(&mut mind, Event::Route(2, turn(1), remove())), [Action::Route(2, turn(1), remove())]);
         assert_eq!(deeds(&mut mind, Event::Route(3, turn(3), remove())), []);
         let stale = Err(AgentError::Stale { held: turn(3) });

@@ -295,7 +295,7 @@ pub enum HqError {
         /// Which server.
         server: ServerName,
         /// Why.
-        source: crate::agent::ssh::InstallError,
+        source: Box<crate::agent::ssh::InstallError>,
     },
     /// Docker failed.
     #[error(transparent)]

@@ -123,7 +123,7 @@ impl Ward {
         let done = match routing {
             Routing::Set(routes) => edge.set(routes).await,
             Routing::Remove(stack) => edge.remove(stack).await,
-            Routing::All(tables) => set_all(&*edge, tables).await,
+            Routing::All(tables) => set_all(&edge, tables).await,
         };
         done.map_err(|error| AgentError::Router(told(&error)))
     }

@@ -274,7 +274,7 @@ impl Hq {
             tracing::warn!(%server, %error, "the agent that leaves does not take back what it did");
         }
         let line = self.lines.of(server)?;
-        dismiss(&line, FOLDER).await.map_err(|error| HqError::Agent { server: server.clone(), source: error })
+        dismiss(&line, FOLDER).await.map_err(|error| HqError::Agent { server: server.clone(), source: error.into() })
     }
 
     /// Brings the agent to a server that joins. A server without one runs containers all the same.

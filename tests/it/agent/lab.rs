@@ -223,7 +223,7 @@ async fn three_servers_refuse_strangers_and_change_together() {
     let began = Instant::now();
     all(written(4, "two\n")).await;
     let took = began.elapsed();
-    println!("a config file on three servers: {took:?}");
+    eprintln!("a config file on three servers: {took:?}");
     assert!(took < Duration::from_secs(1), "{took:?}");
     for site in &sites {
         assert_eq!(site.shell("cat /etc/app.conf"), "two\n");
@@ -235,7 +235,7 @@ async fn three_servers_refuse_strangers_and_change_together() {
         routed.unwrap();
     }
     let took = began.elapsed();
-    println!("a table on three routers: {took:?}");
+    eprintln!("a table on three routers: {took:?}");
     assert!(took < Duration::from_secs(1), "{took:?}");
     for site in &sites {
         assert_eq!(answer(site.server, "blog.test").as_deref(), Some("502"));

@@ -58,7 +58,7 @@ fn servers_are_what_hq_wants_and_route_with_it() {
     let began = Instant::now();
     hq.quarry_with(&["config", "write", "/etc/app/app.conf"], b"one\n").succeeded();
     let took = began.elapsed();
-    println!("config write on two servers: {took:?}");
+    eprintln!("config write on two servers: {took:?}");
     assert!(took < Duration::from_secs(1), "{took:?}");
     for server in [one, two] {
         assert_eq!(file(server, "/etc/app/app.conf"), "one\n");
@@ -108,7 +108,7 @@ fn servers_are_what_hq_wants_and_route_with_it() {
     let began = Instant::now();
     one.poweroff();
     until("s1 is gone", || row(&hq, "s1").filter(|row| row["presence"] == "gone"));
-    println!("a server that was switched off is gone after {:?}", began.elapsed());
+    eprintln!("a server that was switched off is gone after {:?}", began.elapsed());
     until("what it told is gone", || (!hq.root().join("servers/s1/vitals.json").exists()).then_some(()));
     hq.quarry(&["config", "remove", "/etc/app/app.conf"]).succeeded().said(&["s1 is told when it is back"]);
     one.poweron();

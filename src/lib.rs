@@ -3,13 +3,14 @@
 //! The folders are the nouns. A module imports only from layers below its own; `tests/it/tidy.rs` keeps it so:
 //!
 //! ```text
-//! 8 cli   7 hq   6 launch   5 build network   4 instruction servers   3 stack docker router
+//! 8 cli   7 hq   6 agent launch   5 build network   4 instruction servers   3 stack docker router
 //! 2 etc db grid buildpacks   1 env   0 names units clock
 //! ```
 //!
 //! A push enters in [`hq`], becomes a [`stack::Stack`], is built, compiled to [`instruction::Instruction`]s and
 //! performed by [`launch`].
 
+pub mod agent;
 pub mod build;
 pub mod buildpacks;
 pub mod cli;

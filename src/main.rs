@@ -36,6 +36,10 @@ fn run(cli: Cli, words: Vec<String>) -> Result<u8, Failure> {
             log();
             block(async move { serve.run(&places).await })?.map(|()| 0)
         }
+        Command::Agent(agent) => {
+            log();
+            block(async move { agent.run(&places).await })?.map(|()| 0)
+        }
         Command::Build(build) => block(async move { build.run(&places, cli.stack).await })?.map(|()| 0),
         Command::Start(start) => block(async move { start.run(&places, cli.stack).await })?.map(|()| 0),
         Command::Stop(stop) => block(async move { stop.run(&places, cli.stack).await })?.map(|()| 0),

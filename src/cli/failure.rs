@@ -78,6 +78,7 @@ impl From<HqError> for Failure {
             | HqError::Plan(_)
             | HqError::Launch(_)
             | HqError::Engine(_)
+            | HqError::Agent { .. }
             | HqError::File { .. }
             | HqError::Full { .. }
             | HqError::Cancelled

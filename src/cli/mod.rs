@@ -15,8 +15,10 @@ use crate::hq::door::{Caller, Io, IoEvent, Stdin};
 use crate::hq::progress::printable;
 use crate::names::StackName;
 
+pub mod agent;
 pub mod build;
 pub mod client;
+pub mod config;
 pub mod context;
 pub mod db;
 pub mod deploy;
@@ -30,6 +32,7 @@ pub mod launch;
 pub mod local;
 pub mod locknet;
 pub mod logs;
+pub mod network;
 pub mod parts;
 pub mod print;
 pub mod ps;
@@ -69,6 +72,8 @@ pub struct Cli {
 pub enum Command {
     /// Run HQ: the SSH receiver, the router and the reconciler
     Serve(serve::Serve),
+    #[allow(missing_docs)]
+    Agent(agent::Agent),
     /// Make the instruction tarball of a folder
     Build(build::Build),
     /// Run the stack of this folder on this machine
@@ -120,6 +125,10 @@ pub enum HqCommand {
     Destroy(destroy::Destroy),
     #[allow(missing_docs)]
     Keys(keys::Keys),
+    #[allow(missing_docs)]
+    Network(network::Network),
+    #[allow(missing_docs)]
+    Config(config::Config),
 }
 
 /// What came in through a door besides words.
@@ -255,6 +264,8 @@ async fn carry_out(command: HqCommand, cx: &Context, stdin: Stdin, hung_up: Canc
         HqCommand::Launch(launch) => launch.run(cx, stdin).await,
         HqCommand::Destroy(destroy) => destroy.run(cx).await,
         HqCommand::Keys(keys) => keys.run(cx, stdin).await,
+        HqCommand::Network(network) => network.run(cx).await,
+        HqCommand::Config(config) => config.run(cx, stdin).await,
     }
 }
 

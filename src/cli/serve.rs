@@ -97,6 +97,7 @@ impl Serve {
         tracing::info!(ssh = %address, took = ?began.elapsed(), "HQ is ready");
         self.build_wall(&hq, address).await;
         tokio::spawn(hq.clone().watch_servers());
+        tokio::spawn(hq.clone().follow_agents(address, self.http));
         tokio::spawn(hq.clone().drain_on());
         tokio::spawn(hq.clone().keep_collecting());
         tokio::spawn(hq.reconcile());

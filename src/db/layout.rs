@@ -1,8 +1,8 @@
 //! Every key of the tree in one place.
 
-use super::Key;
 pub use super::act::{all, parse_json, put_json, read_json};
-use crate::names::{EnvName, KeyName, NodeName, ReleaseNumber, ServerName, StackName, UserName};
+use super::{DbError, Key};
+use crate::names::{ContainerName, EnvName, KeyName, NodeName, ReleaseNumber, ServerName, StackName, UserName};
 
 fn key(text: String) -> Key {
     text.parse().expect("keys made of checked names are well formed")
@@ -106,6 +106,46 @@ pub fn server_settings(server: &ServerName) -> Key {
     key(format!("servers/{server}/settings.json"))
 }
 
+/// `ps/<server>/<container>.json`: JSON, a container as its server's agent sees it, under the server's lease.
+pub fn ps(server: &ServerName, container: &ContainerName) -> Key {
+    key(format!("ps/{server}/{container}.json"))
+}
+
+/// The prefix of what all servers are given.
+pub const CONFIG: &str = "config";
+
+/// `config/network.json`: JSON, whether servers refuse strangers.
+pub fn network() -> Key {
+    key(format!("{CONFIG}/network.json"))
+}
+
+/// The prefix of the config files of every server.
+pub const CONFIG_FILES: &str = "config/files";
+
+/// `config/files/<path>`: the file's bytes. What no key may have in it stands there as in URLs: `/etc/.x` is
+/// `config/files/etc/%2Ex`.
+///
+/// # Errors
+/// The path is longer than a key may be, or deeper.
+pub fn config_file(path: &str) -> Result<Key, DbError> {
+    let segment = |segment: &str| {
+        let plain = segment.replace('%', "%25").replace('\\', "%5C");
+        match plain.strip_prefix('.') {
+            Some(rest) => format!("%2E{rest}"),
+            None => plain,
+        }
+    };
+    let segments: Vec<String> = path.trim_start_matches('/').split('/').map(segment).collect();
+    format!("{CONFIG_FILES}/{}", segments.join("/")).parse()
+}
+
+/// The path of the config file with this key.
+pub fn config_path(key: &Key) -> Option<String> {
+    let path = key.to_string();
+    let path = path.strip_prefix(CONFIG_FILES)?.replace("%2E", ".").replace("%5C", "\\");
+    Some(path.replace("%25", "%"))
+}
+
 /// `grid/grid.json`: the grid's picture.
 pub fn grid() -> Key {
     key("grid/grid.json".into())
@@ -119,4 +159,18 @@ pub fn epoch() -> Key {
 /// `hq/last-epoch`: JSON, the latest epoch there was; its number only goes up.
 pub fn last_epoch() -> Key {
     key(format!("{REIGN}/last-epoch"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_a_config_file_comes_back_from_its_key() {
+        for path in ["/etc/app.conf", "/etc/.hidden/..x", "/a%2Eb/%", "/a\\b", "/etc/a b;$(c)"] {
+            let key = config_file(path).unwrap();
+            assert_eq!(config_path(&key).as_deref(), Some(path), "{key}");
+        }
+        assert!(config_file(&"/a".repeat(300)).is_err());
+    }
 }

@@ -137,7 +137,7 @@ pub enum Restart {
 }
 
 /// A container as the engine sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
     /// The engine's id.
     pub id: String,
@@ -156,7 +156,8 @@ pub struct Container {
 }
 
 /// What a container does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum State {
     /// Made, never started.
     Created,

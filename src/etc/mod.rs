@@ -6,7 +6,7 @@
 //! build/env/<NAME>   passed into builds: proxies, PIP_INDEX_URL, NPM_CONFIG_REGISTRY
 //! build/ca-bundle    certificates builds trust: PEM text, or the path of a file of it
 //! build/timeout      30m      build/memory     no limit
-//! release-timeout    30m      server-lease     15s
+//! release-timeout    30m                lease          15s, after which a silent server may count as gone
 //! size               512mb    push-limit       2gb
 //! releases-kept      10       port-range       20000-29999
 //! subnets            10.208.0.0/12, cut into a /26 for each stack
@@ -55,8 +55,8 @@ pub struct Settings {
     pub size: Megabytes,
     /// How long a release command may take.
     pub release_timeout: Millis,
-    /// How long a server may be silent until it counts as lost.
-    pub server_lease: Millis,
+    /// How long a server that has fallen silent is waited for.
+    pub lease: Millis,
     /// HQ's own address towards the other servers; found out without it.
     pub address: Option<IpAddr>,
     /// The state's home; this machine's files without it.
@@ -90,7 +90,7 @@ impl Default for Settings {
             push_limit: Megabytes(2048),
             size: Megabytes(512),
             release_timeout: Millis::seconds(30 * 60),
-            server_lease: Millis::seconds(15),
+            lease: Millis::seconds(15),
             address: None,
             etcd: None,
             submodule_key: None,
@@ -213,7 +213,7 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
         ("", "releases-kept") => settings.releases_kept = releases(value)?,
         ("", "push-limit") => settings.push_limit = parse(value)?,
         ("", "size") => settings.size = parse(value)?,
-        ("", "server-lease") => settings.server_lease = lease(value)?,
+        ("", "lease") => settings.lease = lease(value)?,
         ("", "release-timeout") => settings.release_timeout = parse(value)?,
         ("", "submodule-key") => settings.submodule_key = Some(key_path(value)?),
         ("env", name) => variable(&mut settings.env, name, text)?,
@@ -230,13 +230,13 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
 const KNOWN: [&str; 13] = [
     "address",
     "hostnames",
+    "lease",
     "port-range",
     "subnets",
     "releases-kept",
     "push-limit",
     "size",
     "release-timeout",
-    "server-lease",
     "submodule-key",
     "build/ca-bundle",
     "build/timeout",
@@ -331,6 +331,7 @@ mod tests {
             ("push-limit", "2gb"),
             ("size", "512mb"),
             ("release-timeout", "30m"),
+            ("lease", "15s"),
         ];
         assert_eq!(decided(&defaults), Ok(Settings::default()));
     }
@@ -352,6 +353,7 @@ mod tests {
             ("push-limit", "100mb"),
             ("size", "256"),
             ("release-timeout", "2m"),
+            ("lease", "5s"),
             ("submodule-key", "/etc/quarry/keys/submodules\n"),
         ])
         .unwrap();
@@ -366,7 +368,7 @@ mod tests {
         assert_eq!((settings.ports, settings.subnets.to_string()), (30_000..=30_999, "172.16.0.0/20".to_owned()));
         assert_eq!(settings.submodule_key.as_deref(), Some(std::path::Path::new("/etc/quarry/keys/submodules")));
         assert_eq!((settings.releases_kept, settings.push_limit, settings.size), (3, Megabytes(100), Megabytes(256)));
-        assert_eq!(settings.release_timeout, Millis(120_000));
+        assert_eq!((settings.release_timeout, settings.lease), (Millis(120_000), Millis(5000)));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 
+use self::agents::routers::act::Routers;
 use crate::clock::Clock;
 use crate::db::{Db, DbError};
 use crate::docker::EngineError;
@@ -30,6 +31,7 @@ use crate::stack::Mistakes;
 use crate::stack::files::RepositoryError;
 
 pub mod act;
+pub mod agents;
 pub mod change;
 pub mod collect;
 pub mod deploy;
@@ -109,6 +111,8 @@ pub struct Hq {
     /// The router's port as it stands in URLs: empty, or `:8080`.
     pub url_port: String,
     awake: Awake,
+    /// The agents of the servers.
+    pub agents: agents::Agents,
     /// The SSH lines to the other servers.
     lines: Lines,
     /// What brings images to them.
@@ -145,10 +149,11 @@ impl Hq {
         };
         let lines = Lines::default();
         let registry = Arc::new(Registry::new(&parts.root, parts.engines.shared()));
+        let agents = agents::Agents::default();
         let launcher = Launcher {
             supply: Arc::new(Programs::new(registry.clone(), parts.engines.clone(), lines.clone())),
             engines: parts.engines,
-            edge: parts.edge,
+            edge: parts.edge.map(|own| Arc::new(Routers::new(own, agents.clone())) as Arc<dyn Edge>),
             db: parts.db.clone(),
             identity: parts.identity,
             etc_env: parts.settings.env.clone(),
@@ -163,6 +168,7 @@ impl Hq {
             launcher,
             url_port: parts.url_port,
             awake: parts.awake,
+            agents,
             lines,
             registry,
             bridge,
@@ -288,6 +294,14 @@ pub enum HqError {
     /// A server could not be added or changed.
     #[error(transparent)]
     Server(#[from] servers::ServerError),
+    /// A server's agent.
+    #[error("cannot end the agent of `{server}`")]
+    Agent {
+        /// Which server.
+        server: ServerName,
+        /// Why.
+        source: Box<crate::agent::ssh::InstallError>,
+    },
     /// Docker failed.
     #[error(transparent)]
     Engine(#[from] EngineError),

@@ -36,7 +36,8 @@ pub enum NetworkError {
 }
 
 /// How the rules of this machine stand.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Standing {
     /// Nothing is refused, and nothing should be.
     Off,

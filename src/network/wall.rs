@@ -4,8 +4,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use serde::{Deserialize, Serialize};
+
 /// The wall of one HQ.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wall {
     /// Which HQ, in hexadecimal.
     pub hq: String,
@@ -21,11 +23,16 @@ impl Wall {
         format!("quarry_hq_{}", self.hq)
     }
 
+    /// A transaction that takes the wall down; not there is success.
+    pub fn removal(&self) -> String {
+        let table = self.table();
+        format!("table inet {table}\ndelete table inet {table}\n")
+    }
+
     /// A transaction that puts the wall up, in the place of an earlier one.
     pub fn text(&self) -> String {
         let Self { subnets, open, .. } = self;
-        let table = self.table();
-        let mut text = format!("table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n");
+        let mut text = format!("{}table inet {} {{\n", self.removal(), self.table());
         text.push_str("  chain input {\n    type filter hook input priority -10; policy accept;\n");
         let mut rule = |rule: &str| writeln!(text, "    {rule}").expect("a string takes everything");
         rule(&format!("ip saddr != {subnets} accept"));

@@ -3,6 +3,7 @@
 // Helpers of tests are tests too: clippy's own exception stops at `#[test]` functions.
 #![allow(clippy::unwrap_used)]
 
+mod agent;
 mod build;
 mod crash;
 mod db_contract;

@@ -17,14 +17,14 @@ const LAYERS: [&[&str]; 9] = [
     &["stack", "docker", "router"],
     &["instruction", "servers"],
     &["build", "network"],
-    &["launch"],
+    &["agent", "launch"],
     &["hq"],
     &["cli"],
 ];
 
 /// Traits for the outside world.
-const SEAMS: [&str; 6] =
-    ["db/mod.rs", "docker/mod.rs", "router/edge.rs", "clock.rs", "hq/door.rs", "servers/supply.rs"];
+const SEAMS: [&str; 7] =
+    ["db/mod.rs", "docker/mod.rs", "router/edge.rs", "clock.rs", "hq/door.rs", "servers/supply.rs", "agent/mod.rs"];
 
 /// A file, or a folder of them, with one of these names knows that one outside thing.
 const TOUCH: [&str; 18] = [

@@ -103,7 +103,7 @@ impl Hq {
     /// Concludes how a server stands, and has everything looked at when that has changed.
     pub fn note_signs(&self, server: &ServerName, signs: Signs) {
         let before = self.presence(server);
-        let after = before.after(signs, self.settings.server_lease.duration());
+        let after = before.after(signs, self.settings.lease.duration());
         self.note_presence(server, before, after);
     }
 
@@ -136,6 +136,7 @@ impl Hq {
 
     /// Notes which servers are heard from, until the process ends.
     pub async fn watch_servers(self: Arc<Self>) {
+        let told = self.agents.presence();
         loop {
             for server in self.members().into_keys() {
                 let Ok(line) = self.lines.of(&server) else { continue };
@@ -144,7 +145,8 @@ impl Hq {
                     State::Connecting => Some(Duration::ZERO),
                     State::Down { since, .. } => Some(since.elapsed()),
                 };
-                self.note_signs(&server, Signs { silent, leased: false });
+                let told = told.borrow().get(&server).copied();
+                self.note_signs(&server, Signs { silent, told });
             }
             sleep(LOOK).await;
         }

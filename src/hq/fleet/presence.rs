@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::hq::agents::Presence as Word;
+
 /// How a server stands with HQ, beside what a person wants of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Presence {
@@ -19,22 +21,33 @@ pub enum Presence {
 /// Signs of life of one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Signs {
-    /// For how long HQ has not come there; `None` while its connection stands.
+    /// For how long HQ's connection has been broken; `None` while it stands.
     pub silent: Option<Duration>,
-    /// Whether the server keeps a lease by itself, on another way than HQ's connection.
-    pub leased: bool,
+    /// What is known by its agent, when it has one.
+    pub told: Option<Word>,
+}
+
+impl Signs {
+    /// Whether nothing has been heard of it for as long as a lease lasts.
+    fn are_over(self, lease: Duration) -> bool {
+        match (self.told, self.silent) {
+            (_, None) | (Some(Word::Up | Word::Suspect), _) => false,
+            (Some(Word::Gone), Some(_)) => true,
+            (None, Some(silent)) => silent >= lease,
+        }
+    }
 }
 
 impl Presence {
-    /// The next one. A server is lost when HQ has not come there for `patience` and no lease speaks for it; one that
-    /// was lost counts again only when [`Presence::welcomed`].
-    pub fn after(self, signs: Signs, patience: Duration) -> Self {
-        match (self, signs.silent) {
-            (Self::Up | Self::Suspect, None) => Self::Up,
-            (Self::Up | Self::Suspect, Some(silent)) if silent >= patience && !signs.leased => Self::Gone,
-            (Self::Up | Self::Suspect, Some(_)) => Self::Suspect,
-            (Self::Gone | Self::Returning, None) => Self::Returning,
-            (Self::Gone | Self::Returning, Some(_)) => Self::Gone,
+    /// The next one. A server is lost when neither its agent nor its connection has been heard for a lease; one that was
+    /// lost counts again only when [`Presence::welcomed`].
+    pub fn after(self, signs: Signs, lease: Duration) -> Self {
+        match self {
+            Self::Up | Self::Suspect if signs.silent.is_none() => Self::Up,
+            Self::Up | Self::Suspect if signs.are_over(lease) => Self::Gone,
+            Self::Up | Self::Suspect => Self::Suspect,
+            Self::Gone | Self::Returning if signs.silent.is_none() => Self::Returning,
+            Self::Gone | Self::Returning => Self::Gone,
         }
     }
 
@@ -51,28 +64,30 @@ impl Presence {
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(5);
+    const LEASE: Duration = Duration::from_secs(5);
 
-    fn after(presence: Presence, silent: Option<u64>, leased: bool) -> Presence {
-        presence.after(Signs { silent: silent.map(Duration::from_secs), leased }, PATIENCE)
+    fn after(presence: Presence, silent: Option<u64>, told: Option<Word>) -> Presence {
+        presence.after(Signs { silent: silent.map(Duration::from_secs), told }, LEASE)
     }
 
     #[test]
-    fn a_server_is_lost_only_when_it_is_silent_for_long_and_no_lease_speaks_for_it() {
+    fn a_server_is_lost_only_when_its_connection_and_its_agent_are_silent_for_long() {
         for before in [Presence::Up, Presence::Suspect] {
-            assert_eq!(after(before, None, false), Presence::Up);
-            assert_eq!(after(before, Some(4), false), Presence::Suspect);
-            assert_eq!(after(before, Some(60), true), Presence::Suspect);
-            assert_eq!(after(before, Some(5), false), Presence::Gone);
+            assert_eq!(after(before, None, None), Presence::Up);
+            assert_eq!(after(before, Some(4), None), Presence::Suspect);
+            assert_eq!(after(before, Some(5), None), Presence::Gone);
+            assert_eq!(after(before, Some(60), Some(Word::Suspect)), Presence::Suspect);
+            assert_eq!(after(before, Some(2), Some(Word::Gone)), Presence::Gone);
+            assert_eq!(after(before, None, Some(Word::Gone)), Presence::Up, "SSH still leads there");
         }
     }
 
     #[test]
     fn one_that_comes_back_counts_when_it_has_been_cleared() {
-        let back = after(Presence::Gone, None, true);
+        let back = after(Presence::Gone, None, Some(Word::Suspect));
         assert_eq!(back, Presence::Returning);
-        assert_eq!(after(back, None, true), Presence::Returning);
-        assert_eq!(after(back, Some(0), true), Presence::Gone, "what moved away must not count twice");
+        assert_eq!(after(back, None, Some(Word::Up)), Presence::Returning);
+        assert_eq!(after(back, Some(0), Some(Word::Up)), Presence::Gone, "what moved away must not count twice");
         assert_eq!(back.welcomed(), Presence::Up);
         assert_eq!(Presence::Gone.welcomed(), Presence::Gone);
     }

@@ -306,6 +306,9 @@ impl Hq {
             self.launcher.perform(&stack, &Step::Sweep { server: server.clone(), network }, &|_| {}).await?;
         }
         let key = format!("{}\n", self.server_key().await?.authorized_key());
+        if let Err(error) = self.dismiss_agent(server).await {
+            tracing::warn!(%server, error = ?error, "the agent of a server that was removed runs on");
+        }
         let link = self.lines.of(server)?.link().await.map_err(ServerError::Link)?;
         link.exec(&["sh", "-c", LET_GO], key.as_bytes(), FAREWELL).await.map_err(ServerError::Link)?;
         Ok(())

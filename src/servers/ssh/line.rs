@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::backoff::Backoff;
 use super::link::Link;
-use super::{Address, HostKey, LinkError, Login, OPEN};
+use super::{Address, HostKey, LinkError, Login, OPEN, Tunnel};
 use crate::docker::{Lane, Pipe, Wire};
 use crate::names::ServerName;
 
@@ -106,6 +106,19 @@ impl Line {
     /// As [`Line::link`]; within 10 s when it must be opened first.
     pub async fn bulk(&self) -> Result<Arc<Link>, LinkError> {
         self.shared.bulk().await
+    }
+
+    /// Connects to a unix socket on the server.
+    ///
+    /// # Errors
+    /// As [`Line::link`], or nothing listens there.
+    pub async fn socket(&self, path: &str, lane: Lane) -> Result<Tunnel, LinkError> {
+        let link = match lane {
+            Lane::Call => self.link().await?,
+            Lane::Bulk => self.bulk().await?,
+            Lane::Reader => self.shared.reader().await?,
+        };
+        link.open_socket(path).await
     }
 
     /// Hands connections to `port` of the server's own loopback (0: any) to `target`, which HQ reaches, over the
@@ -222,15 +235,7 @@ impl Wire for Line {
     }
 
     async fn open(&self, lane: Lane) -> io::Result<Box<dyn Pipe>> {
-        let opening = async {
-            let link = match lane {
-                Lane::Call => self.link().await?,
-                Lane::Bulk => self.bulk().await?,
-                Lane::Reader => self.shared.reader().await?,
-            };
-            link.open_socket(ENGINE).await
-        };
-        match opening.await {
+        match self.socket(ENGINE, lane).await {
             Ok(tunnel) => Ok(Box::new(tunnel)),
             Err(error) => Err(io::Error::new(io::ErrorKind::NotConnected, error)),
         }

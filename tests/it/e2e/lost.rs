@@ -12,7 +12,7 @@ const AGAIN: Duration = Duration::from_secs(15);
 #[test]
 fn what_a_lost_server_ran_runs_elsewhere_and_once() {
     let lab = Lab::up(3);
-    let hq = fleet_with(&lab, 3, &[("server-lease", "5s")]);
+    let hq = fleet_with(&lab, 3, &[("lease", "5s")]);
     hq.push(&web("  scale: 3\n"), "blog").succeeded();
     hq.push(&web("  scale: 1\n"), "single").succeeded();
     let lost = places(&hq, "single", "web").pop().unwrap();

@@ -2,6 +2,7 @@
 
 use crate::harness::{Hq, Repository};
 
+mod agents;
 mod apart;
 mod busy;
 mod commands;

@@ -61,6 +61,7 @@ impl Hq {
         )));
         let line = Arc::new(Line::open(name.clone(), wanted.address.clone(), Login::Key(key), way.host_key.clone()));
         prepare(&link, line.clone(), &facts, say).await?;
+        self.bring_agent(&line, &wanted.tags, say).await;
         let _alone = self.records.lock().await;
         // A person may have changed it meanwhile.
         let earlier = self.server_records().await?.remove(&name);

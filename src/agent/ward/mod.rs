@@ -1,0 +1,3 @@
+//! What an agent keeps in order on its server.
+
+pub mod act;

@@ -1,0 +1,3 @@
+//! Following one agent; see [`act`].
+
+pub mod act;

@@ -1,0 +1,102 @@
+//! The agents of the servers, as HQ drives them: what each is to be told, and how each stands. [`act`] follows one agent
+//! a server, [`routers`] makes one edge of all routers, [`wanted`] says what a server should be.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::{OnceCell, watch};
+
+use crate::agent::ssh::Program;
+use crate::names::ServerName;
+
+pub mod act;
+pub mod follow;
+pub mod presence;
+pub mod remote;
+pub mod routers;
+pub mod scribe;
+pub mod wanted;
+
+pub use remote::Remote;
+use wanted::Wanted;
+
+pub use presence::{Presence, Pulse, Ssh};
+
+/// The agents HQ follows. Clones share them.
+#[derive(Clone)]
+pub struct Agents(Arc<Shared>);
+
+struct Shared {
+    agents: RwLock<BTreeMap<ServerName, Arc<Remote>>>,
+    presence: watch::Sender<BTreeMap<ServerName, Presence>>,
+    /// Goes up whenever somebody has changed what servers should be.
+    wishes: watch::Sender<u64>,
+    /// What every server should be.
+    wanted: watch::Sender<Option<Arc<Wanted>>>,
+    /// What HQ brings to servers as their agent.
+    program: OnceCell<Program>,
+}
+
+impl Default for Agents {
+    fn default() -> Self {
+        let (agents, presence, wishes) = (RwLock::default(), watch::Sender::default(), watch::Sender::default());
+        let (wanted, program) = (watch::Sender::default(), OnceCell::new());
+        Self(Arc::new(Shared { agents, presence, wishes, wanted, program }))
+    }
+}
+
+impl Agents {
+    /// How each server stands, as it changes. A server that is not in it has no agent that is followed.
+    pub fn presence(&self) -> watch::Receiver<BTreeMap<ServerName, Presence>> {
+        self.0.presence.subscribe()
+    }
+
+    /// Goes up whenever somebody has changed what servers should be.
+    pub fn wishes(&self) -> watch::Receiver<u64> {
+        self.0.wishes.subscribe()
+    }
+
+    /// Somebody has changed what servers should be.
+    pub fn wish(&self) {
+        self.0.wishes.send_modify(|wishes| *wishes += 1);
+    }
+
+    /// What every server should be, once that is known.
+    pub fn wanted(&self) -> watch::Receiver<Option<Arc<Wanted>>> {
+        self.0.wanted.subscribe()
+    }
+
+    fn want(&self, wanted: Arc<Wanted>) {
+        self.0.wanted.send_if_modified(|old| {
+            let is_new = old.as_ref() != Some(&wanted);
+            *old = Some(wanted);
+            is_new
+        });
+    }
+
+    /// Every agent that is followed, by server.
+    pub fn all(&self) -> BTreeMap<ServerName, Arc<Remote>> {
+        self.0.agents.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn follow(&self, server: ServerName, remote: Arc<Remote>) {
+        self.0.agents.write().unwrap_or_else(PoisonError::into_inner).insert(server, remote);
+    }
+
+    fn forget(&self, server: &ServerName) {
+        self.0.agents.write().unwrap_or_else(PoisonError::into_inner).remove(server);
+        self.0.presence.send_modify(|all| {
+            all.remove(server);
+        });
+    }
+
+    /// Notes how a server stands; how it stood before.
+    fn note(&self, server: &ServerName, presence: Presence) -> Option<Presence> {
+        let mut before = None;
+        self.0.presence.send_if_modified(|all| {
+            before = all.insert(server.clone(), presence);
+            before != Some(presence)
+        });
+        before
+    }
+}

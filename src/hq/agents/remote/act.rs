@@ -1,0 +1,96 @@
+//! Tells an agent things in order.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::{Remote, above};
+use crate::agent::{Agent, AgentError, Applied, Config, Routing, Turn};
+
+/// A router that has not switched by then does not hold up the others.
+const SWITCH: Duration = Duration::from_secs(2);
+
+impl Remote {
+    /// The agent itself.
+    pub fn agent(&self) -> &dyn Agent {
+        &*self.agent
+    }
+
+    /// Has it apply what `config` gives for a turn. Rules on trial are confirmed at once, over a new connection.
+    ///
+    /// # Errors
+    /// It cannot be reached, has heard of a later HQ, or its new rules keep HQ out: then the old ones come back.
+    pub async fn configure(&self, config: impl Fn(Turn) -> Config + Send + Sync) -> Result<Applied, AgentError> {
+        let mut turn = self.config.lock().await;
+        turn.generation += 1;
+        let mut told = self.agent.configure(&config(*turn)).await;
+        if let Err(AgentError::Stale { held }) = told
+            && let Some(next) = above(*turn, held, self.rivals)
+        {
+            *turn = next;
+            told = self.agent.configure(&config(*turn)).await;
+        }
+        self.note(|state| state.told = Some(told.clone()));
+        let applied = told?;
+        if let Some(trial) = &applied.trial {
+            let confirmed = self.agent.confirm(trial).await;
+            let why = confirmed.as_ref().err().map(ToString::to_string);
+            self.note(|state| state.rolled_back = why);
+            confirmed?;
+        }
+        Ok(applied)
+    }
+
+    /// Changes the router's tables. One that does not do it in time is behind until it has been told everything.
+    ///
+    /// # Errors
+    /// It was not told in time, or refuses.
+    pub async fn route(&self, routing: &Routing) -> Result<(), AgentError> {
+        let late =
+            || AgentError::Away { place: "the server".to_owned(), why: "it has not switched in time".to_owned() };
+        let routed = timeout(SWITCH, async {
+            let mut turn = self.routes.lock().await;
+            self.route_in_turn(&mut turn, routing).await
+        });
+        let routed = routed.await.unwrap_or_else(|_| Err(late()));
+        if routed.is_err() {
+            // What its older tables name begins to leave now.
+            self.note(|state| state.behind = Some(Instant::now()));
+        }
+        routed
+    }
+
+    /// Gives the router all tables, as they are when its turn has come.
+    ///
+    /// # Errors
+    /// As [`Remote::route`]; then it is behind still.
+    pub async fn catch_up<E>(&self, all: impl AsyncFnOnce() -> Result<Routing, E>) -> Result<(), AgentError>
+    where
+        E: std::fmt::Display,
+    {
+        let mut turn = self.routes.lock().await;
+        let all = all().await.map_err(|error| AgentError::Router(error.to_string()))?;
+        self.route_in_turn(&mut turn, &all).await?;
+        self.note(|state| state.behind = None);
+        Ok(())
+    }
+
+    /// Its router may hold older tables than HQ's.
+    pub fn fall_behind(&self) {
+        self.note(|state| {
+            state.behind.get_or_insert_with(Instant::now);
+        });
+    }
+
+    async fn route_in_turn(&self, turn: &mut Turn, routing: &Routing) -> Result<(), AgentError> {
+        turn.generation += 1;
+        match self.agent.route(*turn, routing).await {
+            Err(AgentError::Stale { held }) => {
+                let Some(next) = above(*turn, held, self.rivals) else { return Err(AgentError::Stale { held }) };
+                *turn = next;
+                self.agent.route(*turn, routing).await
+            }
+            other => other,
+        }
+    }
+}

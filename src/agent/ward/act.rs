@@ -165,18 +165,15 @@ impl Ward {
     /// Starts, changes or ends the router.
     async fn run_router(&self, config: &Config) -> Result<(), String> {
         let now = self.router.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|now| now.listen.clone());
-        if now == config.router {
+        // An agent that was cut off while it ended its router has left one that nobody knows of.
+        let is_left = now.is_none() && self.folder.join("router/nginx.pid").exists();
+        if now == config.router && !is_left {
             return Ok(());
         }
         let Some(listen) = config.router.clone() else {
-            let router = self.router.write().unwrap_or_else(PoisonError::into_inner).take();
-            return match router {
-                Some(router) => {
-                    router.watch.abort();
-                    end(&router.nginx).await.map_err(|error| told(&error))
-                }
-                None => Ok(()),
-            };
+            // Dropped, it is watched no more.
+            drop(self.router.write().unwrap_or_else(PoisonError::into_inner).take());
+            return end(&Nginx::new(&self.folder, Vec::new())).await.map_err(|error| told(&error));
         };
         let nginx = Arc::new(Nginx::new(&self.folder, listen.clone()));
         // It is watched even if it does not come up now: what holds its port may go.

@@ -143,9 +143,15 @@ async fn build(
 /// Whether the builder tripped over a layer of its cache that someone removed meanwhile: old images of other stacks are
 /// collected at any time, and their unnamed parents with them. Built again it starts from what is left.
 fn lost_its_cache(message: &str) -> bool {
-    ["failed to get digest sha256:", "No such image: sha256:", "unknown parent image ID ", "layer does not exist"]
-        .iter()
-        .any(|words| message.contains(words))
+    [
+        "failed to get digest sha256:",
+        "No such image: sha256:",
+        "unable to find image \"sha256:",
+        "unknown parent image ID ",
+        "layer does not exist",
+    ]
+    .iter()
+    .any(|words| message.contains(words))
 }
 
 async fn attempt(

@@ -18,7 +18,7 @@ fn what_a_lost_server_ran_runs_elsewhere_and_once() {
     let lost = places(&hq, "single", "web").pop().unwrap();
     let number: u8 = lost.trim_start_matches('s').parse().unwrap();
     hq.quarry(&["servers", "tag", &lost, "unlucky"]).succeeded();
-    hq.push(&web("  filter: unlucky\n  volumes: /data\n"), "kept").succeeded();
+    hq.push(&web("  filter: unlucky\n  fixed: true\n"), "kept").succeeded();
     hq.push(&web("  overlap: stop-first\n"), "once").succeeded();
     let once = places(&hq, "once", "web");
     assert_eq!(places(&hq, "blog", "web"), ["s1", "s2", "s3"]);
@@ -40,7 +40,7 @@ fn what_a_lost_server_ran_runs_elsewhere_and_once() {
     for _ in 0..20 {
         assert_eq!(hq.page("blog.localhost", "/env/QUARRY_NODE"), "web", "a browser is sent to the lost server");
     }
-    // Its data is there and nowhere else; and one that may exist only once may still run there, for all HQ knows.
+    // What is fixed stays where it is; and one that may exist only once may still run there, for all HQ knows.
     assert_eq!(places(&hq, "kept", "web"), std::slice::from_ref(&lost));
     assert_eq!(places(&hq, "once", "web"), once);
 

@@ -18,3 +18,4 @@ mod repository;
 mod router;
 mod stack_golden;
 mod tidy;
+mod world;

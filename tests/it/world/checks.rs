@@ -1,0 +1,131 @@
+//! What holds at every step.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use quarry::docker::State;
+use quarry::launch::label;
+use quarry::router::Target;
+
+use super::World;
+use super::machine::Machine;
+use super::pushes::{ALONE, FIXED};
+
+/// A container of quarry's, wherever it is.
+#[derive(Debug, Clone)]
+struct One {
+    server: usize,
+    name: String,
+    stack: String,
+    node: String,
+    release: String,
+    role: String,
+    runs: bool,
+    ports: Vec<SocketAddr>,
+}
+
+impl World {
+    fn containers(&self) -> Vec<One> {
+        let mut list = Vec::new();
+        for (server, machine) in self.machines.iter().enumerate() {
+            machine.engine.each(|container, request| {
+                let text = |name: &str| container.labels.get(name).cloned().unwrap_or_default();
+                list.push(One {
+                    server,
+                    name: container.name.to_string(),
+                    stack: text(label::STACK),
+                    node: text(label::NODE),
+                    release: text(label::RELEASE),
+                    role: text(label::ROLE),
+                    runs: matches!(container.state, State::Running | State::Paused),
+                    ports: request.ports.iter().map(|port| SocketAddr::new(port.address, port.port)).collect(),
+                });
+            });
+        }
+        list
+    }
+
+    /// What holds at every step; `when` names the step.
+    pub fn check(&self, when: &str) {
+        let containers = self.containers();
+        let wrong = self.routes_are_right(&containers).or_else(|| self.alone_is_alone(&containers));
+        if let Some(wrong) = wrong.or_else(|| self.fixed_stays(&containers)) {
+            self.broken(|| format!("{wrong} (after {when})"));
+        }
+    }
+
+    /// No domain points at another stack's container, and a stack answers with one release.
+    fn routes_are_right(&self, containers: &[One]) -> Option<String> {
+        let mut at: BTreeMap<SocketAddr, &One> = BTreeMap::new();
+        for one in containers.iter().filter(|one| one.runs) {
+            at.extend(one.ports.iter().map(|port| (*port, one)));
+        }
+        let named: BTreeMap<&str, &One> = containers.iter().map(|one| (one.name.as_str(), one)).collect();
+        self.edge.look(|tables| {
+            for table in tables.values() {
+                for (node, routes) in &table.nodes {
+                    let Target::Peers(peers) = &routes.target else { continue };
+                    for peer in peers {
+                        let meant = peer.container.as_str();
+                        if let Some(one) = at.get(&peer.address).filter(|one| one.name != meant) {
+                            let (stack, other) = (&table.stack, &one.name);
+                            return Some(format!("{node} of {stack} is {meant}, and {other} answers at its address"));
+                        }
+                        let Some(one) = named.get(meant) else { continue };
+                        if one.release != table.release.to_string() {
+                            let release = table.release;
+                            return Some(format!("{} answers in the table of release {release}", one.name));
+                        }
+                    }
+                }
+            }
+            None
+        })
+    }
+
+    /// Of what may exist only once there are never two that run.
+    fn alone_is_alone(&self, containers: &[One]) -> Option<String> {
+        let mut running: BTreeMap<(&str, &str), &str> = BTreeMap::new();
+        let alone = |one: &&One| one.runs && one.role != "once" && ALONE.contains(&one.node.as_str());
+        for one in containers.iter().filter(alone) {
+            if let Some(other) = running.insert((&one.stack, &one.node), &one.name) {
+                return Some(format!("{other} and {} run at once", one.name));
+            }
+        }
+        None
+    }
+
+    /// What keeps data is only ever made where its data is.
+    fn fixed_stays(&self, containers: &[One]) -> Option<String> {
+        let mut homes = self.homes.lock().unwrap();
+        for one in containers.iter().filter(|one| FIXED.contains(&one.node.as_str())) {
+            let home = *homes.entry((one.stack.clone(), one.node.clone())).or_insert(one.server);
+            if home != one.server {
+                return Some(format!("{} is on server {}, its data on {home}", one.name, one.server));
+            }
+        }
+        None
+    }
+
+    /// What an engine is about to do for HQ: nothing that serves may be stopped.
+    pub fn before(&self, machine: &Machine, doing: &str) {
+        let Some(name) = doing.strip_prefix("stop ").or_else(|| doing.strip_prefix("remove ")) else { return };
+        let mut serves = false;
+        machine.engine.each(|container, _| {
+            let node = container.labels.get(label::NODE).map(String::as_str).unwrap_or_default();
+            let runs = container.state == State::Running && !ALONE.contains(&node);
+            serves |= runs && container.name.as_str() == name;
+        });
+        let peer = |target: &Target| match target {
+            Target::Peers(peers) => peers.iter().any(|peer| peer.container.as_str() == name),
+            Target::Site(_) => false,
+        };
+        let routed = || {
+            self.edge
+                .look(|tables| tables.values().flat_map(|table| table.nodes.values()).any(|node| peer(&node.target)))
+        };
+        if serves && routed() {
+            self.broken(|| format!("HQ does `{doing}` while the router sends requests there"));
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! What seeds have found, each under the promise that was broken.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::failure::{Exit, Failure, hung_up};
 use super::print::Out;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::hq::Hq;
@@ -104,14 +105,29 @@ impl Context {
             let _turn = turn;
             work.await
         });
+        Ok(self.heard(work, lines).await??)
+    }
+
+    /// Does something that reports lines, which arrive on standard error while it happens. It goes on to its end when the
+    /// command is given up.
+    ///
+    /// # Errors
+    /// When it ends in a bug.
+    pub async fn beside<T, F>(&self, work: impl FnOnce(Say) -> F) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let (say, lines) = Say::pair();
+        self.heard(tokio::spawn(work(say)), lines).await
+    }
+
+    async fn heard<T>(&self, work: JoinHandle<T>, mut lines: Lines) -> Result<T, Failure> {
         while let Some(line) = lines.next().await {
             // Whoever hung up does not stop the work.
             let _ = self.out.note(&line).await;
         }
-        match work.await {
-            Ok(done) => Ok(done?),
-            Err(panic) => Err(Failure::of(Exit::Bug, &panic)),
-        }
+        work.await.map_err(|panic| Failure::of(Exit::Bug, &panic))
     }
 
     /// The wait is part of the command's own future and no task beside it: whoever gives the command up leaves the line.

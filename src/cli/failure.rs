@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use crate::hq::HqError;
+use crate::hq::servers::ServerError;
 
 /// Exit codes; they never change their meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +59,7 @@ impl From<HqError> for Failure {
         let exit = match &error {
             HqError::NoStack(_)
             | HqError::StackExists(_)
+            | HqError::StillLeaving { .. }
             | HqError::NeverDeployed(_)
             | HqError::NoRelease { .. }
             | HqError::NoNode { .. }
@@ -81,6 +83,20 @@ impl From<HqError> for Failure {
             | HqError::Cancelled
             | HqError::DeployBranch { .. }
             | HqError::ImageGone { .. } => Exit::Refused,
+            HqError::Server(error) => match error {
+                ServerError::NoServer(_) | ServerError::Taken { .. } | ServerError::Known { .. } => Exit::Mistake,
+                ServerError::Link(_)
+                | ServerError::Key(_)
+                | ServerError::Facts(_)
+                | ServerError::Closed { .. }
+                | ServerError::Shut { .. }
+                | ServerError::Fingerprint { .. }
+                | ServerError::NoDocker { .. }
+                | ServerError::Failed { .. }
+                | ServerError::Busy { .. }
+                | ServerError::Silent(_)
+                | ServerError::Own => Exit::Refused,
+            },
         };
         Self::of(exit, &error)
     }

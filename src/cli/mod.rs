@@ -39,6 +39,7 @@ pub mod rollback;
 pub mod run;
 pub mod scale;
 pub mod serve;
+pub mod servers;
 pub mod stacks;
 
 /// git push, and the stack is live
@@ -93,6 +94,8 @@ pub enum HqCommand {
     Stacks(stacks::Stacks),
     #[allow(missing_docs)]
     Ps(ps::Ps),
+    #[allow(missing_docs)]
+    Servers(servers::Servers),
     #[allow(missing_docs)]
     Grid(grid::Grid),
     #[allow(missing_docs)]
@@ -241,6 +244,7 @@ async fn carry_out(command: HqCommand, cx: &Context, stdin: Stdin, hung_up: Canc
         },
         HqCommand::Stacks(stacks) => stacks.run(cx).await,
         HqCommand::Ps(ps) => ps.run(cx).await,
+        HqCommand::Servers(servers) => servers.run(cx, stdin).await,
         HqCommand::Grid(grid) => grid.run(cx).await,
         HqCommand::Scale(scale) => scale.run(cx).await,
         HqCommand::Restart(restart) => restart.run(cx).await,

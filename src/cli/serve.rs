@@ -87,12 +87,14 @@ impl Serve {
         let came = nginx.start_or_adopt().await.map_err(|error| Failure::of(Exit::Refused, &error))?;
         tracing::info!(?came, http = %self.http, "the router serves");
         let hq = Hq::new(with_edge(parts, nginx.clone() as Arc<dyn Edge>, self.http));
+        when_up(|| hq.open_servers()).await?;
         when_up(|| hq.recover()).await?;
         tokio::spawn(async move { nginx.watch().await });
         let door = when_up(|| HqDoor::open(hq.clone())).await?;
         let address = self.open_doors(places, &root, door, stop).await?;
         tracing::info!(ssh = %address, took = ?began.elapsed(), "HQ is ready");
         self.build_wall(&hq, address).await;
+        tokio::spawn(hq.clone().drain_on());
         tokio::spawn(hq.reconcile());
         ready(address, self.http).await;
         std::future::pending().await

@@ -88,7 +88,20 @@ pub fn public_key(user: &UserName, name: &KeyName) -> Key {
     key(format!("keys/{user}/{name}.pub"))
 }
 
-/// `servers/<id>/settings.json`.
+/// The prefix of all servers.
+pub const SERVERS: &str = "servers";
+
+/// Everything of one server: the prefix `servers/<id>`.
+pub fn server(server: &ServerName) -> String {
+    format!("{SERVERS}/{server}")
+}
+
+/// `servers/<id>/id`, `servers/<id>/ip`, `servers/<id>/hostname`: bare values, for people and scripts.
+pub fn server_value(server: &ServerName, name: &str) -> Key {
+    key(format!("{SERVERS}/{server}/{name}"))
+}
+
+/// `servers/<id>/settings.json`: JSON, there for every server that was added.
 pub fn server_settings(server: &ServerName) -> Key {
     key(format!("servers/{server}/settings.json"))
 }

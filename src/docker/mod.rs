@@ -192,6 +192,8 @@ pub struct Image {
     pub labels: BTreeMap<String, String>,
     /// Size in bytes.
     pub size: u64,
+    /// The processor it is built for, in docker's words (`amd64`, `arm64`); empty in a list.
+    pub architecture: String,
 }
 
 /// Which builder takes a build.

@@ -17,7 +17,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -55,6 +55,8 @@ pub struct Settings {
     pub size: Megabytes,
     /// How long a release command may take.
     pub release_timeout: Millis,
+    /// HQ's own address towards the other servers; found out without it.
+    pub address: Option<IpAddr>,
     /// The state's home; this machine's files without it.
     pub etcd: Option<etcd::Etcd>,
     /// The private SSH key with which submodules are fetched.
@@ -86,6 +88,7 @@ impl Default for Settings {
             push_limit: Megabytes(2048),
             size: Megabytes(512),
             release_timeout: Millis::seconds(30 * 60),
+            address: None,
             etcd: None,
             submodule_key: None,
         }
@@ -195,6 +198,9 @@ pub fn is_setting(name: &str) -> bool {
 fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
     let value = text.trim();
     match path.rsplit_once('/').unwrap_or(("", path)) {
+        ("", "address") => {
+            settings.address = Some(value.parse().map_err(|_| format!("`{value}` is not an IP address"))?)
+        }
         ("", "hostnames") => settings.hostnames = hostnames(text)?,
         ("", "port-range") => settings.ports = ports(value)?,
         ("", "subnets") => settings.subnets = value.parse()?,
@@ -214,7 +220,8 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
 }
 
 /// Every file but those in `env/`, `build/env/` and `etcd/`.
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 12] = [
+    "address",
     "hostnames",
     "port-range",
     "subnets",
@@ -372,7 +379,7 @@ mod tests {
                 .to_string()
                 .contains("\n  subnets: `10.208.0.1/12` does not begin on its boundary; write `10.208.0.0/12`")
         );
-        assert!(error.to_string().contains("there is no setting `hostname`; there are hostnames,"));
+        assert!(error.to_string().contains("there is no setting `hostname`; there are address, hostnames,"));
         for wrong in ["8.8.8.0/24", "10.0.0.0/27", "10.0.0.0/7", "10.0.0.0", "x/12"] {
             assert!(wrong.parse::<Subnets>().is_err(), "{wrong}");
         }

@@ -140,6 +140,7 @@ impl Hq {
         let (release, env_version) = self.numbers(job).await?;
         let mut world = self.world(&job.stack, release, env_version).await?;
         world.forget(&job.renew);
+        self.note_architectures(&job.instructions, &mut world).await?;
         Ok(plan(&job.instructions, &world)?)
     }
 
@@ -167,6 +168,7 @@ impl Hq {
         let mut reserved = self.planning.lock().await;
         let mut world = self.gather(&job.stack, release, env_version, &reserved).await?;
         world.forget(&job.renew);
+        self.note_architectures(&job.instructions, &mut world).await?;
         let plan = plan(&job.instructions, &world)?;
         let claim = Claim::of(&plan);
         claim.add(&mut reserved);

@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use super::HqError;
+use crate::grid::Standing;
+use crate::servers::Record;
 use crate::units::{Megabytes, MilliCpus};
 
 /// Refuses when less than `needed` megabytes are free on the disk that holds `path`.
@@ -29,4 +31,17 @@ pub fn memory() -> Megabytes {
     let info = rustix::system::sysinfo();
     let bytes = (info.totalram as u64).saturating_mul(info.mem_unit.into());
     Megabytes((bytes / (1024 * 1024)).max(1))
+}
+
+/// HQ's own server as long as nobody has changed anything about it.
+pub fn own_record() -> Record {
+    Record {
+        way: None,
+        hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        tags: Default::default(),
+        size: memory(),
+        processors: processors().0 / 1000,
+        architecture: std::env::consts::ARCH.into(),
+        standing: Standing::Up,
+    }
 }

@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use crate::clock::Clock;
 use crate::db::{Db, DbError};
+use crate::docker::EngineError;
 use crate::docker::engines::Engines;
-use crate::docker::{Container, EngineError};
 use crate::etc::Settings;
+use crate::grid::Standing;
 use crate::instruction::compile::CompileError;
 use crate::instruction::tarball::TarballError;
 use crate::launch::act::{LaunchError, Launcher};
@@ -23,6 +24,8 @@ use crate::launch::{Ground, Identity};
 use crate::names::{NodeName, ReleaseNumber, ServerName, StackName};
 use crate::router::BadDomains;
 use crate::router::edge::Edge;
+use crate::servers::Lines;
+use crate::servers::process::Programs;
 use crate::stack::Mistakes;
 use crate::stack::files::RepositoryError;
 
@@ -46,6 +49,7 @@ pub mod oneoff;
 pub mod progress;
 pub mod reconcile;
 pub mod recover;
+pub mod servers;
 pub mod shallow;
 pub mod socket;
 pub mod ssh;
@@ -105,9 +109,17 @@ pub struct Hq {
     /// The router's port as it stands in URLs: empty, or `:8080`.
     pub url_port: String,
     awake: Awake,
+    /// The SSH lines to the other servers.
+    lines: Lines,
+    /// Where containers of HQ's own server are reached as long as it is the only one.
+    bridge: Ground,
+    /// One server is added at a time.
+    joining: tokio::sync::Mutex<()>,
+    /// Held while the record of a server is read, changed and written; never while a server is waited for.
+    records: tokio::sync::Mutex<()>,
     members: RwLock<BTreeMap<ServerName, fleet::Member>>,
-    /// The containers of each server as its engine last told them.
-    seen: Mutex<BTreeMap<ServerName, Vec<Container>>>,
+    /// What each server's engine last told.
+    memory: Arc<Mutex<fleet::Memory>>,
     queue: lock::Queue,
     /// Planning reads what others have taken: one plan at a time.
     planning: tokio::sync::Mutex<world::Reserved>,
@@ -118,8 +130,17 @@ impl Hq {
     /// An HQ of these parts. It does nothing until it is asked.
     pub fn new(parts: Parts) -> Arc<Self> {
         let here = parts.engines.here().clone();
-        let member = fleet::Member { ground: parts.ground, size: limits::memory(), tags: BTreeSet::new() };
+        let bridge = parts.ground;
+        let member = fleet::Member {
+            ground: bridge.clone(),
+            size: limits::memory(),
+            tags: BTreeSet::new(),
+            standing: Standing::Up,
+            architecture: None,
+        };
+        let lines = Lines::default();
         let launcher = Launcher {
+            supply: Arc::new(Programs::new(parts.engines.clone(), lines.clone())),
             engines: parts.engines,
             edge: parts.edge,
             db: parts.db.clone(),
@@ -136,8 +157,12 @@ impl Hq {
             launcher,
             url_port: parts.url_port,
             awake: parts.awake,
+            lines,
+            bridge,
+            joining: tokio::sync::Mutex::default(),
+            records: tokio::sync::Mutex::default(),
             members: RwLock::new(BTreeMap::from([(here, member)])),
-            seen: Mutex::default(),
+            memory: Arc::default(),
             queue: lock::Queue::default(),
             planning: tokio::sync::Mutex::default(),
             books: Mutex::default(),
@@ -182,6 +207,17 @@ pub enum HqError {
     /// It is there already.
     #[error("the stack `{0}` exists already")]
     StackExists(StackName),
+    /// Its destruction waits for servers.
+    #[error(
+        "the stack `{stack}` that was destroyed still has something on {}, which cannot be reached; bring it back, or \
+         give it up: servers remove {} --force", listed(.servers), listed(.servers)
+    )]
+    StillLeaving {
+        /// Its name.
+        stack: StackName,
+        /// Those servers.
+        servers: Vec<ServerName>,
+    },
     /// No release yet.
     #[error("`{0}` has never been deployed; push it first: git push <remote> master")]
     NeverDeployed(StackName),
@@ -241,6 +277,9 @@ pub enum HqError {
     /// The launch failed and was undone.
     #[error(transparent)]
     Launch(#[from] LaunchError),
+    /// A server could not be added or changed.
+    #[error(transparent)]
+    Server(#[from] servers::ServerError),
     /// Docker failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -286,6 +325,10 @@ pub enum HqError {
         /// Which release.
         number: ReleaseNumber,
     },
+}
+
+fn listed<T: ToString>(list: &[T]) -> String {
+    list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }
 
 fn lines<T: ToString>(list: &[T]) -> String {

@@ -148,6 +148,7 @@ fn settings(stack: &Stack, name: &NodeName, node: &Node, context: &Context<'_>) 
         volumes: node.volumes.clone(),
         env: node.env.clone(),
         links,
+        filter: node.filter.clone(),
         size: node.size.unwrap_or(context.size),
         cpus: node.cpus,
         health,

@@ -6,6 +6,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::env::Env;
+use crate::grid::Filter;
 use crate::names::{ContainerName, ContainerPath, Domain, ImageId, InnerPath, NodeName, ReleaseNumber};
 use crate::stack::{Command, Health, Kind, Overlap};
 use crate::units::{Megabytes, MilliCpus, Millis};
@@ -85,6 +86,14 @@ impl Instruction {
         }
     }
 
+    /// How the containers it launches run.
+    pub fn settings(&self) -> Option<&Settings> {
+        match self {
+            Instruction::Ensure { settings, .. } | Instruction::Deploy { settings, .. } => Some(settings),
+            Instruction::Scale { .. } | Instruction::Route { .. } | Instruction::Kill { .. } => None,
+        }
+    }
+
     /// The domains that come by this instruction.
     pub fn domains(&self) -> &[Domain] {
         match self {
@@ -118,6 +127,9 @@ pub struct Settings {
     pub env: Env,
     /// Nodes whose addresses it gets, with the ports they answer on.
     pub links: BTreeMap<NodeName, Vec<u16>>,
+    /// The servers that will do.
+    #[serde(default, skip_serializing_if = "Filter::is_empty")]
+    pub filter: Filter,
     /// Memory limit.
     pub size: Megabytes,
     /// Processor share.

@@ -17,8 +17,9 @@ use crate::db::{Db, DbError};
 use crate::docker::engines::Engines;
 use crate::docker::{Engine, EngineError, Network, Restart};
 use crate::env::Env;
-use crate::names::{InnerPath, NodeName, ServerName, StackName};
+use crate::names::{ContainerName, InnerPath, NodeName, ServerName, StackName};
 use crate::router::edge::{Edge, EdgeError};
+use crate::servers::supply::{Supply, SupplyError};
 use crate::units::Millis;
 
 /// Takes one line for the person who waits.
@@ -34,6 +35,14 @@ pub enum LaunchError {
         doing: String,
         /// Why.
         source: EngineError,
+    },
+    /// A server could not be given what a container needs.
+    #[error("cannot {doing}")]
+    Supply {
+        /// The step.
+        doing: String,
+        /// Why.
+        source: Box<SupplyError>,
     },
     /// The router failed.
     #[error("cannot change the router")]
@@ -102,6 +111,8 @@ pub enum LaunchError {
 pub struct Launcher {
     /// The servers' docker.
     pub engines: Engines,
+    /// Brings images and folders to the other servers.
+    pub supply: Arc<dyn Supply>,
     /// The router; none when a stack runs locally.
     pub edge: Option<Arc<dyn Edge>>,
     /// The tree, for variables.
@@ -126,12 +137,11 @@ impl Launcher {
         let steps: Vec<&Step> = plan.revocable().collect();
         let mut begun = 0;
         while begun < steps.len() {
-            // New containers come up side by side: the slowest one is waited for, not all in turn.
-            let waits = steps[begun..].iter().take_while(|step| matches!(step, Step::Await { .. })).count();
-            if waits > 0 {
-                let waiting = steps[begun..begun + waits].iter().map(|step| self.perform(book.stack(), step, say));
-                try_join_all(waiting).await?;
-                begun += waits;
+            let together = together(&steps[begun..]);
+            if together > 0 {
+                let beside = steps[begun..begun + together].iter().map(|step| self.perform(book.stack(), step, say));
+                try_join_all(beside).await?;
+                begun += together;
                 continue;
             }
             let step = steps[begun];
@@ -150,7 +160,8 @@ impl Launcher {
         Ok(())
     }
 
-    /// Takes back what the active operation has begun. Errors are kept until all steps were tried.
+    /// Takes back what the active operation has begun. Errors are kept until all steps were tried. What another server
+    /// that does not answer still has is retired when it does.
     ///
     /// # Errors
     /// The first step that could not be taken back.
@@ -160,15 +171,27 @@ impl Launcher {
             Phase::Building | Phase::Committed | Phase::Destroying => 0,
             Phase::Before(begun) => begun.max(last_written(&active.plan, begun)),
         };
-        let mut first = Ok(());
+        let far = |step: &Step| step.server().is_some_and(|server| server != self.engines.here());
+        let (mut first, mut later) = (Ok(()), Vec::new());
         for step in undo(&active.plan, begun) {
             let done = match step {
-                Undo::Step(step) => self.perform(book.stack(), &step, say).await,
+                Undo::Step(step) => match self.perform(book.stack(), &step, say).await {
+                    Err(error) if far(&step) => {
+                        tracing::warn!(stack = %book.stack(), %step, error = ?error, "a step is taken back later");
+                        // What was stopped is started again by the reconciler, like everything that should run.
+                        later.extend(Some(step).filter(Step::only_removes));
+                        Ok(())
+                    }
+                    done => done,
+                },
                 Undo::RemoveFolder(folder) => remove_folder(folder).await,
             };
             if first.is_ok() {
                 first = done;
             }
+        }
+        if !later.is_empty() {
+            book.write(|journal| journal.retiring.extend(later)).await.map_err(LaunchError::State)?;
         }
         first
     }
@@ -210,6 +233,11 @@ impl Launcher {
     pub async fn perform(&self, stack: &StackName, step: &Step, say: Say<'_>) -> Result<(), LaunchError> {
         let engine = |source| LaunchError::Engine { doing: step.to_string(), source };
         match step {
+            gone if gone.only_removes() && self.has_left(gone) => Ok(()),
+            Step::Fetch { server, image } => {
+                let supplied = self.supply.image(server, image).await;
+                supplied.map_err(|error| LaunchError::Supply { doing: step.to_string(), source: Box::new(error) })
+            }
             Step::Network { server, name, subnet } => {
                 let labels = [(label::HQ, self.identity.id.as_str()), (label::STACK, stack.as_str())];
                 let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
@@ -235,34 +263,55 @@ impl Launcher {
                 }
             }
             Step::Hook { server, container, command, must } => {
-                match (self.engine(server)?.exec(container, &command.words(), say).await, must) {
-                    (Ok(0), _) | (_, false) => Ok(()),
-                    (Ok(code), true) => Err(LaunchError::Command { what: "hook", node: container.to_string(), code }),
-                    (Err(source), true) => Err(engine(source)),
-                }
+                let hooked = self.hook(server, container, command, say).await;
+                if *must { hooked } else { Ok(()) }
             }
             Step::Stop { server, container, grace } => {
                 self.engine(server)?.stop(container, *grace).await.map_err(engine)
             }
-            Step::Route { table } => match &self.edge {
-                Some(edge) => edge.set(table).await.map_err(LaunchError::Edge),
-                None => Ok(()),
-            },
-            Step::Unroute { stack } => match &self.edge {
-                Some(edge) => edge.remove(stack).await.map_err(LaunchError::Edge),
-                None => Ok(()),
-            },
-            Step::Drain { published, grace, .. } => {
-                self.drain(*published, *grace).await;
-                Ok(())
-            }
+            Step::Route { .. } | Step::Unroute { .. } | Step::Drain { .. } => self.on_edge(step).await,
             Step::Remove { server, container, grace } => {
                 let docker = self.engine(server)?;
                 docker.stop(container, *grace).await.map_err(engine)?;
                 docker.remove(container).await.map_err(engine)
             }
             Step::RemoveNetwork { server, name } => self.engine(server)?.remove_network(name).await.map_err(engine),
+            Step::Sweep { server, network } => self.sweep(stack, server, network).await,
         }
+    }
+
+    /// Whether a step is for a server that is no longer one of HQ's.
+    fn has_left(&self, step: &Step) -> bool {
+        step.server().is_some_and(|server| matches!(self.engines.of(server), Err(EngineError::NoServer { .. })))
+    }
+
+    async fn hook(
+        &self,
+        server: &ServerName,
+        container: &ContainerName,
+        command: &crate::stack::Command,
+        say: Say<'_>,
+    ) -> Result<(), LaunchError> {
+        match self.engine(server)?.exec(container, &command.words(), say).await {
+            Ok(0) => Ok(()),
+            Ok(code) => Err(LaunchError::Command { what: "hook", node: container.to_string(), code }),
+            Err(source) => Err(LaunchError::Engine { doing: format!("run the hook of {container}"), source }),
+        }
+    }
+
+    /// The router's part of a launch; a stack that runs locally has none.
+    async fn on_edge(&self, step: &Step) -> Result<(), LaunchError> {
+        let Some(edge) = &self.edge else { return Ok(()) };
+        if let Step::Route { table } = step {
+            edge.set(table).await.map_err(LaunchError::Edge)?;
+        }
+        if let Step::Unroute { stack } = step {
+            edge.remove(stack).await.map_err(LaunchError::Edge)?;
+        }
+        if let Step::Drain { published, grace, .. } = step {
+            drain(&**edge, *published, *grace).await;
+        }
+        Ok(())
     }
 
     /// A server's docker.
@@ -279,22 +328,28 @@ impl Launcher {
         let from = self.root.join("stacks").join(stack.as_str()).join("src").join(root.as_str());
         on_disk(folder.to_owned(), move |to| super::files::copy_site(&from, to)).await
     }
+}
 
-    /// Waits until no request is under way at the address, at most `grace`.
-    async fn drain(&self, published: std::net::SocketAddr, grace: Millis) {
-        let Some(edge) = &self.edge else { return };
-        let until = Instant::now() + grace.duration();
-        // A router that does not answer has nothing under way that could be waited for.
-        while let Ok(1..) = edge.in_flight(published).await
-            && Instant::now() < until
-        {
-            sleep(DRAIN_POLL).await;
-        }
+/// Waits until no request is under way at the address, at most `grace`.
+async fn drain(edge: &dyn Edge, published: std::net::SocketAddr, grace: Millis) {
+    let until = Instant::now() + grace.duration();
+    // A router that does not answer has nothing under way that could be waited for.
+    while let Ok(1..) = edge.in_flight(published).await
+        && Instant::now() < until
+    {
+        sleep(DRAIN_POLL).await;
     }
 }
 
 /// Pause between two looks at a draining one.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
+
+/// How many of these steps are done side by side, so that the slowest one is waited for and not all in turn: new
+/// containers come up, and servers get their images.
+fn together(steps: &[&Step]) -> usize {
+    let awaits = steps.iter().take_while(|step| matches!(step, Step::Await { .. })).count();
+    awaits.max(steps.iter().take_while(|step| matches!(step, Step::Fetch { .. })).count())
+}
 
 /// Steps that leave something behind and so are journaled; looking and waiting are not.
 fn revocable(step: &Step) -> bool {
@@ -306,12 +361,14 @@ fn revocable(step: &Step) -> bool {
         | Step::Start { .. }
         | Step::Hook { .. }
         | Step::Stop { .. } => true,
-        Step::Await { .. }
+        Step::Fetch { .. }
+        | Step::Await { .. }
         | Step::Route { .. }
         | Step::Unroute { .. }
         | Step::Drain { .. }
         | Step::Remove { .. }
-        | Step::RemoveNetwork { .. } => false,
+        | Step::RemoveNetwork { .. }
+        | Step::Sweep { .. } => false,
     }
 }
 

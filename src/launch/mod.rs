@@ -1,19 +1,14 @@
 //! From instructions to running containers: a plan that leaves nothing to choose, and its execution.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use self::check::{Check, SETTLE};
-use crate::docker::Restart;
+pub use self::step::Step;
 use crate::instruction::Settings;
-use crate::names::{ContainerName, InnerPath, NodeName, ReleaseNumber, ServerName, StackName};
-use crate::router::StackRoutes;
-use crate::stack::{Command, Kind};
-use crate::units::Millis;
+use crate::names::{ContainerName, NodeName, ReleaseNumber, ServerName, StackName};
+use crate::stack::Kind;
 
 pub mod act;
 pub mod address;
@@ -23,9 +18,11 @@ pub mod container;
 pub mod difference;
 pub mod files;
 pub mod journal;
+pub mod no_plan;
 pub mod place;
 pub mod plan;
 pub mod record;
+pub mod step;
 pub mod table;
 pub mod undo;
 pub mod world;
@@ -149,186 +146,6 @@ pub struct ContainerPlan {
     pub address: Option<Ipv4Addr>,
 }
 
-/// One thing to do; nothing in it is left to choose.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "step", rename_all = "lowercase")]
-pub enum Step {
-    /// Make the stack's network.
-    Network {
-        /// On which server.
-        server: ServerName,
-        /// Its name.
-        name: String,
-        /// Its subnet.
-        subnet: String,
-    },
-    /// Copy a folder of the checkout to where the router serves it.
-    Site {
-        /// Which node.
-        node: NodeName,
-        /// Folder within the checkout.
-        document_root: InnerPath,
-        /// Absolute folder to make.
-        folder: PathBuf,
-    },
-    /// Run a command in a container of its own and wait for success.
-    Once {
-        /// The container.
-        container: Box<ContainerPlan>,
-    },
-    /// Make and start a container.
-    Boot {
-        /// The container.
-        container: Box<ContainerPlan>,
-    },
-    /// Start a container that exists.
-    Start {
-        /// On which server.
-        server: ServerName,
-        /// Which.
-        container: ContainerName,
-    },
-    /// Wait until a container has come up.
-    Await {
-        /// On which server.
-        server: ServerName,
-        /// Which.
-        container: ContainerName,
-        /// Which node's, for the person.
-        node: NodeName,
-        /// What it must show.
-        check: Check,
-        /// Its routed port, where it has one.
-        port: Option<u16>,
-        /// Where its routed port is published.
-        published: Option<SocketAddr>,
-        /// Whether not listening refuses the launch.
-        role: Role,
-        /// What the engine does from then on when it ends.
-        restart: Restart,
-    },
-    /// Run a command inside a container.
-    Hook {
-        /// On which server.
-        server: ServerName,
-        /// Which container.
-        container: ContainerName,
-        /// The command.
-        command: Command,
-        /// Whether its failure refuses the launch.
-        must: bool,
-    },
-    /// Stop a container and keep it, to be started again should the launch fail.
-    Stop {
-        /// On which server.
-        server: ServerName,
-        /// Which.
-        container: ContainerName,
-        /// Between SIGTERM and SIGKILL.
-        grace: Millis,
-    },
-    /// Give the router the stack's table.
-    Route {
-        /// The whole table.
-        table: StackRoutes,
-    },
-    /// Take the stack out of the router.
-    Unroute {
-        /// Whose table.
-        stack: StackName,
-    },
-    /// Wait until no request is under way at an address.
-    Drain {
-        /// The container behind it.
-        container: ContainerName,
-        /// The address.
-        published: SocketAddr,
-        /// At most this long.
-        grace: Millis,
-    },
-    /// Stop and remove a container.
-    Remove {
-        /// On which server.
-        server: ServerName,
-        /// Which.
-        container: ContainerName,
-        /// Between SIGTERM and SIGKILL.
-        grace: Millis,
-    },
-    /// Remove the stack's network.
-    RemoveNetwork {
-        /// On which server.
-        server: ServerName,
-        /// Its name.
-        name: String,
-    },
-}
-
-impl Step {
-    /// The container it makes.
-    pub fn makes(&self) -> Option<&ContainerPlan> {
-        match self {
-            Step::Boot { container } | Step::Once { container } => Some(container),
-            Step::Network { .. }
-            | Step::Site { .. }
-            | Step::Start { .. }
-            | Step::Await { .. }
-            | Step::Hook { .. }
-            | Step::Stop { .. }
-            | Step::Route { .. }
-            | Step::Unroute { .. }
-            | Step::Drain { .. }
-            | Step::Remove { .. }
-            | Step::RemoveNetwork { .. } => None,
-        }
-    }
-}
-
-impl fmt::Display for Step {
-    /// One line as the dry run prints it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Step::Network { server, name, subnet } => write!(f, "network  {name} {subnet} on {server}"),
-            Step::Site { node, document_root, .. } => write!(f, "site     {node} from {document_root}"),
-            Step::Once { container } => {
-                write!(f, "once     {} on {} {}", container.name, container.server, command_text(container))
-            }
-            Step::Boot { container } => {
-                let image = &container.settings.image.as_str()[7..19];
-                write!(f, "boot     {} on {} image {image}", container.name, container.server)?;
-                match container.published.first() {
-                    Some((_, address)) => write!(f, " at {address}"),
-                    None => Ok(()),
-                }
-            }
-            Step::Start { container, .. } => write!(f, "start    {container}"),
-            Step::Await { container, check, .. } => match check {
-                Check::Health(_) => write!(f, "await    {container} healthy"),
-                Check::Listens => write!(f, "await    {container} listening"),
-                Check::Settles => write!(f, "await    {container} up for {SETTLE}"),
-            },
-            Step::Hook { container, command, .. } => write!(f, "hook     {container} {}", command.words().join(" ")),
-            Step::Stop { container, grace, .. } => write!(f, "stop     {container} within {grace}"),
-            Step::Route { table } => {
-                let domains: usize = table.nodes.values().map(|node| node.domains.len()).sum();
-                write!(f, "route    {} release {} on {domains} domains", table.stack, table.release)
-            }
-            Step::Unroute { stack } => write!(f, "unroute  {stack}"),
-            Step::Drain { container, grace, .. } => write!(f, "drain    {container} within {grace}"),
-            Step::Remove { container, grace, .. } => write!(f, "remove   {container} within {grace}"),
-            Step::RemoveNetwork { server, name } => write!(f, "remove   network {name} on {server}"),
-        }
-    }
-}
-
-fn command_text(container: &ContainerPlan) -> String {
-    match &container.settings.command {
-        Some(Command::Shell(text)) => text.clone(),
-        Some(Command::Words(words)) => words.join(" "),
-        None => String::from("(the image's command)"),
-    }
-}
-
 /// Labels by which quarry finds its containers again.
 pub mod label {
     /// Which HQ made it.
@@ -372,6 +189,12 @@ impl Identity {
             .parse()
             .expect("a container name made of checked names is well formed")
     }
+
+    /// Whether an image's name ends like those of this HQ: a release's number and the HQ's suffix.
+    pub fn has_made(&self, tag: &str) -> bool {
+        let number = tag.rsplit(':').next().and_then(|tag| tag.strip_suffix(&self.suffix));
+        number.is_some_and(|number| number.parse::<u64>().is_ok())
+    }
 }
 
 /// Where containers can be reached on a server.
@@ -381,4 +204,22 @@ pub struct Ground {
     pub address: IpAddr,
     /// Ports handed out.
     pub ports: std::ops::RangeInclusive<u16>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_of_another_hq_on_the_machine_are_left_alone() {
+        let check = |suffix: &str, tag: &str, expected: bool| {
+            let identity = Identity { id: "0123abcd".into(), suffix: suffix.into() };
+            assert_eq!(identity.has_made(tag), expected, "{tag} for `{suffix}`");
+        };
+        check("", "quarry/blog/web:3", true);
+        check("", "quarry/blog/web:3-0123", false);
+        check("-0123", "quarry/blog/web:3-0123", true);
+        check("-0123", "quarry/blog/web:3", false);
+        check("-0123", "quarry/blog/web:3-4567", false);
+    }
 }

@@ -7,8 +7,9 @@ use super::address;
 use super::plan::PlanError;
 use super::world::{Instance, World};
 use super::{Proc, Reach};
+use crate::grid::{Block, Bond, Grid, NoRoom, Parent, Rules, Slice, Standing, Stay, Want, place};
 use crate::instruction::{Instruction, Settings};
-use crate::names::{NodeName, ServerName};
+use crate::names::{ContainerName, NodeName, ServerName};
 
 /// Hands out servers, ports and addresses while one launch is planned.
 pub struct Places<'a> {
@@ -16,8 +17,8 @@ pub struct Places<'a> {
     ports: BTreeMap<ServerName, BTreeSet<u16>>,
     addresses: BTreeMap<ServerName, BTreeSet<Ipv4Addr>>,
     services: BTreeMap<NodeName, Proc>,
-    /// Containers of each node by server: those that stay and those of this plan.
-    stand: BTreeMap<(NodeName, ServerName), u32>,
+    /// The servers that answer: what stays there, what goes, and what this plan adds.
+    grid: Grid,
     /// Nodes that find each other by name and so have to be on one server.
     groups: Vec<BTreeSet<NodeName>>,
 }
@@ -30,7 +31,10 @@ impl<'a> Places<'a> {
             ports: world.servers.iter().map(|(name, footing)| (name.clone(), footing.ports_taken.clone())).collect(),
             addresses: BTreeMap::new(),
             services: BTreeMap::new(),
-            stand: BTreeMap::new(),
+            grid: Grid {
+                slices: world.servers.iter().map(|(name, footing)| (name.clone(), footing.slice.clone())).collect(),
+                ..Grid::default()
+            },
             groups: groups(world, instructions),
         };
         for proc in world.procs.values().filter(|proc| proc.address.is_some()) {
@@ -54,6 +58,8 @@ impl<'a> Places<'a> {
         let home = self.best(&proc)?;
         let footing = self.world.servers.get(&home).ok_or_else(|| PlanError::NoServer(proc.node.clone()))?;
         let taken = self.addresses.entry(home.clone()).or_default();
+        // One whose server was given up begins anew: its address there means nothing here.
+        let known = known.filter(|known| known.home.as_ref() == Some(&home));
         let address = match known.and_then(|proc| proc.address) {
             Some(address) => address,
             None => address::fixed(&footing.subnet, taken)?,
@@ -82,21 +88,48 @@ impl<'a> Places<'a> {
         }
     }
 
-    /// These containers stay where they are.
-    pub fn keep(&mut self, kept: &[Instance]) {
-        for instance in kept {
-            *self.stand.entry((instance.node.clone(), instance.server.clone())).or_default() += 1;
+    /// These containers are on their way out. `early`: they stop before what replaces them starts.
+    pub fn leave(&mut self, going: &[Instance], early: bool) {
+        for instance in going {
+            let Some(slice) = self.grid.slices.get_mut(&instance.server) else { continue };
+            if early {
+                slice.blocks.remove(&instance.name);
+            } else if let Some(block) = slice.blocks.get_mut(&instance.name) {
+                block.stay = Stay::Leaving;
+            }
         }
     }
 
-    /// The server of the next container of a node, which then counts as standing there.
+    /// Whether a container is to go elsewhere because its server is being emptied.
+    pub fn is_driven_out(&self, instance: &Instance, proc: &Proc) -> bool {
+        let draining = |slice: &Slice| slice.standing == Standing::Draining;
+        proc.home.is_none() && self.grid.slices.get(&instance.server).is_some_and(draining)
+    }
+
+    /// Whether there is room for so many more containers of a node.
     ///
     /// # Errors
-    /// When its home does not answer or there is no server for it.
-    pub fn choose(&mut self, proc: &Proc) -> Result<ServerName, PlanError> {
-        let server = self.best(proc)?;
-        *self.stand.entry((proc.node.clone(), server.clone())).or_default() += 1;
-        Ok(server)
+    /// As [`Places::choose`].
+    pub fn room(&self, proc: &Proc, count: u32) -> Result<(), PlanError> {
+        self.seats(proc, count as usize).map(drop)
+    }
+
+    /// The servers of a node's next containers, which then count as standing there.
+    ///
+    /// # Errors
+    /// When its home does not answer or no server has room for one of them.
+    pub fn choose(&mut self, proc: &Proc, containers: &[ContainerName]) -> Result<Vec<ServerName>, PlanError> {
+        let servers = match self.at_home(proc)? {
+            Some(home) => vec![home; containers.len()],
+            None => self.seats(proc, containers.len())?,
+        };
+        let block = self.block(proc);
+        for (server, container) in servers.iter().zip(containers) {
+            if let Some(slice) = self.grid.slices.get_mut(server) {
+                slice.blocks.insert(container.clone(), block.clone());
+            }
+        }
+        Ok(servers)
     }
 
     /// The server of a node's release command.
@@ -107,35 +140,54 @@ impl<'a> Places<'a> {
         self.best(proc)
     }
 
-    /// Twins apart, then where most memory is free, then by name.
+    /// Where one more container of a node would go.
     fn best(&self, proc: &Proc) -> Result<ServerName, PlanError> {
-        let node = &proc.node;
-        if let Some(home) = &proc.home {
-            let answers = self.world.servers.contains_key(home);
-            return if answers {
-                Ok(home.clone())
-            } else {
-                Err(PlanError::Away { node: node.clone(), server: home.clone() })
-            };
+        match self.at_home(proc)? {
+            Some(home) => Ok(home),
+            None => self.seats(proc, 1)?.pop().ok_or_else(|| PlanError::NoServer(proc.node.clone())),
         }
-        if let Some(companion) = self.companion(node) {
-            return Ok(companion);
-        }
-        let rank = |server: &ServerName| {
-            let twins = self.stand.get(&(node.clone(), server.clone())).copied().unwrap_or_default();
-            let free = self.world.servers.get(server).map(|footing| footing.slice.free());
-            (twins, std::cmp::Reverse(free))
-        };
-        let best = self.world.servers.keys().min_by_key(|server| rank(server));
-        best.cloned().ok_or_else(|| PlanError::NoServer(node.clone()))
     }
 
-    /// Where a node of the same group stands already.
-    fn companion(&self, node: &NodeName) -> Option<ServerName> {
+    /// The server a node cannot leave. What is there already is not asked for room: docker's limits are no
+    /// reservations, and its data is nowhere else.
+    fn at_home(&self, proc: &Proc) -> Result<Option<ServerName>, PlanError> {
+        match &proc.home {
+            Some(home) if !self.world.servers.contains_key(home) => {
+                Err(PlanError::Away { node: proc.node.clone(), server: home.clone() })
+            }
+            home => Ok(home.clone()),
+        }
+    }
+
+    fn seats(&self, proc: &Proc, count: usize) -> Result<Vec<ServerName>, PlanError> {
+        let mut places = place(&self.grid, &[Want::new(self.block(proc), count)], Rules::default());
+        let places = places.pop().unwrap_or_default();
+        Ok(places.into_iter().collect::<Result<Vec<_>, NoRoom>>()?)
+    }
+
+    fn block(&self, proc: &Proc) -> Block {
+        let stack = self.world.stack.clone();
+        let parent = self
+            .companion(&proc.node)
+            .map(|node| Box::new(Parent { stack: stack.clone(), node, bond: Bond::Required }));
+        let stay = if proc.home.is_some() { Stay::Fixed } else { Stay::Movable };
+        Block {
+            parent,
+            stay,
+            tags: proc.settings.filter.clone(),
+            architecture: self.world.built.get(&proc.settings.image).cloned(),
+            ..Block::new(proc.settings.size, stack, proc.node.clone())
+        }
+    }
+
+    /// Another node of the same group that stands already where something new may come.
+    fn companion(&self, node: &NodeName) -> Option<NodeName> {
         let group = self.groups.iter().find(|group| group.contains(node))?;
-        let planned = self.stand.keys().find(|(other, _)| group.contains(other)).map(|(_, server)| server);
-        let standing = || self.world.instances.iter().find(|one| group.contains(&one.node)).map(|one| &one.server);
-        planned.or_else(standing).filter(|server| self.world.servers.contains_key(server)).cloned()
+        let up = self.grid.slices.values().filter(|slice| slice.standing == Standing::Up);
+        let mut standing = up.flat_map(|slice| slice.blocks.values()).filter(|block| {
+            block.stack == self.world.stack && block.stay != Stay::Leaving && group.contains(&block.node)
+        });
+        standing.find(|block| block.node != *node).map(|block| block.node.clone())
     }
 
     /// A free port of a server, which then is taken.
@@ -168,14 +220,22 @@ pub fn reach(proc: &Proc, from: &ServerName) -> Option<Reach> {
     })
 }
 
-/// Nodes joined by links to nodes that are no services; only those with a companion.
+/// Whether other servers reach all ports of a service.
+fn is_open(proc: &Proc) -> bool {
+    proc.settings.ports.iter().all(|port| proc.published.iter().any(|(own, _)| own == port))
+}
+
+/// Nodes joined by links to nodes that are reached on the stack's own network only: those that are no services, and
+/// services from a time when there was one server. Only those with a companion.
 fn groups(world: &World, instructions: &[Instruction]) -> Vec<BTreeSet<NodeName>> {
     let mut settings: BTreeMap<&NodeName, &Settings> =
         world.procs.values().map(|proc| (&proc.node, &proc.settings)).collect();
     let mut services: BTreeSet<&NodeName> =
-        world.procs.values().filter(|proc| proc.address.is_some()).map(|proc| &proc.node).collect();
+        world.procs.values().filter(|proc| proc.address.is_some() && is_open(proc)).map(|proc| &proc.node).collect();
     for instruction in instructions {
         match instruction {
+            // One that is there already stays as it is.
+            Instruction::Ensure { node, .. } if world.procs.contains_key(node) => {}
             Instruction::Ensure { node, .. } => drop(services.insert(node)),
             Instruction::Deploy { node, settings: wanted, .. } => drop(settings.insert(node, wanted)),
             Instruction::Scale { .. } | Instruction::Route { .. } | Instruction::Kill { .. } => {}
@@ -199,4 +259,262 @@ fn groups(world: &World, instructions: &[Instruction]) -> Vec<BTreeSet<NodeName>
         groups.push(joined);
     }
     groups
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::grid::Filter;
+    use crate::launch::plan::plan;
+    use crate::launch::world::Footing;
+    use crate::launch::{ContainerPlan, Ground, Identity, Plan, Role, Step};
+    use crate::names::{ImageId, ReleaseNumber};
+    use crate::stack::{Kind, Overlap};
+    use crate::units::{Megabytes, Millis};
+
+    fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+        text.parse().unwrap()
+    }
+
+    fn image() -> ImageId {
+        name(&format!("sha256:{}", "a".repeat(64)))
+    }
+
+    /// Servers of 1000 MB with these names, the first of which is HQ's own.
+    fn world(servers: &[&str]) -> World {
+        let footing = |(index, server): (usize, &&str)| {
+            let address = IpAddr::from([10, 0, 0, 1 + index as u8]);
+            let footing = Footing {
+                ground: Ground { address, ports: 20_000..=20_099 },
+                ports_taken: BTreeSet::new(),
+                network_exists: false,
+                subnet: format!("10.208.{index}.0/26"),
+                slice: Slice::new(Megabytes(1000)),
+            };
+            (name(server), footing)
+        };
+        World {
+            identity: Identity { id: "0123abcd".into(), suffix: String::new() },
+            stack: name("blog"),
+            release: ReleaseNumber(1),
+            env_version: 1,
+            instances: Vec::new(),
+            names: BTreeSet::new(),
+            procs: BTreeMap::new(),
+            routes: None,
+            servers: servers.iter().enumerate().map(footing).collect(),
+            here: name(servers[0]),
+            built: BTreeMap::new(),
+            sites: "/sites".into(),
+        }
+    }
+
+    fn settings() -> Settings {
+        Settings {
+            kind: Kind::Web,
+            image: image(),
+            command: None,
+            args: Vec::new(),
+            cwd: None,
+            ports: vec![80],
+            volumes: Vec::new(),
+            env: Default::default(),
+            links: BTreeMap::new(),
+            size: Megabytes(100),
+            filter: Filter::default(),
+            cpus: None,
+            health: None,
+            release: None,
+            overlap: Overlap::StartFirst,
+            grace: Millis(500),
+            hook: Vec::new(),
+            unhook: Vec::new(),
+        }
+    }
+
+    fn deploy(node: &str, count: u32, settings: Settings) -> Instruction {
+        Instruction::Deploy { node: name(node), release: ReleaseNumber(1), count, settings: Box::new(settings) }
+    }
+
+    fn scale(node: &str, count: u32) -> Instruction {
+        Instruction::Scale { node: name(node), count }
+    }
+
+    fn booted(plan: &Plan) -> Vec<&ContainerPlan> {
+        plan.revocable().filter_map(Step::makes).collect()
+    }
+
+    /// `node@server` of every container that is made, in order.
+    fn seats(plan: &Plan) -> Vec<String> {
+        let mut seats: Vec<String> = booted(plan).iter().map(|made| format!("{}@{}", made.node, made.server)).collect();
+        seats.sort();
+        seats
+    }
+
+    /// The world once a plan has been carried out.
+    fn after(mut world: World, plan: &Plan) -> World {
+        for made in booted(plan) {
+            let block = Block::new(made.settings.size, made.stack.clone(), made.node.clone());
+            let slice = &mut world.servers.get_mut(&made.server).unwrap().slice;
+            slice.blocks.insert(made.name.clone(), block);
+            world.names.insert(made.name.clone());
+            world.instances.push(Instance {
+                name: made.name.clone(),
+                server: made.server.clone(),
+                node: made.node.clone(),
+                release: Some(made.release),
+                index: made.index,
+                role: made.role,
+                runs: true,
+                published: made.routed(),
+            });
+        }
+        world.procs.extend(plan.procs.clone());
+        world
+    }
+
+    fn standing(world: &mut World, server: &str, standing: Standing) {
+        world.servers.get_mut(&name::<ServerName>(server)).unwrap().slice.standing = standing;
+    }
+
+    #[test]
+    fn twins_stand_on_different_servers_and_images_come_to_all_but_hq_s_own() {
+        let plan = plan(&[deploy("web", 3, settings())], &world(&["hq", "s1", "s2"])).unwrap();
+        assert_eq!(seats(&plan), ["web@hq", "web@s1", "web@s2"]);
+        let fetched = |step: &Step| matches!(step, Step::Fetch { .. }).then(|| step.server().unwrap().to_string());
+        assert_eq!(plan.stage.iter().filter_map(fetched).collect::<Vec<_>>(), ["s1", "s2"]);
+        for made in booted(&plan) {
+            let (_, at) = made.published[0];
+            let expected = match made.server.as_str() {
+                "hq" => "10.0.0.1:20000",
+                "s1" => "10.0.0.2:20000",
+                _ => "10.0.0.3:20000",
+            };
+            assert_eq!(at.to_string(), expected, "the router reaches it on its own server");
+        }
+    }
+
+    #[test]
+    fn a_filter_keeps_a_node_to_the_servers_with_its_tags_and_refuses_where_there_is_none() {
+        let mut world = world(&["hq", "s1"]);
+        world.servers.get_mut(&name::<ServerName>("s1")).unwrap().slice.tags.insert("ssd".into());
+        let wants = |word| Settings { filter: Filter::new([word]).unwrap(), ..settings() };
+        assert_eq!(seats(&plan(&[deploy("web", 2, wants("ssd"))], &world).unwrap()), ["web@s1", "web@s1"]);
+        assert_eq!(seats(&plan(&[deploy("web", 1, wants("!ssd"))], &world).unwrap()), ["web@hq"]);
+        let refused = plan(&[deploy("web", 1, wants("gpu"))], &world).unwrap_err().to_string();
+        assert!(refused.contains("`gpu`") && refused.contains("servers tag"), "{refused}");
+    }
+
+    #[test]
+    fn what_has_no_room_anywhere_is_refused_as_a_whole() {
+        let large = Settings { size: Megabytes(600), ..settings() };
+        let refused = plan(&[deploy("web", 3, large.clone())], &world(&["hq", "s1"])).unwrap_err();
+        assert!(matches!(refused, PlanError::NoRoom(_)), "{refused}");
+        assert_eq!(seats(&plan(&[deploy("web", 2, large)], &world(&["hq", "s1"])).unwrap()), ["web@hq", "web@s1"]);
+    }
+
+    #[test]
+    fn an_image_built_for_another_processor_is_not_placed() {
+        let mut world = world(&["hq", "s1"]);
+        for (server, architecture) in [("hq", "amd64"), ("s1", "arm64")] {
+            let slice = &mut world.servers.get_mut(&name::<ServerName>(server)).unwrap().slice;
+            slice.architecture = Some(architecture.into());
+        }
+        world.built.insert(image(), "arm64".into());
+        assert_eq!(seats(&plan(&[deploy("web", 2, settings())], &world).unwrap()), ["web@s1", "web@s1"]);
+        world.built.insert(image(), "s390x".into());
+        let refused = plan(&[deploy("web", 1, settings())], &world).unwrap_err().to_string();
+        assert!(refused.contains("s390x"), "{refused}");
+    }
+
+    #[test]
+    fn a_node_with_a_volume_stays_where_its_data_is_and_waits_for_that_server() {
+        let kept = Settings { volumes: vec![name("/data")], overlap: Overlap::StopFirst, ..settings() };
+        let first = plan(&[deploy("web", 1, kept.clone())], &world(&["hq", "s1"])).unwrap();
+        let home = first.procs[&name::<NodeName>("web")].home.clone().unwrap();
+        let mut world = after(world(&["hq", "s1"]), &first);
+        standing(&mut world, home.as_str(), Standing::Draining);
+        let again = Instruction::Deploy {
+            node: name("web"),
+            release: ReleaseNumber(2),
+            count: 1,
+            settings: Box::new(kept.clone()),
+        };
+        assert_eq!(seats(&plan(std::slice::from_ref(&again), &world).unwrap()), [format!("web@{home}")]);
+        world.servers.remove(&home);
+        let away = plan(&[again], &world).unwrap_err();
+        assert_eq!(away, PlanError::Away { node: name("web"), server: home });
+    }
+
+    #[test]
+    fn a_service_is_reached_on_its_network_at_home_and_at_a_published_port_from_elsewhere() {
+        let ensure = Instruction::Ensure {
+            node: name("kv"),
+            settings: Box::new(Settings { kind: Kind::Service, ports: vec![6379, 6380], ..settings() }),
+        };
+        let plan = plan(&[ensure.clone(), deploy("web", 2, settings())], &world(&["hq", "s1"])).unwrap();
+        let kv = &plan.procs[&name::<NodeName>("kv")];
+        let home = kv.home.clone().unwrap();
+        for made in booted(&plan).into_iter().filter(|made| made.role == Role::Node) {
+            let reach = &made.services[&name::<NodeName>("kv")];
+            if made.server == home {
+                assert_eq!((reach.host.as_str(), &reach.ports[..]), ("10.208.0.2", &[(6379, 6379), (6380, 6380)][..]));
+            } else {
+                let at = kv.published[0].1.ip().to_string();
+                assert_eq!((&reach.host, reach.ports.len()), (&at, 2));
+                assert!(reach.ports.iter().all(|(own, there)| own != there && (20_000..20_100).contains(there)));
+            }
+        }
+        // Alone it publishes nothing: nobody else is there to ask.
+        let alone = super::super::plan::plan(&[ensure], &world(&["hq"])).unwrap();
+        assert_eq!(alone.procs[&name::<NodeName>("kv")].published, []);
+    }
+
+    #[test]
+    fn nodes_that_find_each_other_by_name_stand_on_one_server() {
+        let web = Settings { links: BTreeMap::from([(name("api"), vec![80])]), ..settings() };
+        let plan = plan(&[deploy("api", 2, settings()), deploy("web", 2, web)], &world(&["hq", "s1", "s2"])).unwrap();
+        let mut servers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for made in booted(&plan) {
+            servers.entry(made.node.to_string()).or_default().insert(made.server.to_string());
+        }
+        assert!(servers["web"].is_subset(&servers["api"]), "{servers:?}");
+    }
+
+    #[test]
+    fn a_drained_server_is_left_by_what_can_move_and_never_by_what_finds_no_room() {
+        let first = plan(&[deploy("web", 2, settings())], &world(&["s1", "s2"])).unwrap();
+        let mut world = after(world(&["s1", "s2"]), &first);
+        standing(&mut world, "s1", Standing::Draining);
+        let moved = plan(&[scale("web", 2)], &world).unwrap();
+        assert_eq!(seats(&moved), ["web@s2"]);
+        let gone = moved.retire.iter().filter(|step| matches!(step, Step::Remove { .. }));
+        assert_eq!(gone.filter_map(Step::server).map(ServerName::as_str).collect::<Vec<_>>(), ["s1"]);
+
+        standing(&mut world, "s2", Standing::Draining);
+        let stays = plan(&[scale("web", 2)], &world).unwrap();
+        assert_eq!((seats(&stays).len(), stays.retire.len()), (0, 0));
+        assert!(stays.notes[0].starts_with("web stays where it is: no server is up"), "{:?}", stays.notes);
+        // Fewer can be had all the same.
+        let fewer = plan(&[scale("web", 1)], &world).unwrap();
+        assert_eq!(fewer.retire.iter().filter(|step| matches!(step, Step::Remove { .. })).count(), 1);
+    }
+
+    #[test]
+    fn a_service_whose_server_was_given_up_gets_a_new_address_on_another_one() {
+        let kv = Settings { kind: Kind::Service, ..settings() };
+        let first = plan(&[Instruction::Ensure { node: name("kv"), settings: Box::new(kv) }], &world(&["s1"])).unwrap();
+        let mut world = world(&["s2", "s3"]);
+        for proc in first.procs.values() {
+            world.procs.insert(proc.node.clone(), Proc { home: None, published: Vec::new(), ..proc.clone() });
+        }
+        let healed = plan(&[scale("kv", 1)], &world).unwrap();
+        let proc = &healed.procs[&name::<NodeName>("kv")];
+        let subnet = &world.servers[proc.home.as_ref().unwrap()].subnet;
+        let (network, address) = (subnet.trim_end_matches("0/26"), proc.address.unwrap().to_string());
+        assert!(address.starts_with(network), "{address} in {subnet}");
+        assert_eq!((booted(&healed)[0].role, proc.published.len()), (Role::Service, 1));
+    }
 }

@@ -2,43 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::address::Exhausted;
 use super::check::awaiting;
 use super::difference::difference;
+pub use super::no_plan::PlanError;
 use super::place::Places;
 use super::table::Table;
 use super::world::{Instance, World};
 use super::{ContainerPlan, Plan, Proc, Role, Step};
 use crate::instruction::{Instruction, Settings};
-use crate::names::{ContainerName, Domain, InnerPath, NodeName, ReleaseNumber, ServerName};
+use crate::names::{ContainerName, Domain, ImageId, InnerPath, NodeName, ReleaseNumber, ServerName};
 use crate::router::Peer;
 use crate::stack::{Command, Kind};
 use crate::units::Millis;
-
-/// Why there is no plan.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
-    /// Nothing left to hand out.
-    #[error(transparent)]
-    Exhausted(#[from] Exhausted),
-    /// SCALE of a node that was never deployed.
-    #[error("the stack has no node `{0}` that runs; `ps` lists those it has")]
-    NoNode(NodeName),
-    /// A node that cannot move, and its server does not answer.
-    #[error("`{node}` keeps its data on the server `{server}`, which does not answer; it waits for that server")]
-    Away {
-        /// Which node.
-        node: NodeName,
-        /// Its server.
-        server: ServerName,
-    },
-    /// No server can take a container.
-    #[error("no server can take a container of `{0}`; `servers list` shows their states")]
-    NoServer(NodeName),
-    /// More than one container of something that may exist only once.
-    #[error("`{0}` is a service or keeps volumes with `stop-first`: it has one container at most")]
-    OnlyOne(NodeName),
-}
 
 /// Plans the instructions, in their order.
 ///
@@ -104,7 +79,6 @@ impl<'a> Planner<'a> {
 
     fn proc(&self, node: &NodeName, count: u32, release: ReleaseNumber, env_version: u64, settings: &Settings) -> Proc {
         let home = self.world.procs.get(node).and_then(|known| known.home.clone());
-        let published = Vec::new();
         Proc {
             node: node.clone(),
             count,
@@ -113,7 +87,7 @@ impl<'a> Planner<'a> {
             settings: settings.clone(),
             address: None,
             home,
-            published,
+            published: Vec::new(),
         }
     }
 
@@ -147,7 +121,9 @@ impl<'a> Planner<'a> {
             return Err(PlanError::OnlyOne(proc.node));
         }
         let (current, olds): (Vec<Instance>, Vec<Instance>) =
-            self.world.of(&proc.node).cloned().partition(|instance| instance.release == Some(proc.release));
+            self.world.of(&proc.node).cloned().partition(|instance| {
+                instance.release == Some(proc.release) && !self.places.is_driven_out(instance, &proc)
+            });
         let kept = current.len().min(proc.count as usize);
         let missing = proc.count - kept as u32;
         let surplus = current[kept..].to_vec();
@@ -165,7 +141,6 @@ impl<'a> Planner<'a> {
             self.boots.push(Step::Start { server: instance.server.clone(), container: instance.name.clone() });
             self.checks.push(awaiting(&instance.server, &instance.name, proc, instance.published));
         }
-        self.places.keep(kept);
         self.table.peers(&proc.node, kept);
     }
 
@@ -177,18 +152,31 @@ impl<'a> Planner<'a> {
         if count > 1 && (known.address.is_some() || known.settings.is_alone()) {
             return Err(PlanError::OnlyOne(node.clone()));
         }
-        let current: Vec<Instance> = self.world.of(node).cloned().collect();
-        let kept = current.len().min(count as usize);
-        let missing = count - kept as u32;
         let proc = Proc { count, ..known };
-        self.keep(&proc, &current[..kept]);
-        self.replace(&current[kept..], proc, missing)
+        let proc = match (proc.address, &proc.home) {
+            (Some(_), None) if count > 0 => self.places.service(proc, None)?,
+            _ => proc,
+        };
+        let (staying, driven): (Vec<Instance>, Vec<Instance>) =
+            self.world.of(node).cloned().partition(|instance| !self.places.is_driven_out(instance, &proc));
+        let kept = staying.len().min(count as usize);
+        let missing = count - kept as u32;
+        if let (false, Err(why)) = (driven.is_empty(), self.places.room(&proc, missing)) {
+            self.plan.notes.push(format!("{node} stays where it is: {why}"));
+            let all = [staying, driven].concat();
+            let kept = all.len().min(count as usize);
+            self.keep(&proc, &all[..kept]);
+            return self.replace(&all[kept..], proc, count - kept as u32);
+        }
+        self.keep(&proc, &staying[..kept]);
+        self.replace(&[&staying[kept..], &driven].concat(), proc, missing)
     }
 
     /// Boots `missing` containers and sends `going` away, overlapping as the node allows.
     fn replace(&mut self, going: &[Instance], proc: Proc, missing: u32) -> Result<(), PlanError> {
-        let proc = self.places.settle(proc)?;
         let stop_first = proc.settings.is_alone() || proc.address.is_some();
+        self.places.leave(going, stop_first);
+        let proc = self.places.settle(proc)?;
         let grace = proc.settings.grace;
         let unhooks = |old: &Instance| {
             let (server, container) = (&old.server, &old.name);
@@ -222,9 +210,11 @@ impl<'a> Planner<'a> {
 
     /// Boots `missing` containers of `proc`; `late`: in the switch, after the old ones have stopped.
     fn boot(&mut self, proc: &Proc, missing: u32, late: bool) -> Result<(), PlanError> {
-        let mut index = 0;
-        for _ in 0..missing {
-            let container = self.container(proc, &mut index)?;
+        let names: Vec<(u32, ContainerName)> = self.free_names(proc).take(missing as usize).collect();
+        let containers: Vec<ContainerName> = names.iter().map(|(_, name)| name.clone()).collect();
+        let servers = self.places.choose(proc, &containers)?;
+        for ((index, name), server) in names.into_iter().zip(servers) {
+            let container = self.container(proc, index, name, server)?;
             let (server, name) = (&container.server, &container.name);
             let routed = container.routed();
             if let Some(address) = routed {
@@ -249,16 +239,21 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// The next container of a node: the lowest index whose name is free.
-    fn container(&mut self, proc: &Proc, index: &mut u32) -> Result<ContainerPlan, PlanError> {
-        let name = loop {
-            *index += 1;
-            let name = self.world.identity.container(&self.world.stack, &proc.node, proc.release, *index);
-            if !self.world.names.contains(&name) {
-                break name;
-            }
-        };
-        let server = self.places.choose(proc)?;
+    /// Names of a node's next containers: the lowest indices whose names are free.
+    fn free_names(&self, proc: &Proc) -> impl Iterator<Item = (u32, ContainerName)> + use<'a> {
+        let (world, node, release) = (self.world, proc.node.clone(), proc.release);
+        let named = move |index| (index, world.identity.container(&world.stack, &node, release, index));
+        (1..).map(named).filter(|(_, name)| !world.names.contains(name))
+    }
+
+    /// A container of a node, with its ports.
+    fn container(
+        &mut self,
+        proc: &Proc,
+        index: u32,
+        name: ContainerName,
+        server: ServerName,
+    ) -> Result<ContainerPlan, PlanError> {
         let published = match (proc.settings.kind, proc.settings.ports.first()) {
             (Kind::Web, Some(port)) => vec![(*port, self.places.port(&server)?)],
             (Kind::Web | Kind::Worker | Kind::Service | Kind::Image | Kind::Static, _) => proc.published.clone(),
@@ -270,7 +265,7 @@ impl<'a> Planner<'a> {
             stack: self.world.stack.clone(),
             node: proc.node.clone(),
             release: proc.release,
-            index: *index,
+            index,
             role: if proc.address.is_some() { Role::Service } else { Role::Node },
             settings: proc.settings.clone(),
             env_version: proc.env_version,
@@ -347,7 +342,14 @@ impl<'a> Planner<'a> {
         let mut plan = self.plan;
         plan.ended = if self.releases_something { self.rested.into_iter().collect() } else { Vec::new() };
         let made = self.boots.iter().chain(&self.releases).chain(&plan.switch);
-        let servers: BTreeSet<&ServerName> = made.filter_map(Step::makes).map(|made| &made.server).collect();
+        let made: Vec<&ContainerPlan> = made.filter_map(Step::makes).collect();
+        // HQ's own server has every image: they are built there.
+        let far = made.iter().filter(|made| made.server != self.world.here);
+        let images: BTreeSet<_> = far.map(|made| (&made.server, &made.settings.image)).collect();
+        let fetch =
+            |(server, image): (&ServerName, &ImageId)| Step::Fetch { server: server.clone(), image: image.clone() };
+        plan.stage.extend(images.into_iter().map(fetch));
+        let servers: BTreeSet<&ServerName> = made.iter().map(|made| &made.server).collect();
         for server in servers {
             let footing = self.world.servers.get(server).filter(|footing| !footing.network_exists);
             plan.stage.extend(footing.map(|footing| Step::Network {
@@ -381,7 +383,8 @@ fn is_service(step: &Step, procs: &BTreeMap<NodeName, Proc>) -> bool {
         Step::Start { container, .. } => procs
             .values()
             .any(|proc| proc.address.is_some() && container.as_str().contains(&format!(".{}.", proc.node))),
-        Step::Network { .. }
+        Step::Fetch { .. }
+        | Step::Network { .. }
         | Step::Site { .. }
         | Step::Once { .. }
         | Step::Await { .. }
@@ -391,6 +394,7 @@ fn is_service(step: &Step, procs: &BTreeMap<NodeName, Proc>) -> bool {
         | Step::Unroute { .. }
         | Step::Drain { .. }
         | Step::Remove { .. }
-        | Step::RemoveNetwork { .. } => false,
+        | Step::RemoveNetwork { .. }
+        | Step::Sweep { .. } => false,
     }
 }

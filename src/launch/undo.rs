@@ -34,7 +34,8 @@ fn inverse(step: &Step) -> Option<Undo> {
             Some(Undo::Step(Step::Start { server: server.clone(), container: container.clone() }))
         }
         Step::Site { folder, .. } => Some(Undo::RemoveFolder(folder.clone())),
-        Step::Network { .. }
+        Step::Fetch { .. }
+        | Step::Network { .. }
         | Step::Start { .. }
         | Step::Await { .. }
         | Step::Hook { .. }
@@ -42,6 +43,7 @@ fn inverse(step: &Step) -> Option<Undo> {
         | Step::Unroute { .. }
         | Step::Drain { .. }
         | Step::Remove { .. }
-        | Step::RemoveNetwork { .. } => None,
+        | Step::RemoveNetwork { .. }
+        | Step::Sweep { .. } => None,
     }
 }

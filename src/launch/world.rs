@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use super::{Ground, Identity, Proc, Role, label};
 use crate::docker::{Container, State};
-use crate::grid::Slice;
-use crate::names::{ContainerName, NodeName, ReleaseNumber, ServerName, StackName};
+use crate::grid::{Architecture, Slice};
+use crate::names::{ContainerName, ImageId, NodeName, ReleaseNumber, ServerName, StackName};
 use crate::router::StackRoutes;
 
 /// One container of the stack.
@@ -69,6 +69,8 @@ pub struct World {
     pub servers: BTreeMap<ServerName, Footing>,
     /// The server HQ is on, which has every image.
     pub here: ServerName,
+    /// What images were built for, as far as is known.
+    pub built: BTreeMap<ImageId, Architecture>,
     /// Folder under which this release's sites go.
     pub sites: PathBuf,
 }

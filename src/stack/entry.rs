@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::buildpacks::{self, Repository};
+use crate::grid::Filter;
 use crate::names::{Domain, InnerPath, NodeName};
 use crate::units::Megabytes;
 
@@ -319,6 +320,13 @@ fn capacity(node: &mut Node, keys: &Keys<'_>, notes: &mut Notes<'_>) {
         }
     }
     node.cpus = keys.found("cpus").and_then(|key| values::parsed(key, notes));
+    if let Some(key) = keys.found("filter") {
+        let words = values::words(key, notes).into_iter().flat_map(|(_, text)| text.split([',', ' ']));
+        match Filter::new(words.filter(|word| !word.is_empty())) {
+            Ok(filter) => node.filter = filter,
+            Err(error) => notes.add(key.spot, format!("`{}`: {error}", key.written)),
+        }
+    }
     // On one server every node is fixed, whatever is written.
     if let Some(key) = keys.found("fixed") {
         values::flag(key, notes);

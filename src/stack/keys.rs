@@ -51,7 +51,7 @@ const KEYS: [(&str, &str, Standing); 37] = [
     ("domains", "domains", Now),
     ("env", "env", Now),
     ("expose", "expose", Now),
-    ("filter", "filter", Later),
+    ("filter", "filter", Now),
     ("fixed", "fixed", Now),
     ("global", "global", Later),
     ("grace", "grace", Now),
@@ -70,7 +70,7 @@ const KEYS: [(&str, &str, Standing); 37] = [
     ("ssl_cert", "ssl_cert", Later),
     ("ssl_key", "ssl_key", Later),
     ("static", "static", Later),
-    ("tags", "filter", Later),
+    ("tags", "filter", Now),
     ("type", "type", Now),
     ("unhook", "unhook", Now),
     ("volume", "volumes", Now),
@@ -96,9 +96,9 @@ const NEVER: [&str; 14] = [
 ];
 
 /// Keys of what runs in containers.
-const RUNNING: [&str; 16] = [
-    "release", "overlap", "run", "args", "cwd", "expose", "volumes", "env", "link", "scale", "size", "cpus", "health",
-    "grace", "hook", "unhook",
+const RUNNING: [&str; 17] = [
+    "release", "overlap", "run", "args", "cwd", "expose", "volumes", "env", "link", "scale", "size", "cpus", "filter",
+    "health", "grace", "hook", "unhook",
 ];
 
 /// Keys that mean nothing for a kind of node, by what they mean.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::buildpacks::shell_words;
 use crate::env::Env;
+use crate::grid::Filter;
 use crate::names::{ContainerPath, Domain, InnerPath, NodeName};
 use crate::units::{Megabytes, MilliCpus, Millis};
 
@@ -153,6 +154,8 @@ pub struct Node {
     pub scale: Option<u32>,
     /// How many containers at first, where `scale` names no number.
     pub first: u32,
+    /// The servers that will do.
+    pub filter: Filter,
     /// Memory limit and size of its block.
     pub size: Option<Megabytes>,
     /// Processor share.
@@ -193,6 +196,7 @@ impl Node {
             scale: None,
             first: 1,
             size: None,
+            filter: Filter::default(),
             cpus: None,
             health: None,
             release: None,

@@ -143,6 +143,7 @@ impl World {
             env: Default::default(),
             links: BTreeMap::new(),
             size: Megabytes(64),
+            filter: Default::default(),
             cpus: None,
             health: Some(Health {
                 probe: Probe::Command(Command::Words(vec!["true".into()])),
@@ -299,6 +300,10 @@ async fn before(act: Act) -> World {
         launch(&hq, &world).await;
     }
     rested(&hq).await;
+    // What it still does in the background would be done beside the next one.
+    while Arc::strong_count(&hq) > 1 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     world
 }
 

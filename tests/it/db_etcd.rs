@@ -284,13 +284,14 @@ async fn a_full_etcd_is_said_and_goes_on_when_there_is_room_again() {
     put(&db, "stacks/a/status", "before").await;
     let large = vec![b'x'; VALUE_LIMIT];
     let mut full = None;
-    for _ in 0..20 {
+    // etcd notices what it has written a moment later.
+    for _ in 0..200 {
         full = db.put(&key("config/files/large"), &large, Guard::Any, None).await.err();
         if full.is_some() {
             break;
         }
     }
-    let full = full.expect("20 MB do not fit");
+    let full = full.expect("200 MB do not fit");
     assert!(matches!(&full, DbError::Full { .. }), "{full:?}");
     assert!(full.to_string().contains("compact, defragment and disarm"), "{full}");
     assert!(matches!(db.put(&key("stacks/a/status"), b"x", Guard::Any, None).await, Err(DbError::Full { .. })));

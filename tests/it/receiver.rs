@@ -97,6 +97,15 @@ impl Door for Double {
                 self.ended.lock().unwrap().push("events".into());
                 1
             }
+            ["interrupted"] => {
+                io.hung_up.cancel();
+                for _ in 0..1000 {
+                    if out("shown before the end\n".to_owned()).await.is_err() {
+                        return 1;
+                    }
+                }
+                130
+            }
             ["flood"] => {
                 for _ in 0..1024 {
                     if io.output.send(Frame::Stdout(vec![7; 1 << 15].into())).await.is_err() {
@@ -504,6 +513,14 @@ async fn a_terminal_its_size_ctrl_c_and_hanging_up_reach_the_command() {
     assert_eq!(text(&buffer[..length]), "None\n");
     gone.kill().await.unwrap();
     until("the hang-up", || place.double.ended.lock().unwrap().contains(&"events".to_owned())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_gives_up_by_itself_still_answers_in_full() {
+    let place = place().await;
+    let done = tokio::time::timeout(PATIENCE, place.ssh("id", &["interrupted"]).output()).await;
+    let done = done.expect("the client waits for the end").unwrap();
+    assert_eq!((done.status.code(), text(&done.stdout).lines().count()), (Some(130), 1000));
 }
 
 #[tokio::test(flavor = "multi_thread")]

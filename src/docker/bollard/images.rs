@@ -141,6 +141,7 @@ fn described(image: ImageInspect) -> Option<Image> {
         tags: image.repo_tags.unwrap_or_default(),
         labels: config.labels.unwrap_or_default().into_iter().collect(),
         size: image.size.unwrap_or_default().unsigned_abs(),
+        architecture: image.architecture.unwrap_or_default(),
     })
 }
 
@@ -159,6 +160,7 @@ fn summarised(image: ImageSummary) -> Option<Image> {
         tags,
         labels: image.labels.into_iter().collect(),
         size: image.size.unsigned_abs(),
+        architecture: String::new(),
     })
 }
 

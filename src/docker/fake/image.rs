@@ -7,6 +7,9 @@ use sha2::{Digest, Sha256};
 use crate::docker::{BuildRequest, EngineError, Image};
 use crate::names::ImageId;
 
+/// The processor of this engine, and of what it builds.
+pub(super) const ARCHITECTURE: &str = "amd64";
+
 /// An image whose id follows from `content`.
 pub(super) fn image(content: &[u8], tag: &str) -> Image {
     let hex: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -22,6 +25,7 @@ pub(super) fn image(content: &[u8], tag: &str) -> Image {
         tags: vec![tag],
         labels: std::collections::BTreeMap::new(),
         size: content.len() as u64,
+        architecture: ARCHITECTURE.to_owned(),
     }
 }
 

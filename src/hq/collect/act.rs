@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{is_own, surplus, unused_env};
+use super::{surplus, unused_env};
 use crate::db::{DbError, Guard, layout};
 use crate::docker::EngineError;
 use crate::hq::{Hq, HqError};
@@ -72,21 +72,6 @@ impl Hq {
         let running = self.procs(stack).await?.iter().map(|proc| proc.env_version).collect();
         for version in unused_env(&all, kept, &running) {
             self.db.delete(&layout::env_version(stack, version), Guard::Any).await?;
-        }
-        Ok(())
-    }
-
-    /// Removes every image built for a stack that is being destroyed.
-    ///
-    /// # Errors
-    /// When docker fails; images others use stay.
-    pub async fn remove_images(&self, stack: &StackName) -> Result<(), HqError> {
-        let folder = format!("quarry/{stack}");
-        for image in self.engines().local().images(&folder).await? {
-            let own = |tag: &&String| tag.starts_with(&format!("{folder}/")) && is_own(tag, &self.launcher.identity);
-            for tag in image.tags.iter().filter(own) {
-                self.gone(self.engines().local().remove_image(tag).await)?;
-            }
         }
         Ok(())
     }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
+
 use crate::db::{Guard, layout};
+use crate::hq::progress::phase;
 use crate::hq::{Hq, HqError};
 use crate::launch::act::Say;
 use crate::launch::journal::{Operation, Phase};
@@ -45,14 +48,19 @@ impl Hq {
         self.check_awake()?;
         self.status(stack).await?;
         let world = self.world(stack, ReleaseNumber(0), 0).await?;
+        let here = self.engines().here();
         let kill = |instance: &Instance| Step::Remove {
             server: instance.server.clone(),
             container: instance.name.clone(),
             grace: Millis::seconds(10),
         };
+        let network = self.launcher.identity.network(stack);
         let mut plan = Plan { route: vec![Step::Unroute { stack: stack.clone() }], ..Plan::default() };
-        plan.retire.extend(world.instances.iter().map(kill));
-        plan.retire.extend(self.no_networks(&world));
+        plan.retire.extend(world.instances.iter().filter(|instance| instance.server == *here).map(kill));
+        plan.retire.push(Step::RemoveNetwork { server: here.clone(), name: network.clone() });
+        // What runs on a server that is silent now is not known: there everything goes that is found.
+        let far = self.members().into_keys().filter(|server| server != here);
+        plan.retire.extend(far.map(|server| Step::Sweep { server, network: network.clone() }));
         let book = self.book(stack).await?;
         let operation = Operation {
             verb: "destroy".to_owned(),
@@ -67,7 +75,8 @@ impl Hq {
         self.finish_destroy(stack, say).await
     }
 
-    /// Does what is left of a destruction that was begun. Every part may be done twice.
+    /// Does what is left of a destruction that was begun. Every part may be done twice. A server that does not answer is
+    /// swept when it does; until then the stack's name stays taken.
     ///
     /// # Errors
     /// What could not be removed; the journal stays.
@@ -75,23 +84,44 @@ impl Hq {
         let book = self.book(stack).await?;
         let journal = book.read().await;
         let plan = journal.active.map(|active| active.plan).unwrap_or_default();
+        let near = |step: &&Step| step.server().is_none_or(|server| server == self.engines().here());
         let earlier = journal.retiring.iter().filter(|step| matches!(step, Step::Remove { .. }));
-        for step in plan.route.iter().chain(earlier).chain(&plan.retire) {
+        for step in plan.route.iter().chain(earlier).chain(&plan.retire).filter(near) {
             self.launcher.perform(stack, step, say).await?;
             // One write a step keeps the promise that every step can be the last one HQ lives to see.
             book.write(|_| {}).await?;
         }
+        let sweeps = plan.retire.iter().filter(|step| matches!(step, Step::Sweep { .. }));
+        let left = self.sweep_all(stack, sweeps, say).await;
         self.db.delete(&layout::routes(stack), Guard::Any).await?;
         self.db.delete_under(&layout::proc_prefix(stack)).await?;
-        self.remove_images(stack).await?;
+        self.launcher.remove_images(self.engines().local(), stack).await?;
         self.remove_folders(stack).await?;
         self.db.delete_under(&layout::stack(stack)).await?;
+        let rests = !left.is_empty();
         book.write(|journal| {
             journal.active = None;
-            journal.retiring.clear();
+            journal.retiring = left;
         })
         .await?;
-        self.forget_book(stack);
+        if !rests {
+            self.forget_book(stack);
+        }
         Ok(())
+    }
+
+    /// Sweeps servers side by side; the answer is what must be tried again.
+    async fn sweep_all(&self, stack: &StackName, sweeps: impl Iterator<Item = &Step>, say: Say<'_>) -> Vec<Step> {
+        let swept = join_all(sweeps.map(|step| async move {
+            let error = self.launcher.perform(stack, step, say).await.err()?;
+            let server = step.server()?;
+            tracing::warn!(%stack, %server, error = ?error, "a server is swept later");
+            say(&phase(&format!(
+                "{server} cannot be cleared of {stack} now; that follows when it answers, or with: servers remove \
+                 {server} --force"
+            )));
+            Some(step.clone())
+        }));
+        swept.await.into_iter().flatten().collect()
     }
 }

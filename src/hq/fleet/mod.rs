@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::docker::{Container, Network};
+use crate::grid::{Architecture, Slice, Standing};
 use crate::launch::Ground;
 use crate::names::ServerName;
 use crate::units::Megabytes;
@@ -21,6 +22,22 @@ pub struct Member {
     pub size: Megabytes,
     /// What it is good for.
     pub tags: BTreeSet<String>,
+    /// Whether anything new may go there.
+    pub standing: Standing,
+    /// What its processors understand, once known.
+    pub architecture: Option<Architecture>,
+}
+
+impl Member {
+    /// The server as an empty slice of the grid.
+    pub fn slice(&self) -> Slice {
+        Slice {
+            tags: self.tags.clone(),
+            standing: self.standing,
+            architecture: self.architecture.clone(),
+            ..Slice::new(self.size)
+        }
+    }
 }
 
 /// A container and the server it is on.
@@ -39,6 +56,15 @@ pub struct Survey {
     pub containers: Vec<Seen>,
     /// The networks of each server that answered.
     pub networks: BTreeMap<ServerName, Vec<Network>>,
-    /// Those that did not answer.
-    pub silent: BTreeSet<ServerName>,
+    /// Those that did not answer, and why.
+    pub silent: BTreeMap<ServerName, String>,
+}
+
+/// What HQ remembers of its servers between two looks.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// The containers of each as its engine last told them.
+    pub containers: BTreeMap<ServerName, Vec<Container>>,
+    /// Those that did not answer the last time they were asked, and why.
+    pub silent: BTreeMap<ServerName, String>,
 }

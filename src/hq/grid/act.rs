@@ -2,7 +2,7 @@
 
 use crate::db::{Guard, layout};
 use crate::docker::State;
-use crate::grid::{Block, Grid, Slice};
+use crate::grid::{Block, Grid, Standing};
 use crate::hq::fleet::{Member, Seen};
 use crate::hq::{Hq, HqError};
 use crate::instruction::DEFAULT_SIZE;
@@ -16,8 +16,13 @@ impl Hq {
     /// # Errors
     /// When docker or the tree cannot be read.
     pub async fn grid(&self) -> Result<Grid, HqError> {
-        let seen = self.containers().await?;
-        let grid = self.grid_of(&seen);
+        let survey = self.survey().await?;
+        let mut grid = self.grid_of(&survey.containers);
+        for (server, slice) in &mut grid.slices {
+            if survey.silent.contains_key(server) {
+                slice.standing = Standing::Suspect;
+            }
+        }
         layout::put_json(&*self.db, &layout::grid(), &grid, Guard::Any).await?;
         Ok(grid)
     }
@@ -25,9 +30,7 @@ impl Hq {
     /// The grid of these containers.
     pub fn grid_of(&self, seen: &[Seen]) -> Grid {
         let members = self.members();
-        let empty = |(name, member): (&ServerName, &Member)| {
-            (name.clone(), Slice { tags: member.tags.clone(), ..Slice::new(member.size) })
-        };
+        let empty = |(name, member): (&ServerName, &Member)| (name.clone(), member.slice());
         let mut grid = Grid { slices: members.iter().map(empty).collect(), ..Grid::default() };
         for Seen { server, container } in seen {
             let text = |name: &str| container.labels.get(name);

@@ -118,7 +118,7 @@ impl Hq {
     }
 
     /// Brings one stack back to what should run. A busy stack is left alone: its operation ends in order itself.
-    async fn heal(self: &Arc<Self>, stack: &StackName) -> Result<(), HqError> {
+    pub(in crate::hq) async fn heal(self: &Arc<Self>, stack: &StackName) -> Result<(), HqError> {
         let Some(_turn) = self.try_turn(stack, "the reconciler") else { return Ok(()) };
         let book = self.book(stack).await?;
         let journal = book.read().await;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::instruction::Instruction;
+use crate::launch::Proc;
 use crate::launch::world::World;
 use crate::names::NodeName;
 use crate::router::Target;
@@ -15,7 +16,9 @@ pub mod act;
 /// the containers.
 pub fn drift(world: &World) -> Vec<Instruction> {
     let mut instructions = Vec::new();
-    for (node, proc) in &world.procs {
+    // What cannot move waits for its server.
+    let waits = |proc: &Proc| proc.home.as_ref().is_some_and(|home| !world.servers.contains_key(home));
+    for (node, proc) in world.procs.iter().filter(|(_, proc)| !waits(proc)) {
         let found: Vec<_> = world.of(node).collect();
         let wrong_number = found.len() != proc.count as usize;
         let asleep = found.iter().any(|instance| !instance.runs);

@@ -83,7 +83,11 @@ impl Hq {
             }
             None => {}
         }
-        Ok(Rest::There)
+        match self.status(stack).await {
+            // Only what a silent server still has of it is left.
+            Err(HqError::NoStack(_)) => Ok(Rest::Gone),
+            other => other.map(|_| Rest::There),
+        }
     }
 
     /// Pins and one-off containers that nothing explains any more.
@@ -99,7 +103,10 @@ impl Hq {
         for Seen { server, container } in self.containers().await? {
             let text = |name: &str| container.labels.get(name).map(String::as_str);
             let once = text(label::ROLE) == Some("once") && text(label::STACK) == Some(stack.as_str());
-            if text(label::HQ) == Some(&self.launcher.identity.id) && once && !known.contains(&container.name) {
+            if text(label::HQ) == Some(&self.launcher.identity.id)
+                && once
+                && !known.contains(&(&server, &container.name))
+            {
                 let step = Step::Remove { server, container: container.name.clone(), grace: Millis::seconds(1) };
                 self.launcher.perform(stack, &step, &|_| {}).await?;
             }

@@ -187,7 +187,8 @@ async fn command(
     let (output, mut pending) = mpsc::channel(FRAMES);
     let hung_up = CancellationToken::new();
     let intake = Intake { feed: Some(feed), credit, events, typed: terminal.is_some() };
-    let io = Io { stdin, output, terminal, events: io_events, hung_up: hung_up.clone(), env: Default::default() };
+    let own = hung_up.child_token();
+    let io = Io { stdin, output, terminal, events: io_events, hung_up: own, env: Default::default() };
     let listening = tokio::spawn(take_in(reader, intake, hung_up.clone()));
     let mut work = tokio::spawn(async move { door.command(caller, words, io).await });
     let mut code = None;

@@ -124,7 +124,8 @@ impl Lane {
             output,
             terminal: self.terminal.clone(),
             events: io_events,
-            hung_up: over.clone(),
+            // Whatever a command does to its own token, its answer is still sent.
+            hung_up: over.child_token(),
             env: std::mem::take(&mut self.env),
         };
         let work = tokio::spawn(perform(server, caller, exec, io));

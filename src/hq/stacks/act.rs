@@ -12,8 +12,8 @@ use crate::hq::progress::phase;
 use crate::hq::status::Status;
 use crate::hq::{Hq, HqError};
 use crate::launch::act::Say;
-use crate::launch::journal::BranchMove;
 use crate::launch::journal::act::Book;
+use crate::launch::journal::{BranchMove, Journal};
 use crate::names::{CommitId, ReleaseNumber, StackName, UserName};
 
 impl Hq {
@@ -49,8 +49,13 @@ impl Hq {
     /// Makes a stack with an empty repository.
     ///
     /// # Errors
-    /// [`HqError::StackExists`], or what the disk says.
+    /// [`HqError::StackExists`], [`HqError::StillLeaving`], or what the disk says.
     pub async fn create_stack(&self, stack: &StackName, owner: &UserName) -> Result<(), HqError> {
+        let journal: Journal = layout::read_json(&*self.db, &layout::journal(stack)).await?.unwrap_or_default();
+        if !journal.sweeping().is_empty() {
+            let servers = journal.sweeping().into_iter().cloned().collect();
+            return Err(HqError::StillLeaving { stack: stack.clone(), servers });
+        }
         let status = Status { owner: owner.clone(), created: self.clock.now(), branch: None, subnet: None };
         match layout::put_json(&*self.db, &layout::status(stack), &status, Guard::Absent).await {
             Err(DbError::Changed { .. }) => return Err(HqError::StackExists(stack.clone())),

@@ -1,14 +1,15 @@
 //! Gathers the world a plan is made in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Found, Reserved};
-use crate::grid::Slice;
+use crate::grid::Architecture;
 use crate::hq::{Hq, HqError};
+use crate::instruction::Instruction;
 use crate::launch::address;
 use crate::launch::plan::PlanError;
 use crate::launch::world::{Footing, World, instance};
-use crate::names::{ReleaseNumber, ServerName, StackName};
+use crate::names::{ImageId, ReleaseNumber, ServerName, StackName};
 
 impl Hq {
     /// The world of one stack as it is now.
@@ -39,7 +40,7 @@ impl Hq {
         )?;
         let journal = book.read().await;
         let going = journal.going();
-        let staying = survey.containers.iter().filter(|seen| !going.contains(&seen.container.name));
+        let staying = survey.containers.iter().filter(|seen| !going.contains(&(&seen.server, &seen.container.name)));
         let mut instances: Vec<_> =
             staying.filter_map(|seen| instance(&seen.server, &seen.container, identity, stack)).collect();
         instances.sort_by(|a, b| (&a.node, a.index).cmp(&(&b.node, b.index)));
@@ -54,9 +55,28 @@ impl Hq {
             procs: procs.into_iter().map(|proc| (proc.node.clone(), proc)).collect(),
             servers: self.footings(&found, stack).await?,
             here: self.engines().here().clone(),
+            built: BTreeMap::new(),
             routes: tables.into_iter().find(|table| table.stack == *stack),
             sites: self.sites_folder(stack, release),
         })
+    }
+
+    /// Notes what the images were built for that these instructions may launch. One server runs what it has built.
+    ///
+    /// # Errors
+    /// When HQ's own engine does not answer.
+    pub async fn note_architectures(&self, instructions: &[Instruction], world: &mut World) -> Result<(), HqError> {
+        if world.servers.len() < 2 {
+            return Ok(());
+        }
+        let mut images: BTreeSet<ImageId> = world.procs.values().map(|proc| proc.settings.image.clone()).collect();
+        images.extend(instructions.iter().filter_map(Instruction::settings).map(|settings| settings.image.clone()));
+        for image in images {
+            let known = self.engines().local().image(image.as_str()).await?;
+            let built = known.map(|image| image.architecture).filter(|architecture| !architecture.is_empty());
+            world.built.extend(built.map(|architecture| (image, Architecture::from(architecture))));
+        }
+        Ok(())
     }
 
     /// What a stack finds on each server that answers.
@@ -75,11 +95,13 @@ impl Hq {
                     address::subnet(&self.settings.subnets.to_string(), &taken).map_err(PlanError::from)?
                 }
             };
+            let mut slice = grid.slices.remove(&server).unwrap_or_else(|| member.slice());
+            found.reserved.fill(&server, &mut slice);
             let footing = Footing {
                 ports_taken: found.ports_taken(&server, &member.ground),
                 network_exists: network.is_some(),
                 subnet,
-                slice: grid.slices.remove(&server).unwrap_or_else(|| Slice::new(member.size)),
+                slice,
                 ground: member.ground,
             };
             footings.insert(server, footing);

@@ -1,25 +1,34 @@
 //! What is taken on each server, and what launches under way have been promised; [`act`] gathers the whole.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::grid::{Block, Slice};
 use crate::hq::fleet::Survey;
 use crate::launch::world::ports;
 use crate::launch::{Ground, Plan, Step};
-use crate::names::ServerName;
+use crate::names::{ContainerName, ServerName};
 use crate::router::{StackRoutes, Target};
 
 pub mod act;
 
-/// Ports and subnets promised to launches under way, which no container or record shows yet.
+/// What was promised to launches under way, and no container or record shows yet.
 #[derive(Debug, Default)]
 pub struct Reserved {
     ports: BTreeSet<(ServerName, u16)>,
     subnets: BTreeSet<(ServerName, String)>,
+    blocks: BTreeMap<(ServerName, ContainerName), Block>,
 }
 
 impl Reserved {
     fn ports_of(&self, server: &ServerName) -> BTreeSet<u16> {
         self.ports.iter().filter(|(of, _)| of == server).map(|(_, port)| *port).collect()
+    }
+
+    /// Puts in what is not there yet.
+    pub fn fill(&self, server: &ServerName, slice: &mut Slice) {
+        for ((_, name), block) in self.blocks.iter().filter(|((of, _), _)| of == server) {
+            slice.blocks.entry(name.clone()).or_insert_with(|| block.clone());
+        }
     }
 
     fn subnets_of(&self, server: &ServerName) -> BTreeSet<String> {
@@ -31,12 +40,13 @@ impl Reserved {
 pub struct Claim {
     ports: BTreeSet<(ServerName, u16)>,
     subnets: BTreeSet<(ServerName, String)>,
+    blocks: BTreeMap<(ServerName, ContainerName), Block>,
 }
 
 impl Claim {
     /// What this plan hands out.
     pub fn of(plan: &Plan) -> Self {
-        let mut claim = Self { ports: BTreeSet::new(), subnets: BTreeSet::new() };
+        let mut claim = Self { ports: BTreeSet::new(), subnets: BTreeSet::new(), blocks: BTreeMap::new() };
         for step in plan.revocable() {
             if let Step::Network { server, subnet, .. } = step {
                 claim.subnets.insert((server.clone(), subnet.clone()));
@@ -44,6 +54,9 @@ impl Claim {
             if let Some(container) = step.makes() {
                 let ports = container.published.iter().map(|(_, at)| (container.server.clone(), at.port()));
                 claim.ports.extend(ports);
+                let (stack, node) = (container.stack.clone(), container.node.clone());
+                let block = Block::new(container.settings.size, stack, node);
+                claim.blocks.insert((container.server.clone(), container.name.clone()), block);
             }
         }
         claim
@@ -53,12 +66,14 @@ impl Claim {
     pub fn add(&self, reserved: &mut Reserved) {
         reserved.ports.extend(self.ports.iter().cloned());
         reserved.subnets.extend(self.subnets.iter().cloned());
+        reserved.blocks.extend(self.blocks.clone());
     }
 
     /// Its containers show it, or it was not used.
     pub fn remove(&self, reserved: &mut Reserved) {
         reserved.ports.retain(|port| !self.ports.contains(port));
         reserved.subnets.retain(|subnet| !self.subnets.contains(subnet));
+        reserved.blocks.retain(|place, _| !self.blocks.contains_key(place));
     }
 }
 

@@ -34,11 +34,14 @@ pub const SERVICE_LISTEN: Millis = Millis::seconds(30);
 
 /// The step that waits for a new container of a node.
 pub fn awaiting(server: &ServerName, name: &ContainerName, proc: &Proc, published: Option<SocketAddr>) -> Step {
-    let check = match (&proc.settings.health, published) {
-        (Some(health), _) => Check::Health(health.clone()),
-        (None, Some(_)) => Check::Listens,
-        (None, None) => Check::Settles,
+    // A service may well listen elsewhere than its image says.
+    let check = match (&proc.settings.health, published, proc.address) {
+        (Some(health), _, _) => Check::Health(health.clone()),
+        (None, Some(_), None) => Check::Listens,
+        (None, None, _) | (None, Some(_), Some(_)) => Check::Settles,
     };
+    // From another server only what is published is reached.
+    let published = published.or_else(|| proc.published.first().map(|(_, at)| *at));
     Step::Await {
         server: server.clone(),
         container: name.clone(),

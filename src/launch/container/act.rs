@@ -3,17 +3,23 @@
 use std::path::Path;
 
 use futures_util::StreamExt;
+use futures_util::future::try_join_all;
 use futures_util::stream::BoxStream;
 use tokio::time::timeout;
 
 use super::request;
 use crate::db::layout;
 use crate::docker::lines::Lines;
-use crate::docker::{ContainerRequest, Engine, EngineError, LogRequest, Output, State};
+use crate::docker::{Container, ContainerRequest, Engine, EngineError, LogRequest, Output, State};
 use crate::env::Env;
 use crate::launch::act::{LaunchError, Launcher, Say, on_disk};
 use crate::launch::compose::environment;
 use crate::launch::{ContainerPlan, files, label};
+use crate::names::{ServerName, StackName};
+use crate::units::Millis;
+
+/// What a process of a stack that is gone has to end in order.
+const LAST_GRACE: Millis = Millis(10_000);
 
 impl Launcher {
     /// Makes a container; one of this name that an interrupted launch left behind is replaced.
@@ -45,9 +51,17 @@ impl Launcher {
         let stack_env: Env = layout::read_json(&*self.db, &key).await.map_err(LaunchError::State)?.unwrap_or_default();
         let request = request(plan, environment(&self.etc_env, &stack_env, plan), &self.identity, &self.root);
         for (folder, _) in &request.binds {
-            make_volume(folder).await?;
+            self.make_volume(&plan.server, folder).await?;
         }
         Ok(request)
+    }
+
+    async fn make_volume(&self, server: &ServerName, folder: &Path) -> Result<(), LaunchError> {
+        if server == self.engines.here() {
+            return on_disk(folder.to_owned(), files::make_volume).await;
+        }
+        let supply = |error| LaunchError::Supply { doing: format!("keep data on {server}"), source: Box::new(error) };
+        self.supply.make_folder(server, folder).await.map_err(supply)
     }
 
     /// Makes and starts a container; the inner error is docker's.
@@ -61,6 +75,52 @@ impl Launcher {
             return Ok(Err(error));
         }
         Ok(docker.start(&container.name).await)
+    }
+
+    /// Removes everything a stack that is gone has on another server.
+    pub(in crate::launch) async fn sweep(
+        &self,
+        stack: &StackName,
+        server: &ServerName,
+        network: &str,
+    ) -> Result<(), LaunchError> {
+        let engine = |source| LaunchError::Engine { doing: format!("remove what `{stack}` has on {server}"), source };
+        let docker = self.engine(server)?;
+        let found = docker.containers(label::HQ).await.map_err(engine)?;
+        let own = |found: &&Container| {
+            let text = |name: &str| found.labels.get(name).map(String::as_str);
+            text(label::HQ) == Some(&self.identity.id) && text(label::STACK) == Some(stack.as_str())
+        };
+        try_join_all(found.iter().filter(own).map(|found| async {
+            docker.stop(&found.name, LAST_GRACE).await?;
+            docker.remove(&found.name).await
+        }))
+        .await
+        .map_err(engine)?;
+        docker.remove_network(network).await.map_err(engine)?;
+        self.remove_images(&*docker, stack).await.map_err(engine)?;
+        let folder = self.root.join("volumes").join(stack.as_str());
+        let supply =
+            |error| LaunchError::Supply { doing: format!("remove the volumes of `{stack}`"), source: Box::new(error) };
+        self.supply.remove_folder(server, &folder).await.map_err(supply)
+    }
+
+    /// Removes the images built for a stack from one engine; those that others use stay.
+    ///
+    /// # Errors
+    /// What docker says.
+    pub async fn remove_images(&self, docker: &dyn Engine, stack: &StackName) -> Result<(), EngineError> {
+        let folder = format!("quarry/{stack}");
+        for image in docker.images(&folder).await? {
+            let own = |tag: &&String| tag.starts_with(&format!("{folder}/")) && self.identity.has_made(tag);
+            for tag in image.tags.iter().filter(own) {
+                match docker.remove_image(tag).await {
+                    Err(EngineError::Conflict { .. } | EngineError::NotFound { .. }) | Ok(()) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Runs a command to its end in a container of its own.
@@ -94,8 +154,4 @@ pub(in crate::launch) async fn say_output(mut output: BoxStream<'static, Result<
         lines.add(&bytes, &indented);
     }
     lines.end(&indented);
-}
-
-async fn make_volume(folder: &Path) -> Result<(), LaunchError> {
-    on_disk(folder.to_owned(), files::make_volume).await
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::Release;
 use super::{Plan, Step};
-use crate::names::{CommitId, ContainerName, ReleaseNumber};
+use crate::names::{CommitId, ContainerName, ReleaseNumber, ServerName};
 
 pub mod act;
 
@@ -20,15 +20,22 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Containers on their way out.
-    pub fn going(&self) -> BTreeSet<&ContainerName> {
+    /// Containers on their way out, each with its server: two servers may have one of the same name after one of them was
+    /// away for a while.
+    pub fn going(&self) -> BTreeSet<(&ServerName, &ContainerName)> {
         let mut going = BTreeSet::new();
         for step in &self.retiring {
-            if let Step::Remove { container, .. } = step {
-                going.insert(container);
+            if let Step::Remove { server, container, .. } = step {
+                going.insert((server, container));
             }
         }
         going
+    }
+
+    /// The servers on which a stack that is gone still has something.
+    pub fn sweeping(&self) -> BTreeSet<&ServerName> {
+        let swept = self.retiring.iter().filter(|step| matches!(step, Step::Sweep { .. }));
+        swept.filter_map(Step::server).collect()
     }
 
     /// Whether there is nothing left to do.

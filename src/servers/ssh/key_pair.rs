@@ -72,6 +72,12 @@ impl KeyPair {
         }
     }
 
+    /// Reads a person's private key; one under a passphrase is of no use here.
+    pub fn parse(text: &str) -> Option<KeyPair> {
+        let key = PrivateKey::from_openssh(text).ok().filter(|key| !key.is_encrypted())?;
+        Some(KeyPair(Arc::new(key)))
+    }
+
     /// The public key in OpenSSH's form, as a line of `authorized_keys`.
     pub fn authorized_key(&self) -> String {
         self.0.public_key().to_openssh().expect("a key of ours has a form")

@@ -16,6 +16,7 @@ mod push;
 mod refuse;
 mod rollback;
 mod run;
+mod servers;
 mod services;
 mod state;
 

@@ -7,7 +7,7 @@ use crate::harness::{Hq, docker};
 /// Stands for the image of a database that would come from a registry.
 const MONGO: &str = "quarry-test/mongo:1";
 
-fn mongo() {
+pub(super) fn mongo() {
     let script = include_str!("../../samples/six/store.pl");
     let lines: Vec<String> = script.lines().map(|line| format!("'{}'", line.replace('\'', "'\\''"))).collect();
     let text = format!(
@@ -19,7 +19,7 @@ fn mongo() {
 
 const YML: &str = "mongo:\n  type: service\n  container: quarry-test/mongo:1\n  volumes: /data/db\nweb:\n  dockerfile: Dockerfile\n  expose: 8080\n  link: mongo\n";
 
-fn store(hq: &Hq, method: &str, key: &str, value: &str) -> String {
+pub(super) fn store(hq: &Hq, method: &str, key: &str, value: &str) -> String {
     request(hq.http, method, "blog.localhost", &format!("/store/{key}"), value.as_bytes()).unwrap().text()
 }
 

@@ -1,0 +1,318 @@
+//! Reads and writes what is known of servers, and keeps HQ's list of them.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, TcpListener};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::join::LET_GO;
+use super::{Listed, ServerError};
+use crate::db::{DbError, Guard, layout};
+use crate::docker::Wire;
+use crate::docker::bollard::Docker;
+use crate::grid::{Slice, Standing};
+use crate::hq::fleet::{Member, Seen, Survey};
+use crate::hq::progress::phase;
+use crate::hq::{Hq, HqError, limits};
+use crate::launch::act::Say;
+use crate::launch::{Ground, Proc, Step, label};
+use crate::names::{ContainerName, ServerName};
+use crate::servers::ssh::{KeyPair, Line, Login, State};
+use crate::servers::{Record, Way};
+use crate::units::{Megabytes, Millis};
+
+/// HQ's key for servers, in its root folder.
+const KEY: &str = "server_key";
+
+/// How long a farewell may take.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+impl Hq {
+    /// What is known of every server that was added or changed. A damaged record is left out with a warning.
+    ///
+    /// # Errors
+    /// When the tree cannot be read.
+    pub async fn server_records(&self) -> Result<BTreeMap<ServerName, Record>, DbError> {
+        let mut records = BTreeMap::new();
+        for name in self.db.names(layout::SERVERS).await? {
+            let Ok(name) = name.parse::<ServerName>() else { continue };
+            match layout::read_json::<Record>(&*self.db, &layout::server_settings(&name)).await {
+                Ok(record) => records.extend(record.map(|record| (name, record))),
+                Err(error @ DbError::Damaged { .. }) => tracing::warn!(server = %name, %error, "a server is left out"),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(records)
+    }
+
+    /// Begins to connect to every known server, so that stacks can be brought to rest there too.
+    ///
+    /// # Errors
+    /// When the tree or HQ's key cannot be read.
+    pub async fn open_servers(&self) -> Result<(), HqError> {
+        let records = self.server_records().await?;
+        if records.is_empty() {
+            return Ok(());
+        }
+        let key = self.server_key().await?;
+        for (name, record) in &records {
+            match &record.way {
+                Some(way) => {
+                    let login = Login::Key(key.clone());
+                    let line = Line::open(name.clone(), way.address.clone(), login, way.host_key.clone());
+                    self.join(Arc::new(line), record);
+                }
+                None => self.note_member(name, record),
+            }
+        }
+        Ok(())
+    }
+
+    /// The key with which HQ logs in to servers, made when first needed.
+    ///
+    /// # Errors
+    /// When it cannot be read or made.
+    pub async fn server_key(&self) -> Result<KeyPair, ServerError> {
+        let path = self.root.join(KEY);
+        let opened = tokio::task::spawn_blocking(move || KeyPair::open_or_create(&path)).await;
+        Ok(opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?)
+    }
+
+    /// A server is one of HQ's from now on.
+    pub(super) fn join(&self, line: Arc<Line>, record: &Record) {
+        let server = line.server().clone();
+        self.lines.add(line.clone());
+        self.note_member(&server, record);
+        // Last: whoever finds the engine finds the rest.
+        self.engines().add(server, Arc::new(Docker::over(line as Arc<dyn Wire>)));
+    }
+
+    /// Writes what is known of a server; the settings last, because they make it one.
+    ///
+    /// # Errors
+    /// When the tree cannot be written.
+    pub(super) async fn keep_server(&self, server: &ServerName, record: &Record) -> Result<(), DbError> {
+        let ip = record.way.as_ref().map(|way| way.ip.to_string());
+        let values = [("id", Some(server.to_string())), ("ip", ip), ("hostname", Some(record.hostname.clone()))];
+        for (name, value) in values.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+            let line = format!("{value}\n");
+            self.db.put(&layout::server_value(server, name), line.as_bytes(), Guard::Any, None).await?;
+        }
+        layout::put_json(&*self.db, &layout::server_settings(server), record, Guard::Any).await
+    }
+
+    fn note_member(&self, server: &ServerName, record: &Record) {
+        let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
+        let address = match &record.way {
+            Some(way) => way.ip,
+            None => members.get(server).map_or(self.bridge.address, |member| member.ground.address),
+        };
+        let ground = Ground { address, ports: self.bridge.ports.clone() };
+        let (tags, standing) = (record.tags.clone(), record.standing);
+        let architecture = Some(record.architecture.clone());
+        members.insert(server.clone(), Member { ground, size: record.size, tags, standing, architecture });
+        // What other servers can reach, instead of docker's own bridge.
+        if let (Some(way), Some(own)) = (&record.way, members.get_mut(self.engines().here())) {
+            own.ground.address = self.own_address(way, own.ground.address);
+        }
+    }
+
+    /// HQ's address towards other servers; what it was when that is not one of this machine's.
+    fn own_address(&self, way: &Way, now: IpAddr) -> IpAddr {
+        if let Some(address) = self.settings.address {
+            return address;
+        }
+        if now != self.bridge.address {
+            return now;
+        }
+        match TcpListener::bind((way.hq, 0)) {
+            Ok(_) => way.hq,
+            Err(error) => {
+                tracing::warn!(address = %way.hq, %error, "servers see HQ under an address it does not have; set `address`");
+                now
+            }
+        }
+    }
+
+    /// The record of a server; one of HQ's own server is made up when there is none.
+    ///
+    /// # Errors
+    /// [`ServerError::NoServer`].
+    pub async fn server_record(&self, server: &ServerName) -> Result<Record, HqError> {
+        let known = self.server_records().await?.remove(server);
+        match known {
+            Some(record) => Ok(record),
+            None if server == self.engines().here() => Ok(limits::own_record()),
+            None => Err(ServerError::NoServer(server.clone()).into()),
+        }
+    }
+
+    /// Changes what a person decides of a server.
+    ///
+    /// # Errors
+    /// When there is no such server, or the tree cannot be written.
+    pub async fn change_server(
+        &self,
+        server: &ServerName,
+        change: impl FnOnce(&mut Record) + Send,
+    ) -> Result<Record, HqError> {
+        self.check_awake()?;
+        let _alone = self.records.lock().await;
+        let mut record = self.server_record(server).await?;
+        change(&mut record);
+        self.keep_server(server, &record).await?;
+        self.note_member(server, &record);
+        Ok(record)
+    }
+
+    /// Every server with what runs there.
+    ///
+    /// # Errors
+    /// When the tree cannot be read, or HQ's own engine does not answer.
+    pub async fn list_servers(&self) -> Result<Vec<Listed>, HqError> {
+        let mut records = self.server_records().await?;
+        records.entry(self.engines().here().clone()).or_insert_with(limits::own_record);
+        let survey = self.survey().await?;
+        let grid = self.grid_of(&survey.containers);
+        let listed = |(name, record): (ServerName, Record)| {
+            let why = self.why_down(&name, &record, &survey);
+            let used = grid.slices.get(&name).map_or(Megabytes(0), Slice::used);
+            Listed {
+                address: record.way.as_ref().map(|way| way.address.to_string()),
+                ip: record.way.as_ref().map(|way| way.ip),
+                host_key: record.way.as_ref().map(|way| way.host_key.fingerprint()),
+                state: if why.is_some() { "down" } else { record.standing.word() },
+                why,
+                used,
+                free: Megabytes(record.size.0.saturating_sub(used.0)),
+                containers: self.own_containers(&survey, &name),
+                name,
+                hostname: record.hostname,
+                size: record.size,
+                processors: record.processors,
+                architecture: record.architecture.to_string(),
+                tags: record.tags,
+            }
+        };
+        Ok(records.into_iter().map(listed).collect())
+    }
+
+    /// Why a server cannot be used now, with all that is known of it.
+    fn why_down(&self, server: &ServerName, record: &Record, survey: &Survey) -> Option<String> {
+        record.way.as_ref()?;
+        let Ok(line) = self.lines.of(server) else { return Some("no HQ serves that would be connected".to_owned()) };
+        let state = line.state().borrow().clone();
+        match state {
+            State::Up => survey.silent.get(server).cloned(),
+            State::Connecting => Some("it is being connected to".to_owned()),
+            State::Down { why, since } => Some(format!("{why} (for {})", Millis::seconds(since.elapsed().as_secs()))),
+        }
+    }
+
+    /// The containers of this HQ on one server.
+    pub(super) fn own_containers(&self, survey: &Survey, server: &ServerName) -> Vec<ContainerName> {
+        let own = |seen: &&Seen| {
+            seen.server == *server && seen.container.labels.get(label::HQ) == Some(&self.launcher.identity.id)
+        };
+        survey.containers.iter().filter(own).map(|seen| seen.container.name.clone()).collect()
+    }
+
+    /// Takes a server out of the grid. With `force` what runs there is given up, and what only was there begins anew
+    /// elsewhere.
+    ///
+    /// # Errors
+    /// [`ServerError::Busy`] and [`ServerError::Silent`] without force.
+    pub async fn remove_server(
+        self: &Arc<Self>,
+        server: &ServerName,
+        force: Force,
+        say: Say<'_>,
+    ) -> Result<(), HqError> {
+        self.check_awake()?;
+        if server == self.engines().here() {
+            return Err(ServerError::Own.into());
+        }
+        self.server_record(server).await?;
+        let survey = self.survey().await?;
+        let containers = self.own_containers(&survey, server);
+        match force {
+            Force::No if !containers.is_empty() => {
+                return Err(ServerError::Busy { server: server.clone(), containers }.into());
+            }
+            Force::No if survey.silent.contains_key(server) => return Err(ServerError::Silent(server.clone()).into()),
+            Force::No | Force::Yes => {}
+        }
+        let _alone = self.records.lock().await;
+        if let Err(error) = self.leave_clean(&survey, server).await {
+            tracing::warn!(%server, error = ?error, "a server that was removed keeps something of quarry's");
+            say(&phase(&format!("{server} keeps what quarry has there: {error}")));
+        }
+        // First what says that it is HQ's: a restart in between must not bring it back without its record.
+        self.db.delete_under(&layout::server(server)).await?;
+        self.let_go(server);
+        self.rehome(server, say).await
+    }
+
+    fn let_go(&self, server: &ServerName) {
+        self.engines().remove(server);
+        self.lines.remove(server);
+        self.members.write().unwrap_or_else(PoisonError::into_inner).remove(server);
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.containers.remove(server);
+        memory.silent.remove(server);
+    }
+
+    /// What could not move from a server that is gone begins anew on another one.
+    async fn rehome(self: &Arc<Self>, server: &ServerName, say: Say<'_>) -> Result<(), HqError> {
+        for stack in self.known_stacks().await? {
+            let lost = {
+                let _turn = self.turn(&stack, format!("the removal of {server}"), say).await;
+                let mut lost = Vec::new();
+                for proc in self.procs(&stack).await?.into_iter().filter(|proc| proc.home.as_ref() == Some(server)) {
+                    let homeless = Proc { home: None, published: Vec::new(), ..proc };
+                    layout::put_json(&*self.db, &layout::proc(&stack, &homeless.node), &homeless, Guard::Any).await?;
+                    lost.push(homeless.node.to_string());
+                }
+                lost
+            };
+            if !lost.is_empty() {
+                say(&phase(&format!("{} of {stack} had its data on {server}; it begins anew", lost.join(", "))));
+            }
+            if let Err(error) = self.heal(&stack).await {
+                tracing::warn!(%stack, error = ?error, "a stack could not be healed after the loss of a server");
+                say(&phase(&format!("{stack} cannot be completed now: {error}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// What quarry has on a server that leaves goes: containers that were given up, networks, HQ's key.
+    async fn leave_clean(&self, survey: &Survey, server: &ServerName) -> Result<(), HqError> {
+        if survey.silent.contains_key(server) {
+            return Err(ServerError::Silent(server.clone()).into());
+        }
+        for stack in self.known_stacks().await? {
+            let network = self.launcher.identity.network(&stack);
+            self.launcher.perform(&stack, &Step::Sweep { server: server.clone(), network }, &|_| {}).await?;
+        }
+        let key = format!("{}\n", self.server_key().await?.authorized_key());
+        let link = self.lines.of(server)?.link().await.map_err(ServerError::Link)?;
+        link.exec(&["sh", "-c", LET_GO], key.as_bytes(), FAREWELL).await.map_err(ServerError::Link)?;
+        Ok(())
+    }
+
+    /// Servers that are being emptied.
+    pub fn draining(&self) -> Vec<ServerName> {
+        let members = self.members().into_iter();
+        members.filter(|(_, member)| member.standing == Standing::Draining).map(|(name, _)| name).collect()
+    }
+}
+
+/// Whether what stands in the way is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Force {
+    /// It refuses the command.
+    No,
+    /// It is given up.
+    Yes,
+}

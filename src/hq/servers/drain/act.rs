@@ -1,0 +1,75 @@
+//! Moves one stack after another off a server, each by an operation of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use tokio::time::{Instant, sleep};
+
+use super::leaving;
+use crate::grid::Standing;
+use crate::hq::progress::{detail, phase};
+use crate::hq::{Hq, HqError};
+use crate::launch::act::Say;
+use crate::names::{ContainerName, ServerName, StackName};
+
+/// How long old containers are waited for after they were replaced; they go on retiring afterwards.
+const RETIRE: Duration = Duration::from_secs(120);
+/// How many stacks move at once.
+const TOGETHER: usize = 4;
+/// Pause between two looks.
+const POLL: Duration = Duration::from_millis(100);
+
+impl Hq {
+    /// Nothing new comes to a server, and what can move leaves it. The answer is what stays.
+    ///
+    /// # Errors
+    /// When there is no such server. A stack that cannot be moved is said and does not stop the others.
+    pub async fn drain_server(
+        self: &Arc<Self>,
+        server: &ServerName,
+        say: Say<'_>,
+    ) -> Result<Vec<ContainerName>, HqError> {
+        self.change_server(server, |record| record.standing = Standing::Draining).await?;
+        let moving = |stack: StackName| async move {
+            if let Err(error) = self.move_stack(&stack, server, say).await {
+                tracing::warn!(%stack, %server, error = ?error, "a stack could not be moved");
+                say(&phase(&format!("{stack} stays: {error}")));
+            }
+        };
+        // Side by side: a stack in the middle of a long push holds up no other one.
+        stream::iter(self.known_stacks().await?).for_each_concurrent(TOGETHER, moving).await;
+        Ok(self.own_containers(&self.survey().await?, server))
+    }
+
+    /// Goes on with what a restart of HQ interrupted.
+    pub async fn drain_on(self: Arc<Self>) {
+        for server in self.draining() {
+            if let Err(error) = self.drain_server(&server, &|_| {}).await {
+                tracing::warn!(%server, error = ?error, "a server could not be drained");
+            }
+        }
+    }
+
+    async fn move_stack(self: &Arc<Self>, stack: &StackName, server: &ServerName, say: Say<'_>) -> Result<(), HqError> {
+        let _turn = self.turn(stack, format!("the draining of {server}"), say).await;
+        let Some(current) = self.releases(stack).await?.pop() else { return Ok(()) };
+        let world = self.world(stack, current.number, current.env_version).await?;
+        let nodes = leaving(&world, server);
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = nodes.keys().map(|node| node.as_str()).collect();
+        say(&phase(&format!("Moving {} of {stack}", names.join(", "))));
+        let job = crate::hq::act::Job { verb: "drain", ..Self::scale_job(stack, &nodes) };
+        let plan = self.operate(job, say).await?;
+        let moved = plan.revocable().filter_map(crate::launch::Step::makes);
+        moved.for_each(|made| say(&detail(&format!("{} on {}", made.name, made.server))));
+        let book = self.book(stack).await?;
+        let until = Instant::now() + RETIRE;
+        while !book.read().await.retiring.is_empty() && Instant::now() < until {
+            sleep(POLL).await;
+        }
+        Ok(())
+    }
+}

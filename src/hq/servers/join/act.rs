@@ -1,0 +1,199 @@
+//! Comes to a new server, lets HQ in for good, looks at what it has, and makes it part of the grid.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::{INSTALL_DOCKER, LET_IN};
+use crate::docker::bollard::Docker;
+use crate::docker::{Engine, Wire};
+use crate::grid::Standing;
+use crate::hq::fleet::HERE;
+use crate::hq::progress::{detail, phase};
+use crate::hq::servers::{ServerError, Wanted, name_of};
+use crate::hq::{Hq, HqError};
+use crate::launch::act::Say;
+use crate::names::ServerName;
+use crate::servers::facts::{Facts, NoFact, SCRIPT};
+use crate::servers::ssh::{Address, HostKey, KeyPair, Line, Link, LinkError, Login};
+use crate::servers::{Record, Way};
+
+/// How long a look may take.
+const LOOK: Duration = Duration::from_secs(20);
+/// How long installing docker may take.
+const INSTALL: Duration = Duration::from_secs(15 * 60);
+/// How long docker may take to answer once it was started.
+const START: Duration = Duration::from_secs(30);
+/// Pause between two looks whether it answers.
+const POLL: Duration = Duration::from_millis(200);
+
+impl Hq {
+    /// Adds a server, or mends one that was added by half. `login` is needed once, where HQ's key is not known yet.
+    ///
+    /// # Errors
+    /// [`ServerError::Closed`] when a login is needed; what else stands in the way. Running it again goes on.
+    pub async fn add_server(
+        self: &Arc<Self>,
+        wanted: Wanted,
+        login: Option<Login>,
+        say: Say<'_>,
+    ) -> Result<ServerName, HqError> {
+        self.check_awake()?;
+        let _alone = self.joining.lock().await;
+        let records = self.server_records().await?;
+        let at = |record: &Record| record.way.as_ref().is_some_and(|way| way.address == wanted.address);
+        let earlier = records.iter().find(|(_, record)| at(record));
+        let host_key = host_key(&wanted, earlier.and_then(|(_, record)| record.way.as_ref()), say).await?;
+        let key = self.server_key().await?;
+        let link = enter(&wanted.address, &key, &host_key, login).await?;
+        let facts = look(&link).await?;
+        let way = Way { address: wanted.address.clone(), host_key, ip: facts.ip, hq: facts.hq };
+        let name = choose_name(&wanted, &facts, &way, &records)?;
+        say(&phase(&format!(
+            "{name}: {} of memory, {} processors, {}",
+            facts.memory, facts.processors, facts.architecture
+        )));
+        let line = Arc::new(Line::open(name.clone(), wanted.address.clone(), Login::Key(key), way.host_key.clone()));
+        prepare(&link, line.clone(), &facts, say).await?;
+        let _alone = self.records.lock().await;
+        // A person may have changed it meanwhile.
+        let earlier = self.server_records().await?.remove(&name);
+        let mut record = Record::found(&facts, Some(way), earlier.as_ref());
+        record.size = wanted.size.unwrap_or(record.size);
+        record.tags.extend(wanted.tags);
+        self.keep_server(&name, &record).await?;
+        self.join(line, &record);
+        let standing = if record.standing == Standing::Draining { "still draining" } else { "up" };
+        say(&phase(&format!("{name} is {standing}")));
+        Ok(name)
+    }
+}
+
+/// The key a server is known by, or shows for the first time.
+async fn host_key(wanted: &Wanted, known: Option<&Way>, say: Say<'_>) -> Result<HostKey, ServerError> {
+    if let Some(way) = known.filter(|way| wanted.accepts(&way.host_key.fingerprint())) {
+        return Ok(way.host_key.clone());
+    }
+    let key = Link::host_key(&wanted.address).await?;
+    let shown = key.fingerprint();
+    if !wanted.accepts(&shown) {
+        let given = wanted.fingerprint.clone().unwrap_or_default();
+        return Err(ServerError::Fingerprint { address: wanted.address.clone(), shown, wanted: given });
+    }
+    if wanted.fingerprint.is_none() {
+        say(&phase(&format!("{} shows the host key {shown}", wanted.address)));
+        say(&detail("compare it there: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub"));
+    }
+    Ok(key)
+}
+
+/// What a server is called from now on: what it is called already, what the person wants, or its own name.
+fn choose_name(
+    wanted: &Wanted,
+    facts: &Facts,
+    way: &Way,
+    records: &BTreeMap<ServerName, Record>,
+) -> Result<ServerName, ServerError> {
+    let known =
+        records.iter().find(|(_, record)| record.way.as_ref().is_some_and(|other| other.address == way.address));
+    let name = match (&wanted.name, known) {
+        (Some(name), Some((known, _))) if name != known => return Err(ServerError::Known { name: known.clone() }),
+        (_, Some((known, _))) => return Ok(known.clone()),
+        (Some(name), None) => name.clone(),
+        (None, None) => name_of(facts).map_err(|_| ServerError::Facts(NoFact { what: "name" }))?,
+    };
+    // The same machine under another address would be a slice twice.
+    let same = |record: &Record| {
+        record.hostname == facts.hostname && record.way.as_ref().is_some_and(|other| other.host_key == way.host_key)
+    };
+    if let Some((known, _)) = records.iter().find(|(_, record)| same(record)) {
+        return Err(ServerError::Known { name: known.clone() });
+    }
+    let own = || (name.as_str() == HERE).then(|| "HQ's own".to_owned());
+    match records.get(&name).map(place).or_else(own) {
+        Some(at) => Err(ServerError::Taken { name, at }),
+        None => Ok(name),
+    }
+}
+
+fn place(record: &Record) -> String {
+    record.way.as_ref().map_or_else(|| "HQ's own".to_owned(), |way| way.address.to_string())
+}
+
+/// Comes in with HQ's key, which a first login has let in.
+async fn enter(
+    address: &Address,
+    key: &KeyPair,
+    host_key: &HostKey,
+    login: Option<Login>,
+) -> Result<Link, ServerError> {
+    if let Some(login) = login {
+        let given = match &login {
+            Login::Key(_) => "private key",
+            Login::Password(_) => "password",
+        };
+        let link = match Link::connect(address, &login, host_key).await {
+            Err(LinkError::Refused { address, .. }) => return Err(ServerError::Shut { address, given }),
+            other => other?,
+        };
+        let line = format!("{}\n", key.authorized_key());
+        let done = link.exec(&["sh", "-c", LET_IN], line.as_bytes(), LOOK).await?;
+        if done.code != 0 {
+            return Err(failed(address, "let HQ's key in", &done.stderr));
+        }
+    }
+    match Link::connect(address, &Login::Key(key.clone()), host_key).await {
+        Err(LinkError::Refused { address, .. }) => {
+            Err(ServerError::Closed { address, shown: host_key.fingerprint(), key: key.authorized_key() })
+        }
+        other => Ok(other?),
+    }
+}
+
+async fn look(link: &Link) -> Result<Facts, ServerError> {
+    let done = link.exec(&["sh", "-c", SCRIPT], tokio::io::empty(), LOOK).await?;
+    Ok(Facts::parse(&String::from_utf8_lossy(&done.stdout))?)
+}
+
+/// Makes a server ready for containers. What is there already costs a look.
+async fn prepare(link: &Link, line: Arc<Line>, facts: &Facts, say: Say<'_>) -> Result<(), HqError> {
+    check_docker(link, line, facts, say).await
+}
+
+/// Docker answers over the line; where it does not, it is installed and started.
+async fn check_docker(link: &Link, line: Arc<Line>, facts: &Facts, say: Say<'_>) -> Result<(), HqError> {
+    let engine = Docker::over(line as Arc<dyn Wire>);
+    if let Ok(version) = engine.version().await {
+        say(&detail(&format!("docker {version}")));
+        return Ok(());
+    }
+    let address = link.address();
+    if !facts.is_root {
+        return Err(ServerError::NoDocker { address: address.clone() }.into());
+    }
+    say(&detail("docker does not answer; installing it from the distribution"));
+    let done =
+        link.exec(&["sh", "-c", INSTALL_DOCKER], tokio::io::empty(), INSTALL).await.map_err(ServerError::Link)?;
+    if done.code != 0 {
+        return Err(failed(address, "install docker", &done.stderr).into());
+    }
+    let until = Instant::now() + START;
+    loop {
+        match engine.version().await {
+            Ok(version) => {
+                say(&detail(&format!("docker {version}")));
+                return Ok(());
+            }
+            Err(error) if Instant::now() > until => return Err(error.into()),
+            Err(_) => sleep(POLL).await,
+        }
+    }
+}
+
+fn failed(address: &Address, doing: &'static str, stderr: &[u8]) -> ServerError {
+    let text = String::from_utf8_lossy(stderr);
+    let why = text.trim().lines().next_back().unwrap_or("it gives no reason").to_owned();
+    ServerError::Failed { doing, address: address.clone(), why }
+}

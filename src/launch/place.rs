@@ -301,6 +301,7 @@ mod tests {
             release: ReleaseNumber(1),
             env_version: 1,
             instances: Vec::new(),
+            leaving: Vec::new(),
             names: BTreeSet::new(),
             procs: BTreeMap::new(),
             routes: None,

@@ -40,10 +40,12 @@ impl Hq {
         )?;
         let journal = book.read().await;
         let going = journal.going();
-        let staying = survey.containers.iter().filter(|seen| !going.contains(&(&seen.server, &seen.container.name)));
-        let mut instances: Vec<_> =
-            staying.filter_map(|seen| instance(&seen.server, &seen.container, identity, stack)).collect();
-        instances.sort_by(|a, b| (&a.node, a.index).cmp(&(&b.node, b.index)));
+        let found = survey.containers.iter();
+        let mut found: Vec<_> =
+            found.filter_map(|seen| instance(&seen.server, &seen.container, identity, stack)).collect();
+        found.sort_by(|a, b| (&a.node, a.index).cmp(&(&b.node, b.index)));
+        let (leaving, instances) =
+            found.into_iter().partition(|instance| going.contains(&(&instance.server, &instance.name)));
         let found = Found { survey: &survey, tables: &tables, reserved };
         Ok(World {
             identity: identity.clone(),
@@ -51,6 +53,7 @@ impl Hq {
             release,
             env_version,
             instances,
+            leaving,
             names: survey.containers.iter().map(|seen| seen.container.name.clone()).collect(),
             procs: procs.into_iter().map(|proc| (proc.node.clone(), proc)).collect(),
             servers: self.footings(&found, stack).await?,

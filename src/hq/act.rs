@@ -163,6 +163,7 @@ impl Hq {
     /// Why it was refused; everything begun has been taken back.
     pub async fn operate(self: &Arc<Self>, job: Job, say: Say<'_>) -> Result<Plan, HqError> {
         self.check_awake()?;
+        self.settle_earlier(&job.stack).await?;
         let book = self.book(&job.stack).await?;
         let (release, env_version) = self.numbers(&job).await?;
         let mut reserved = self.planning.lock().await;

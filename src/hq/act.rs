@@ -251,10 +251,11 @@ impl Hq {
         let Some(active) = book.read().await.active else { return Ok(()) };
         let stack = book.stack();
         for step in &active.plan.route {
+            // The router first: as long as it may serve the old table, nobody else may have that one's ports.
+            self.launcher.perform(stack, step, &|_| {}).await?;
             if let Step::Route { table } = step {
                 layout::put_json(&*self.db, &layout::routes(stack), table, Guard::Any).await?;
             }
-            self.launcher.perform(stack, step, &|_| {}).await?;
         }
         for proc in active.plan.procs.values() {
             layout::put_json(&*self.db, &layout::proc(stack, &proc.node), proc, Guard::Any).await?;

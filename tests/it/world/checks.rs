@@ -110,21 +110,22 @@ impl World {
     /// What an engine is about to do for HQ: nothing that serves may be stopped.
     pub fn before(&self, machine: &Machine, doing: &str) {
         let Some(name) = doing.strip_prefix("stop ").or_else(|| doing.strip_prefix("remove ")) else { return };
-        let mut serves = false;
-        machine.engine.each(|container, _| {
+        let mut serving = Vec::new();
+        machine.engine.each(|container, request| {
             let node = container.labels.get(label::NODE).map(String::as_str).unwrap_or_default();
             let runs = container.state == State::Running && !ALONE.contains(&node);
-            serves |= runs && container.name.as_str() == name;
+            if runs && container.name.as_str() == name {
+                serving.extend(request.ports.iter().map(|port| SocketAddr::new(port.address, port.port)));
+            }
         });
         let peer = |target: &Target| match target {
-            Target::Peers(peers) => peers.iter().any(|peer| peer.container.as_str() == name),
+            Target::Peers(peers) => peers.iter().any(|peer| serving.contains(&peer.address)),
             Target::Site(_) => false,
         };
-        let routed = || {
-            self.edge
-                .look(|tables| tables.values().flat_map(|table| table.nodes.values()).any(|node| peer(&node.target)))
-        };
-        if serves && routed() {
+        let routed = self
+            .edge
+            .look(|tables| tables.values().flat_map(|table| table.nodes.values()).any(|node| peer(&node.target)));
+        if routed {
             self.broken(|| format!("HQ does `{doing}` while the router sends requests there"));
         }
     }

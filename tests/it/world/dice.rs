@@ -8,16 +8,14 @@ pub struct Dice(Mutex<u64>);
 
 impl Dice {
     pub fn new(seed: u64) -> Self {
-        Self(Mutex::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x1234_5678_9abc_def1)))
+        // Mixed first: else two seeds would be one sequence, begun at two places.
+        Self(Mutex::new(mixed(seed)))
     }
 
     fn next(&self) -> u64 {
         let mut state = self.0.lock().unwrap();
         *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = *state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        mixed(*state)
     }
 
     /// From 0 up to but not including `end`.
@@ -41,4 +39,10 @@ impl Dice {
         }
         unreachable!("the weights were added up")
     }
+}
+
+fn mixed(number: u64) -> u64 {
+    let mut mixed = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }

@@ -40,6 +40,7 @@ pub fn named(stack: u8) -> StackName {
 /// Does what somebody asked for, in the stack's turn, and notes what is promised from its answer.
 pub async fn ask(world: &Arc<World>, hq: &Arc<Hq>, stack: &StackName, act: Act) -> Result<(), HqError> {
     let _turn = hq.turn(stack, "somebody", &|_| {}).await;
+    world.note(|| format!("{act:?} has its turn"));
     let unsettled = hq.book(stack).await?.read().await.active.is_some();
     let old = see(hq, stack).await?;
     if !unsettled {
@@ -48,6 +49,7 @@ pub async fn ask(world: &Arc<World>, hq: &Arc<Hq>, stack: &StackName, act: Act) 
     let Some(wish) = wish(world, hq, stack, &old, act).await? else { return Ok(()) };
     let sure = |promise| if unsettled { Promise::Anything } else { promise };
     world.promise(stack, sure(Promise::OneOf(vec![old.clone(), wish.state.clone()])));
+    world.note(|| format!("{act:?} is asked for"));
     let answer = perform(hq, stack, act, wish.launch).await;
     world.note(|| format!("{act:?}: {}", answer.as_ref().err().map_or("done".into(), told)));
     match &answer {

@@ -108,6 +108,7 @@ fn settings(image: &ImageId, kind: Kind, overlap: Overlap, volumes: &[&str]) -> 
         env: Default::default(),
         links: BTreeMap::new(),
         size: Megabytes(64),
+        filter: Default::default(),
         cpus: None,
         health: Some(Health {
             probe: Probe::Command(Command::Words(vec!["true".into()])),

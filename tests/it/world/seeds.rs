@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use super::acts::{Turn, turns};
 use super::dice::Dice;
@@ -11,8 +12,8 @@ use super::story::{Failure, Story};
 /// How many seeds are tried unless `QUARRY_SEEDS` says otherwise.
 const SEEDS: u64 = 200;
 
-/// How often a story that fails is told again to find out what of it matters.
-const TRIES: usize = 400;
+/// How long a story that fails is told again and again to find out what of it matters.
+const SHRINKING: Duration = Duration::from_secs(60);
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number and not {text}")))
@@ -28,9 +29,12 @@ fn story_of(seed: u64) -> (usize, Vec<Turn>) {
 #[test]
 fn whatever_happens_the_promises_hold() {
     if let Some(seed) = number("QUARRY_SEED") {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
         let (servers, turns) = story_of(seed);
         if let Err(failure) = (Story { seed, servers, turns: &turns }).tell() {
-            panic!("{}\n\n{}", failure.told, report(seed, servers, &turns, &failure));
+            let (turns, failure) = shrink(seed, servers, turns, failure);
+            panic!("{}", report(seed, servers, &turns, &failure));
         }
         return;
     }
@@ -64,10 +68,9 @@ fn whatever_happens_the_promises_hold() {
 
 /// Leaves acts out, and pauses, as long as some promise is still broken.
 fn shrink(seed: u64, servers: usize, mut turns: Vec<Turn>, mut failure: Failure) -> (Vec<Turn>, Failure) {
-    let mut tries = 0;
-    let mut fails = |turns: &[Turn]| {
-        tries += 1;
-        if tries > TRIES { None } else { (Story { seed, servers, turns }).tell().err() }
+    let began = Instant::now();
+    let fails = |turns: &[Turn]| {
+        if began.elapsed() > SHRINKING { None } else { (Story { seed, servers, turns }).tell().err() }
     };
     let mut length = turns.len().div_ceil(2);
     loop {

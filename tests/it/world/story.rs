@@ -17,7 +17,7 @@ use super::operations::{ask, named, stack_of};
 use super::reign::{Running, keep};
 
 /// How long a world in which nothing goes wrong may take to come to rest.
-const REST: Duration = Duration::from_secs(3600);
+const REST: Duration = Duration::from_secs(1800);
 
 /// How long it must then stay so.
 const QUIET: Duration = Duration::from_secs(100);
@@ -88,11 +88,12 @@ async fn happen(world: &Arc<World>, turns: &[Turn]) -> Result<(), String> {
         Ok::<(), String>(())
     };
     timeout(REST, answered).await.map_err(|_| "an operation does not end".to_owned())??;
-    // Somebody may have pushed until now.
+    // Somebody may have pushed until now. What falls again and again never rests.
     for machine in &world.machines {
         machine.engine.behave_all();
     }
     come_to_rest(world).await?;
+    world.note(|| "all is at rest".to_owned());
     stay_at_rest(world).await?;
     // Whatever has happened, people can work on.
     let last = Act::Push { stack: 0, web: 2, nodes: nodes::ALL, code: Code::Good };
@@ -106,7 +107,8 @@ async fn happen(world: &Arc<World>, turns: &[Turn]) -> Result<(), String> {
 /// The HQ that acts, as soon as there is one.
 async fn running(world: &World) -> Running {
     let mut hq = world.hq.subscribe();
-    let found = hq.wait_for(Option::is_some).await.unwrap().clone();
+    let lives = |hq: &Option<Running>| hq.as_ref().is_some_and(|running| !running.life.is_over());
+    let found = hq.wait_for(lives).await.unwrap().clone();
     found.unwrap()
 }
 
@@ -227,13 +229,13 @@ async fn calm(world: &Arc<World>) {
             machine.engine.power_on();
         }
         machine.reach.send_replace(Reach::Up);
-        machine.engine.behave_all();
     }
 }
 
 /// Waits until everything is as it should be.
 async fn come_to_rest(world: &Arc<World>) -> Result<(), String> {
     let until = Instant::now() + REST;
+    let mut last = String::new();
     loop {
         let running = running(world).await;
         let unrest = match running.hq.known_stacks().await {
@@ -245,10 +247,14 @@ async fn come_to_rest(world: &Arc<World>) -> Result<(), String> {
             Ok(Some(why)) => why,
             Err(error) => format!("{error:?}"),
         };
+        if last != why {
+            world.note(|| format!("no rest yet: {why}"));
+            last.clone_from(&why);
+        }
         if Instant::now() > until {
             return Err(format!("the world does not come to rest: {why}"));
         }
-        sleep(Duration::from_secs(2)).await;
+        sleep(Duration::from_secs(5)).await;
     }
 }
 

@@ -70,6 +70,7 @@ impl From<HqError> for Failure {
             | HqError::Tarball(_) => Exit::Mistake,
             HqError::State(_)
             | HqError::Asleep
+            | HqError::Unsettled(_)
             | HqError::Stale
             | HqError::Git { .. }
             | HqError::Checkout(_)

@@ -166,6 +166,7 @@ impl Hq {
     /// Why it was refused; everything begun has been taken back.
     pub async fn operate(self: &Arc<Self>, job: Job, say: Say<'_>) -> Result<Plan, HqError> {
         self.check_awake()?;
+        self.settle_earlier(&job.stack).await?;
         let book = self.book(&job.stack).await?;
         let (release, env_version) = self.numbers(&job).await?;
         let mut reserved = self.planning.lock().await;
@@ -258,10 +259,11 @@ impl Hq {
         let Some(active) = book.read().await.active else { return Ok(()) };
         let stack = book.stack();
         for step in &active.plan.route {
+            // The router first: as long as it may serve the old table, nobody else may have that one's ports.
+            self.launcher.perform(stack, step, &|_| {}).await?;
             if let Step::Route { table } = step {
                 layout::put_json(&*self.db, &layout::routes(stack), table, Guard::Any).await?;
             }
-            self.launcher.perform(stack, step, &|_| {}).await?;
         }
         for proc in active.plan.procs.values() {
             layout::put_json(&*self.db, &layout::proc(stack, &proc.node), proc, Guard::Any).await?;

@@ -221,6 +221,9 @@ pub enum HqError {
     /// It is there already.
     #[error("the stack `{0}` exists already")]
     StackExists(StackName),
+    /// What an earlier operation left is in the way.
+    #[error("an earlier operation on `{0}` has yet to be finished or taken back; HQ tries on, ask again in a moment")]
+    Unsettled(StackName),
     /// Its destruction waits for servers.
     #[error(
         "the stack `{stack}` that was destroyed still has something on {}, which cannot be reached; bring it back, or \

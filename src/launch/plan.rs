@@ -10,7 +10,7 @@ use super::table::Table;
 use super::world::{Instance, World};
 use super::{ContainerPlan, Plan, Proc, Role, Step};
 use crate::instruction::{Instruction, Settings};
-use crate::names::{ContainerName, Domain, ImageId, InnerPath, NodeName, ReleaseNumber, ServerName};
+use crate::names::{ContainerName, Domain, ImageId, InnerPath, NodeName, ServerName};
 use crate::router::Peer;
 use crate::stack::Command;
 use crate::units::Millis;
@@ -28,7 +28,7 @@ pub fn plan(instructions: &[Instruction], world: &World) -> Result<Plan, PlanErr
         match instruction {
             Instruction::Ensure { node, settings } => planner.ensure(node, settings)?,
             Instruction::Deploy { node, release, count, settings } => {
-                let proc = planner.proc(node, *count, *release, world.env_version, settings);
+                let proc = world.proc(node, *count, *release, world.env_version, settings);
                 planner.deploy(proc)?;
             }
             Instruction::Scale { node, count } => planner.scale(node, *count)?,
@@ -44,6 +44,8 @@ pub fn plan(instructions: &[Instruction], world: &World) -> Result<Plan, PlanErr
 struct Planner<'a> {
     world: &'a World,
     plan: Plan,
+    /// What an earlier launch retires, and may not see its successor run.
+    evictions: Vec<Step>,
     /// Release commands and boots of start-first nodes, in stage order.
     releases: Vec<Step>,
     boots: Vec<Step>,
@@ -60,6 +62,7 @@ impl<'a> Planner<'a> {
         Self {
             world,
             plan: Plan::default(),
+            evictions: Vec::new(),
             releases: Vec::new(),
             boots: Vec::new(),
             checks: Vec::new(),
@@ -76,20 +79,6 @@ impl<'a> Planner<'a> {
             Instruction::Route { add, .. } => self.releases_something |= !add.is_empty(),
             Instruction::Scale { node, count } if *count == 0 => drop(self.rested.insert(node.clone())),
             Instruction::Scale { .. } | Instruction::Kill { .. } => {}
-        }
-    }
-
-    fn proc(&self, node: &NodeName, count: u32, release: ReleaseNumber, env_version: u64, settings: &Settings) -> Proc {
-        let home = self.world.procs.get(node).and_then(|known| known.home.clone()).filter(|_| settings.stays());
-        Proc {
-            node: node.clone(),
-            count,
-            release,
-            env_version,
-            settings: settings.clone(),
-            address: None,
-            home,
-            published: Vec::new(),
         }
     }
 
@@ -111,7 +100,7 @@ impl<'a> Planner<'a> {
             self.plan.procs.insert(node.clone(), kept);
             return Ok(());
         }
-        let proc = self.proc(node, 1, self.world.release, self.world.env_version, settings);
+        let proc = self.world.proc(node, 1, self.world.release, self.world.env_version, settings);
         let proc = self.places.service(proc, known)?;
         let olds: Vec<Instance> = self.world.of(node).cloned().collect();
         self.replace(&olds, proc, 1)
@@ -163,8 +152,11 @@ impl<'a> Planner<'a> {
             (Some(_), None) if count > 0 => self.places.service(proc, None)?,
             _ => proc,
         };
+        // What a refused launch may have left is of another release.
+        let (own, strange): (Vec<Instance>, Vec<Instance>) =
+            self.world.of(node).cloned().partition(|instance| instance.release == Some(proc.release));
         let (staying, driven): (Vec<Instance>, Vec<Instance>) =
-            self.world.of(node).cloned().partition(|instance| !self.places.is_driven_out(instance, &proc));
+            own.into_iter().partition(|instance| !self.places.is_driven_out(instance, &proc));
         let staying = self.places.by_worth(staying);
         let kept = staying.len().min(count as usize);
         let missing = count - kept as u32;
@@ -173,11 +165,11 @@ impl<'a> Planner<'a> {
             let all = [staying, driven].concat();
             let kept = all.len().min(count as usize);
             let proc = self.keep(proc, &all[..kept]);
-            return self.replace(&all[kept..], proc, count - kept as u32);
+            return self.replace(&[&all[kept..], &strange].concat(), proc, count - kept as u32);
         }
         let missing = self.fitting(&proc, missing);
         let proc = self.keep(proc, &staying[..kept]);
-        self.replace(&[&staying[kept..], &driven].concat(), proc, missing)
+        self.replace(&[&staying[kept..], &driven, &strange].concat(), proc, missing)
     }
 
     /// How many of the missing containers can be made now.
@@ -211,6 +203,9 @@ impl<'a> Planner<'a> {
                 self.plan.switch.extend(unhooks(old));
                 self.plan.switch.push(Step::Stop { server: old.server.clone(), container: old.name.clone(), grace });
             }
+        }
+        if stop_first && missing > 0 {
+            self.evictions.extend(self.world.evictions(&proc));
         }
         self.boot(&proc, missing, stop_first && !going.is_empty())?;
         for old in going {
@@ -305,6 +300,7 @@ impl<'a> Planner<'a> {
                 subnet: footing.subnet.clone(),
             }));
         }
+        plan.stage.extend(self.evictions);
         // Services come before release commands, which may need them; both come before the nodes.
         let (services, nodes): (Vec<Step>, Vec<Step>) =
             self.boots.into_iter().partition(|step| is_service(step, &plan.procs));

@@ -38,6 +38,7 @@ pub fn world(servers: &[&str]) -> World {
         release: ReleaseNumber(1),
         env_version: 1,
         instances: Vec::new(),
+        leaving: Vec::new(),
         names: BTreeSet::new(),
         procs: BTreeMap::new(),
         routes: None,

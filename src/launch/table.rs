@@ -73,8 +73,14 @@ impl Table {
         self.0.nodes.remove(node);
     }
 
-    /// The finished table; `None` when the router serves the same already.
-    pub fn changed(self, world: &World) -> Option<StackRoutes> {
+    /// The finished table; `None` when the router serves the same already. Peers stand by name: which of them came last
+    /// is no difference.
+    pub fn changed(mut self, world: &World) -> Option<StackRoutes> {
+        for node in self.0.nodes.values_mut() {
+            if let Target::Peers(peers) = &mut node.target {
+                peers.sort_by(|one, other| one.container.cmp(&other.container));
+            }
+        }
         match &world.routes {
             Some(routes) => (routes.nodes != self.0.nodes || routes.release != self.0.release).then_some(self.0),
             None => (!self.0.nodes.is_empty()).then_some(self.0),

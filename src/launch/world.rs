@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::{Ground, Identity, Proc, Role, label};
+use super::{Ground, Identity, Proc, Role, Step, label};
 use crate::docker::{Container, State};
 use crate::grid::{Architecture, Slice};
+use crate::instruction::Settings;
 use crate::names::{ContainerName, ImageId, NodeName, ReleaseNumber, ServerName, StackName};
 use crate::router::StackRoutes;
 
@@ -59,6 +60,8 @@ pub struct World {
     pub env_version: u64,
     /// The stack's containers but those on their way out, by node and index.
     pub instances: Vec<Instance>,
+    /// Those on their way out that are still there.
+    pub leaving: Vec<Instance>,
     /// Names no new container may have.
     pub names: BTreeSet<ContainerName>,
     /// What should run now.
@@ -81,6 +84,38 @@ impl World {
     /// Containers of one node, by index.
     pub fn of<'a>(&'a self, node: &'a NodeName) -> impl Iterator<Item = &'a Instance> {
         self.instances.iter().filter(move |instance| instance.node == *node)
+    }
+
+    /// What should run of a node that is deployed; its home stays what it was.
+    pub fn proc(
+        &self,
+        node: &NodeName,
+        count: u32,
+        release: ReleaseNumber,
+        env_version: u64,
+        settings: &Settings,
+    ) -> Proc {
+        Proc {
+            node: node.clone(),
+            count,
+            release,
+            env_version,
+            settings: settings.clone(),
+            address: None,
+            home: self.procs.get(node).and_then(|known| known.home.clone()).filter(|_| settings.stays()),
+            published: Vec::new(),
+        }
+    }
+
+    /// Steps that take away what an earlier launch left of a node to drain. What may exist only once is booted after
+    /// them; nobody waits for the old ones any more, so that a failure need not bring them back.
+    pub fn evictions(&self, proc: &Proc) -> impl Iterator<Item = Step> {
+        let leaving = self.leaving.iter().filter(|instance| instance.node == proc.node);
+        leaving.map(|instance| Step::Remove {
+            server: instance.server.clone(),
+            container: instance.name.clone(),
+            grace: proc.settings.grace,
+        })
     }
 
     /// Makes every container of these nodes count as old: a restart replaces them.

@@ -45,6 +45,11 @@ impl FakeEdge {
         self.lock().history.clone()
     }
 
+    /// Shows the tables, whether the edge answers or not.
+    pub fn look<T>(&self, look: impl FnOnce(&BTreeMap<StackName, StackRoutes>) -> T) -> T {
+        look(&self.lock().tables)
+    }
+
     /// From now on every `set` is refused with these words; `None` ends that.
     pub fn refuse(&self, words: Option<&str>) {
         self.lock().refusal = words.map(str::to_owned);

@@ -219,6 +219,7 @@ contract![
     standard_input_reaches_the_process_and_its_end_too,
     a_network_is_made_once_and_keeps_its_subnet,
     a_container_has_its_address_on_its_network,
+    an_address_that_is_asked_for_is_not_given_away,
     events_tell_of_a_death,
     an_image_tells_its_ports_and_volumes,
     tags_are_given_and_taken,
@@ -404,6 +405,21 @@ async fn a_network_is_made_once_and_keeps_its_subnet(bench: &Bench) {
         bench.engine.remove_network(&network.name).await.unwrap();
     }
     assert_eq!(bench.engine.networks(&bench.label()).await.unwrap(), []);
+}
+
+async fn an_address_that_is_asked_for_is_not_given_away(bench: &Bench) {
+    let network = Network { name: format!("{}-net", bench.prefix), subnet: subnet(3), labels: bench.labels() };
+    bench.engine.create_network(&network).await.unwrap();
+    let on = |mut request: ContainerRequest, address| {
+        request.network = Some(Attachment { network: network.name.clone(), aliases: Vec::new(), address });
+        request
+    };
+    bench.run(on(bench.sleeper("a"), None)).await;
+    let base: std::net::Ipv4Addr = network.subnet.split('/').next().unwrap().parse().unwrap();
+    let first = std::net::Ipv4Addr::from(u32::from(base) + 2);
+    let name = bench.run(on(bench.sleeper("b"), Some(first))).await;
+    let container = bench.engine.container(&name).await.unwrap().unwrap();
+    assert_eq!(container.addresses[&network.name], std::net::IpAddr::V4(first));
 }
 
 async fn a_container_has_its_address_on_its_network(bench: &Bench) {

@@ -20,3 +20,4 @@ mod repository;
 mod router;
 mod stack_golden;
 mod tidy;
+mod world;

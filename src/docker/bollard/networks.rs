@@ -52,10 +52,7 @@ impl Docker {
         let request = NetworkCreateRequest {
             name: network.name.clone(),
             driver: Some("bridge".to_owned()),
-            ipam: Some(Ipam {
-                config: Some(vec![IpamConfig { subnet: Some(network.subnet.clone()), ..Default::default() }]),
-                ..Default::default()
-            }),
+            ipam: Some(Ipam { config: Some(vec![addresses(&network.subnet)]), ..Default::default() }),
             labels: Some(network.labels.clone().into_iter().collect()),
             ..Default::default()
         };
@@ -92,6 +89,23 @@ fn subnet(ipam: Option<Ipam>) -> Option<String> {
     ipam?.config?.into_iter().find_map(|config| config.subnet)
 }
 
+/// What docker hands out of a subnet by itself: the upper half. The lower one is for containers that ask for an address,
+/// which they must find free however often they come and go. The bridge keeps its usual address, the first.
+fn addresses(subnet: &str) -> IpamConfig {
+    let whole = IpamConfig { subnet: Some(subnet.to_owned()), ..Default::default() };
+    let halves = subnet.split_once('/').and_then(|(base, bits)| {
+        let (base, bits) = (u32::from(base.parse::<Ipv4Addr>().ok()?), bits.parse::<u32>().ok()? + 1);
+        let upper = base.checked_add(1_u32.checked_shl(32_u32.checked_sub(bits)?)?)?;
+        Some(format!("{}/{bits}", Ipv4Addr::from(upper)))
+    });
+    match (halves, first_address(subnet)) {
+        (Some(upper), Some(gateway)) => {
+            IpamConfig { ip_range: Some(upper), gateway: Some(gateway.to_string()), ..whole }
+        }
+        _ => whole,
+    }
+}
+
 /// The address docker gives a bridge whose gateway it does not name: the first of its subnet.
 fn first_address(subnet: &str) -> Option<Ipv4Addr> {
     let network: Ipv4Addr = subnet.split_once('/')?.0.parse().ok()?;
@@ -101,6 +115,14 @@ fn first_address(subnet: &str) -> Option<Ipv4Addr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn docker_hands_out_the_upper_half_of_a_subnet() {
+        let config = addresses("10.208.0.64/26");
+        assert_eq!(config.ip_range.as_deref(), Some("10.208.0.96/27"));
+        assert_eq!(config.gateway.as_deref(), Some("10.208.0.65"));
+        assert_eq!(addresses("fd00::/64").ip_range, None);
+    }
 
     #[test]
     fn a_bridge_without_a_gateway_has_the_first_address() {

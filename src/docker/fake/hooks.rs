@@ -1,7 +1,9 @@
 //! What a test can ask of the fake engine beside the contract.
 
+use tokio::sync::watch;
+
 use super::{Behaviour, Fake, image};
-use crate::docker::{ContainerRequest, Image};
+use crate::docker::{Container, ContainerRequest, Image, Network};
 use crate::names::{ContainerName, ImageId};
 
 impl Fake {
@@ -16,6 +18,22 @@ impl Fake {
         let id = image.id.clone();
         self.world().images.insert(id.clone(), image);
         id
+    }
+
+    /// Puts an image of another engine there, without its names.
+    pub fn load(&self, image: Image) {
+        self.world().images.entry(image.id.clone()).or_insert(Image { tags: Vec::new(), ..image });
+    }
+
+    /// Gives an image another name and takes the one it had, as a build by that name does; whether the engine answers or
+    /// not.
+    pub fn retag(&self, reference: &str, tag: &str) {
+        let mut world = self.world();
+        if world.tag(reference, tag).is_ok() {
+            for image in world.images.values_mut() {
+                image.tags.retain(|held| held != reference);
+            }
+        }
     }
 
     /// Changes what an image says of itself.
@@ -63,5 +81,44 @@ impl Fake {
         if let Some(run) = run {
             self.ended(name, run, code);
         }
+    }
+
+    /// Shows every container with the request it was made from, by name, whether the engine answers or not.
+    pub fn each(&self, mut look: impl FnMut(&Container, &ContainerRequest)) {
+        for held in self.world().containers.values() {
+            look(&held.container, &held.request);
+        }
+    }
+
+    /// Every network, whether the engine answers or not.
+    pub fn all_networks(&self) -> Vec<Network> {
+        self.world().networks.values().cloned().collect()
+    }
+
+    /// Moves whenever a container's state may have changed.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changed.subscribe()
+    }
+
+    /// Every container behaves from its next start on as if no test had asked for anything else.
+    pub fn behave_all(&self) {
+        self.script().behaviours.clear();
+    }
+
+    /// The server's power goes: everything that runs ends at once, and nothing answers. Nobody is told.
+    pub fn power_off(&self) {
+        self.go_away(true);
+        self.world().cut_off();
+        self.changed();
+    }
+
+    /// The power is back: what ran and was not stopped by hand is started again, as its policy says.
+    pub fn power_on(&self) {
+        let due = self.world().due_at_boot();
+        for name in due {
+            // A port that is taken by now is the container's bad luck, as with the real engine.
+            let _ = self.launch(&name);
+        }
+        self.go_away(false);
     }
 }

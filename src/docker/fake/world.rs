@@ -34,6 +34,8 @@ pub(super) struct Held {
     pub(super) input: Option<tokio::io::DuplexStream>,
     /// Stopped by hand: the restart policy lets it lie.
     stopped: bool,
+    /// It ran when the power went.
+    on: bool,
 }
 
 impl World {
@@ -122,7 +124,16 @@ impl World {
             addresses: BTreeMap::new(),
             created: i64::from(self.made),
         };
-        let held = Held { container, request, log: Vec::new(), run: 0, attached: None, input: None, stopped: false };
+        let held = Held {
+            container,
+            request,
+            log: Vec::new(),
+            run: 0,
+            attached: None,
+            input: None,
+            stopped: false,
+            on: false,
+        };
         self.containers.insert(name.clone(), held);
         self.tell(&name, "create");
         Ok(())
@@ -168,8 +179,8 @@ impl World {
         let (base, size) = subnet(&network.subnet);
         let taken: Vec<_> = self.containers.values().filter_map(|held| held.container.addresses.get(name)).collect();
         let free = |address: &Ipv4Addr| !taken.contains(&&IpAddr::V4(*address));
-        // The first address is the bridge's own, the last one the broadcast.
-        let mut pool = (2..size.saturating_sub(1)).map(|i| Ipv4Addr::from(base + i));
+        // As with the real one its own choice lies in the upper half; the last address is the broadcast.
+        let mut pool = (size / 2..size.saturating_sub(1)).map(|i| Ipv4Addr::from(base + i));
         let chosen = match attachment.address {
             Some(fixed) => Some(fixed).filter(free),
             None => pool.find(free),
@@ -209,6 +220,27 @@ impl World {
             State::Restarting => held.container.state = State::Exited(code),
             State::Created | State::Exited(_) | State::Dead => {}
         }
+    }
+
+    /// Ends everything that runs, as when the power goes.
+    pub(super) fn cut_off(&mut self) {
+        self.watchers.clear();
+        for held in self.containers.values_mut() {
+            held.on = held.is_running() || held.container.state == State::Restarting;
+            if held.on {
+                held.run += 1;
+                held.container.state = State::Exited(255);
+                held.container.addresses.clear();
+                held.attached = None;
+                held.input = None;
+            }
+        }
+    }
+
+    /// What the engine starts again when it comes up itself.
+    pub(super) fn due_at_boot(&self) -> Vec<ContainerName> {
+        let due = |held: &&Held| held.on && !held.stopped && held.request.restart == Restart::UnlessStopped;
+        self.containers.values().filter(due).map(|held| held.container.name.clone()).collect()
     }
 
     pub(super) fn remove(&mut self, name: &ContainerName) {

@@ -46,6 +46,7 @@ impl Hq {
         let began = Instant::now();
         self.check_awake()?;
         crate::hq::limits::check_space(&self.root, SPARE_MEGABYTES)?;
+        self.settle_earlier(&request.stack).await?;
         let releases = self.releases(&request.stack).await?;
         let number = releases.last().map_or(ReleaseNumber(1), |last| last.number.next());
         let book = self.book(&request.stack).await?;

@@ -48,6 +48,11 @@ impl Hq {
     pub async fn destroy(self: &Arc<Self>, stack: &StackName, say: Say<'_>) -> Result<(), HqError> {
         self.check_awake()?;
         self.status(stack).await?;
+        let begun = self.book(stack).await?.read().await.active.map(|active| active.phase);
+        if begun == Some(Phase::Destroying) {
+            return self.finish_destroy(stack, say).await;
+        }
+        self.settle_earlier(stack).await?;
         let world = self.world(stack, ReleaseNumber(0), 0).await?;
         let here = self.engines().here();
         let kill = |instance: &Instance| Step::Remove {

@@ -180,6 +180,7 @@ impl Hq {
     pub(in crate::hq) async fn heal(self: &Arc<Self>, stack: &StackName) -> Result<(), HqError> {
         let Some(_turn) = self.try_turn(stack, "the reconciler") else { return Ok(()) };
         let book = self.book(stack).await?;
+        book.dispel_doubt().await?;
         let journal = book.read().await;
         if journal.active.is_some() || (!journal.retiring.is_empty() && !book.is_retiring()) {
             // Nobody is at it: the state was out of reach when it should have been finished.

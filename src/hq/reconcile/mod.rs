@@ -21,8 +21,9 @@ pub fn drift(world: &World) -> Vec<Instruction> {
     for (node, proc) in world.procs.iter().filter(|(_, proc)| !waits(proc)) {
         let found: Vec<_> = world.of(node).collect();
         let wrong_number = found.len() != proc.count as usize;
+        let strange = found.iter().any(|instance| instance.release != Some(proc.release));
         let asleep = found.iter().any(|instance| !instance.runs);
-        if wrong_number || asleep || misrouted(world, node) {
+        if wrong_number || strange || asleep || misrouted(world, node) {
             instructions.push(Instruction::Scale { node: node.clone(), count: proc.count });
         }
     }

@@ -71,7 +71,12 @@ impl Hq {
             tracing::info!(%stack, verb = active.verb, phase = ?active.phase, "an operation was interrupted");
         }
         match journal.active.as_ref().map(|active| active.phase) {
-            Some(Phase::Building | Phase::Before(_)) => self.take_back(&book, &|_| {}).await,
+            Some(Phase::Building | Phase::Before(_)) => {
+                self.take_back(&book, &|_| {}).await;
+                if book.read().await.active.is_some() {
+                    return Err(HqError::Unsettled(stack.clone()));
+                }
+            }
             Some(Phase::Committed) => self.finish(&book, &|_| {}).await,
             Some(Phase::Destroying) => {
                 self.finish_destroy(stack, &|_| {}).await?;
@@ -87,6 +92,25 @@ impl Hq {
             // Only what a silent server still has of it is left.
             Err(HqError::NoStack(_)) => Ok(Rest::Gone),
             other => other.map(|_| Rest::There),
+        }
+    }
+
+    /// Takes back what an earlier operation could not, before the next one takes its place in the journal: else what it
+    /// left would count as the stack's own. The caller holds the stack's turn.
+    ///
+    /// # Errors
+    /// [`HqError::Unsettled`] while that is not possible, and when the earlier one has gone forward only now: what was
+    /// asked for was asked of another state.
+    pub async fn settle_earlier(self: &Arc<Self>, stack: &StackName) -> Result<(), HqError> {
+        let active = self.book(stack).await?.read().await.active;
+        match active.map(|active| active.phase) {
+            // That one builds images and is about to launch them.
+            None | Some(Phase::Building) => Ok(()),
+            Some(Phase::Before(_)) => self.bring_to_rest(stack).await.map(drop),
+            Some(Phase::Committed | Phase::Destroying) => {
+                self.bring_to_rest(stack).await?;
+                Err(HqError::Unsettled(stack.clone()))
+            }
         }
     }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::join::LET_GO;
 use super::{Listed, ServerError};
 use crate::db::{DbError, Guard, layout};
-use crate::docker::Wire;
 use crate::docker::bollard::Docker;
+use crate::docker::{Engine, Wire};
 use crate::grid::{Slice, Standing};
 use crate::hq::fleet::presence::Presence;
 use crate::hq::fleet::{Member, Seen, Survey};
@@ -83,9 +83,14 @@ impl Hq {
     pub(super) fn join(&self, line: Arc<Line>, record: &Record) {
         let server = line.server().clone();
         self.lines.add(line.clone());
-        self.note_member(&server, record);
+        self.enrol(&server, record, Arc::new(Docker::over(line as Arc<dyn Wire>)));
+    }
+
+    /// The same, with an engine that need not be at the end of a line.
+    pub fn enrol(&self, server: &ServerName, record: &Record, engine: Arc<dyn Engine>) {
+        self.note_member(server, record);
         // Last: whoever finds the engine finds the rest.
-        self.engines().add(server, Arc::new(Docker::over(line as Arc<dyn Wire>)));
+        self.engines().add(server.clone(), engine);
         self.fleet_changed.notify_one();
     }
 

@@ -1,8 +1,10 @@
 //! Gathers the world a plan is made in.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use super::{Found, Reserved, counts};
+use crate::db::layout;
 use crate::grid::Architecture;
 use crate::hq::{Hq, HqError};
 use crate::instruction::Instruction;
@@ -41,17 +43,21 @@ impl Hq {
             },)?;
         let procs: BTreeMap<NodeName, Proc> = procs.into_iter().map(|proc| (proc.node.clone(), proc)).collect();
         let going = journal.going();
-        let staying = survey.containers.iter().filter(|seen| !going.contains(&(&seen.server, &seen.container.name)));
-        let found = staying.filter_map(|seen| instance(&seen.server, &seen.container, identity, stack));
-        let mut instances: Vec<_> = found.filter(|found| counts(found, &survey.gone, &procs)).collect();
-        instances.sort_by(|a, b| (&a.node, a.index).cmp(&(&b.node, b.index)));
-        let found = Found { survey: &survey, tables: &tables, reserved };
+        let found = survey.containers.iter();
+        let found = found.filter_map(|seen| instance(&seen.server, &seen.container, identity, stack));
+        let mut found: Vec<_> = found.filter(|found| counts(found, &survey.gone, &procs)).collect();
+        found.sort_by(|a, b| (&a.node, a.index).cmp(&(&b.node, b.index)));
+        let (leaving, instances) =
+            found.into_iter().partition(|instance| going.contains(&(&instance.server, &instance.name)));
+        let promised = self.promised().await?;
+        let found = Found { survey: &survey, tables: &tables, promised: &promised, reserved };
         Ok(World {
             identity: identity.clone(),
             stack: stack.clone(),
             release,
             env_version,
             instances,
+            leaving,
             names: survey.containers.iter().map(|seen| seen.container.name.clone()).collect(),
             procs,
             servers: self.footings(&found, stack).await?,
@@ -61,6 +67,14 @@ impl Hq {
             sites: self.sites_folder(stack, release),
             waits: false,
         })
+    }
+
+    /// Where the services of all stacks are reached from other servers. A damaged record is a person's to mend, and stops
+    /// no other stack.
+    async fn promised(&self) -> Result<Vec<SocketAddr>, HqError> {
+        let entries = layout::all(&*self.db, layout::PROCS).await?;
+        let procs = entries.iter().filter_map(|entry| layout::parse_json::<Proc>(&*self.db, entry).ok());
+        Ok(procs.flat_map(|proc| proc.published).map(|(_, at)| at).collect())
     }
 
     /// Notes what the images were built for that these instructions may launch. One server runs what it has built.

@@ -1,6 +1,7 @@
 //! What is taken on each server, and what launches under way have been promised; [`act`] gathers the whole.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use crate::grid::{Block, Slice};
 use crate::hq::fleet::Survey;
@@ -89,16 +90,19 @@ pub struct Found<'a> {
     pub survey: &'a Survey,
     /// What the router serves.
     pub tables: &'a [StackRoutes],
+    /// Where services are reached from other servers, whether they run at the moment or not.
+    pub promised: &'a [SocketAddr],
     /// What launches under way have.
     pub reserved: &'a Reserved,
 }
 
 impl Found<'_> {
-    /// Every port of a server that a container, a route or a launch under way has, of all HQs on its engine.
+    /// Every port of a server that a container, a route, a service or a launch under way has, of all HQs on its engine.
     pub fn ports_taken(&self, server: &ServerName, ground: &Ground) -> BTreeSet<u16> {
         let mut taken = self.reserved.ports_of(server);
         let there = self.survey.containers.iter().filter(|seen| seen.server == *server);
         taken.extend(there.flat_map(|seen| ports(&seen.container)));
+        taken.extend(self.promised.iter().filter(|at| at.ip() == ground.address).map(SocketAddr::port));
         for node in self.tables.iter().flat_map(|table| table.nodes.values()) {
             match &node.target {
                 Target::Peers(peers) => {

@@ -1,6 +1,7 @@
 //! Keeping a stack's journal in the tree.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::Journal;
@@ -12,6 +13,8 @@ pub struct Book {
     db: Arc<dyn Db>,
     stack: StackName,
     journal: tokio::sync::Mutex<Journal>,
+    /// The tree may hold a version that does not count, because the answer to its write got lost.
+    doubt: AtomicBool,
     /// Held by the one task that retires.
     pub(crate) retiring: tokio::sync::Mutex<()>,
 }
@@ -23,7 +26,8 @@ impl Book {
     /// When it cannot be read or is damaged.
     pub async fn open(db: Arc<dyn Db>, stack: StackName) -> Result<Self, DbError> {
         let journal = layout::read_json(&*db, &layout::journal(&stack)).await?.unwrap_or_default();
-        Ok(Self { db, stack, journal: tokio::sync::Mutex::new(journal), retiring: tokio::sync::Mutex::default() })
+        let (journal, retiring) = (tokio::sync::Mutex::new(journal), tokio::sync::Mutex::default());
+        Ok(Self { db, stack, journal, doubt: AtomicBool::new(false), retiring })
     }
 
     /// Whose journal this is.
@@ -46,11 +50,15 @@ impl Book {
         change(&mut journal);
         crash_point();
         let key = layout::journal(&self.stack);
-        if journal.is_empty() {
-            self.db.delete(&key, Guard::Any).await?;
-        } else {
-            layout::put_json(&*self.db, &key, &journal, Guard::Any).await?;
+        let written = match journal.is_empty() {
+            true => self.db.delete(&key, Guard::Any).await,
+            false => layout::put_json(&*self.db, &key, &journal, Guard::Any).await,
+        };
+        if written.as_ref().is_err_and(DbError::is_unclear) {
+            self.doubt.store(true, Ordering::SeqCst);
         }
+        written?;
+        self.doubt.store(false, Ordering::SeqCst);
         *held = journal;
         crash_point();
         Ok(())
@@ -77,6 +85,17 @@ impl Book {
         }
     }
 
+    /// Writes what counts once more where the answer to a write got lost, so that the next HQ finds it too.
+    ///
+    /// # Errors
+    /// When it cannot be written yet.
+    pub async fn dispel_doubt(&self) -> Result<(), DbError> {
+        match self.doubt.load(Ordering::SeqCst) {
+            true => self.write(|_| {}).await,
+            false => Ok(()),
+        }
+    }
+
     /// Whether a task retires old containers at the moment.
     pub fn is_retiring(&self) -> bool {
         self.retiring.try_lock().is_err()
@@ -91,7 +110,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 fn crash_point() {
     #[cfg(debug_assertions)]
     {
-        use std::sync::atomic::{AtomicU64, Ordering};
+        use std::sync::atomic::AtomicU64;
         static CALLS: AtomicU64 = AtomicU64::new(0);
         let call = CALLS.fetch_add(1, Ordering::SeqCst) + 1;
         if std::env::var("QUARRY_KILL_AT").is_ok_and(|at| at == call.to_string()) {

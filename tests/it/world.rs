@@ -1,0 +1,187 @@
+//! A simulated world: several stacks on servers that fail, driven by an HQ that dies, under a seeded sequence of what
+//! people ask for and what goes wrong. At every step the promises of DESIGN hold; at rest everything is as was promised.
+//!
+//! `QUARRY_SEEDS=5000` tries so many seeds, `QUARRY_SEED=17` one of them, telling what happens. A seed that fails is
+//! shrunk to the acts that matter, printed as the Rust code of a test, and becomes one.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use quarry::db;
+use quarry::names::{ServerName, StackName};
+use quarry::router::fake::FakeEdge;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use self::dice::Dice;
+use self::life::Life;
+use self::machine::Machine;
+use self::promises::{Promise, State};
+use self::reign::Running;
+
+mod acts;
+mod checks;
+mod clock;
+mod dice;
+mod found;
+mod life;
+mod machine;
+mod operations;
+mod promises;
+mod pushes;
+mod reign;
+mod rest;
+mod seams;
+mod seeds;
+mod story;
+mod supply;
+
+/// What outlives every HQ.
+pub struct World {
+    pub tree: Arc<db::fake::Fake>,
+    pub machines: Vec<Arc<Machine>>,
+    pub edge: FakeEdge,
+    pub root: tempfile::TempDir,
+    pub dice: Dice,
+    pub clock: clock::Clock,
+    /// The HQ that acts, unless it is starting.
+    pub hq: watch::Sender<Option<Running>>,
+    /// Each fixed node's server, by stack and node.
+    homes: Mutex<BTreeMap<(String, String), ServerName>>,
+    promises: Mutex<BTreeMap<StackName, Promise>>,
+    /// Writes until one whose answer gets lost.
+    unclear: Mutex<Option<u64>>,
+    /// The HQ process there is, also while it starts.
+    process: Mutex<Option<Arc<Life>>>,
+    count: Mutex<u64>,
+    began: Instant,
+    log: Mutex<Vec<String>>,
+    /// The first promise that was not kept.
+    wrong: Mutex<Option<String>>,
+    went_wrong: Notify,
+}
+
+impl World {
+    pub fn new(seed: u64, servers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            tree: Arc::new(db::fake::Fake::new()),
+            machines: (0..servers).map(|number| Arc::new(Machine::new(number))).collect(),
+            edge: FakeEdge::new(),
+            root: tempfile::tempdir().unwrap(),
+            dice: Dice::new(seed),
+            clock: clock::Clock::new(),
+            hq: watch::Sender::new(None),
+            homes: Mutex::default(),
+            promises: Mutex::default(),
+            unclear: Mutex::default(),
+            process: Mutex::default(),
+            count: Mutex::default(),
+            began: Instant::now(),
+            log: Mutex::default(),
+            wrong: Mutex::default(),
+            went_wrong: Notify::new(),
+        })
+    }
+
+    /// Another number each time.
+    pub fn counted(&self) -> u64 {
+        let mut count = self.count.lock().unwrap();
+        *count += 1;
+        *count
+    }
+
+    /// Notes what happened, for whoever reads the story of a failure.
+    pub fn note(&self, what: impl FnOnce() -> String) {
+        let line = format!("{:>9.3} {}", self.began.elapsed().as_secs_f64(), what());
+        self.log.lock().unwrap().push(line);
+    }
+
+    /// What happened so far.
+    pub fn story(&self) -> String {
+        self.log.lock().unwrap().join("\n")
+    }
+
+    /// A promise was not kept. The first one counts.
+    pub fn broken(&self, what: impl FnOnce() -> String) {
+        let mut wrong = self.wrong.lock().unwrap();
+        if wrong.is_none() {
+            let what = what();
+            self.note(|| format!("WRONG: {what}"));
+            *wrong = Some(what);
+            self.went_wrong.notify_waiters();
+        }
+    }
+
+    /// The first promise that was not kept.
+    pub fn wrong(&self) -> Option<String> {
+        self.wrong.lock().unwrap().clone()
+    }
+
+    /// From now on a stack is one of these.
+    pub fn promise(&self, stack: &StackName, promise: Promise) {
+        if let Promise::OneOf(states) = &promise
+            && let [state] = states.as_slice()
+        {
+            // A node that ended has no home any more. (Its volume still lies where it was.)
+            let has =
+                |node: &str| state.as_ref().is_some_and(|seen| seen.counts.keys().any(|has| has.as_str() == node));
+            self.homes.lock().unwrap().retain(|(of, node), _| of != stack.as_str() || has(node));
+        }
+        self.promises.lock().unwrap().insert(stack.clone(), promise);
+    }
+
+    /// What is wrong when a stack shows itself like this.
+    pub fn not_promised(&self, stack: &StackName, state: &State) -> Option<String> {
+        let promises = self.promises.lock().unwrap();
+        let nothing = Promise::OneOf(vec![None]);
+        let promise = promises.get(stack).unwrap_or(&nothing);
+        (!promise.allows(state)).then(|| format!("{stack} is {state:?}, and was promised to be {promise:?}"))
+    }
+
+    /// A stack that nobody works on shows itself like this.
+    pub fn expect_allowed(&self, stack: &StackName, state: &State) {
+        match self.not_promised(stack, state) {
+            Some(wrong) => self.broken(|| wrong),
+            None => self.promise(stack, Promise::OneOf(vec![state.clone()])),
+        }
+    }
+
+    /// A new HQ process.
+    pub fn starting(&self, life: Arc<Life>) {
+        *self.process.lock().unwrap() = Some(life);
+    }
+
+    /// The HQ there is ends after so many more instants.
+    pub fn kill(&self, instants: u64) {
+        if let Some(life) = &*self.process.lock().unwrap() {
+            life.end_after(instants);
+        }
+    }
+
+    /// The HQ there is lives on.
+    pub fn spare(&self) {
+        if let Some(life) = &*self.process.lock().unwrap() {
+            life.spare();
+        }
+    }
+
+    /// The answer to a write gets lost, after so many others.
+    pub fn lose_answer(&self, after: Option<u64>) {
+        *self.unclear.lock().unwrap() = after;
+    }
+
+    fn loses_answer(&self) -> bool {
+        let mut unclear = self.unclear.lock().unwrap();
+        match &mut *unclear {
+            Some(0) => {
+                *unclear = None;
+                true
+            }
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+            None => false,
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What holds at every step.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use quarry::docker::State;
+use quarry::launch::label;
+use quarry::router::Target;
+
+use super::World;
+use super::machine::Machine;
+use super::pushes::{ALONE, FIXED};
+
+/// A container of quarry's, wherever it is.
+#[derive(Debug, Clone)]
+struct One {
+    name: String,
+    stack: String,
+    node: String,
+    release: String,
+    role: String,
+    runs: bool,
+    ports: Vec<SocketAddr>,
+}
+
+impl World {
+    fn containers(&self) -> Vec<One> {
+        let mut list = Vec::new();
+        for machine in &self.machines {
+            machine.engine.each(|container, request| {
+                let text = |name: &str| container.labels.get(name).cloned().unwrap_or_default();
+                list.push(One {
+                    name: container.name.to_string(),
+                    stack: text(label::STACK),
+                    node: text(label::NODE),
+                    release: text(label::RELEASE),
+                    role: text(label::ROLE),
+                    runs: matches!(container.state, State::Running | State::Paused),
+                    ports: request.ports.iter().map(|port| SocketAddr::new(port.address, port.port)).collect(),
+                });
+            });
+        }
+        list
+    }
+
+    /// What holds at every step; `when` names the step.
+    pub fn check(&self, when: &str) {
+        let containers = self.containers();
+        if let Some(wrong) = self.routes_are_right(&containers).or_else(|| self.alone_is_alone(&containers)) {
+            self.broken(|| format!("{wrong} (after {when})"));
+        }
+    }
+
+    /// No domain points at another stack's container, and a stack answers with one release.
+    fn routes_are_right(&self, containers: &[One]) -> Option<String> {
+        let mut at: BTreeMap<SocketAddr, &One> = BTreeMap::new();
+        for one in containers.iter().filter(|one| one.runs) {
+            at.extend(one.ports.iter().map(|port| (*port, one)));
+        }
+        let named: BTreeMap<&str, &One> = containers.iter().map(|one| (one.name.as_str(), one)).collect();
+        self.edge.look(|tables| {
+            for table in tables.values() {
+                for (node, routes) in &table.nodes {
+                    let Target::Peers(peers) = &routes.target else { continue };
+                    for peer in peers {
+                        let meant = peer.container.as_str();
+                        if let Some(one) = at.get(&peer.address).filter(|one| one.name != meant) {
+                            let (stack, other) = (&table.stack, &one.name);
+                            return Some(format!("{node} of {stack} is {meant}, and {other} answers at its address"));
+                        }
+                        let Some(one) = named.get(meant) else { continue };
+                        if one.release != table.release.to_string() {
+                            let release = table.release;
+                            return Some(format!("{} answers in the table of release {release}", one.name));
+                        }
+                    }
+                }
+            }
+            None
+        })
+    }
+
+    /// Of what may exist only once there are never two that run.
+    fn alone_is_alone(&self, containers: &[One]) -> Option<String> {
+        let mut running: BTreeMap<(&str, &str), &str> = BTreeMap::new();
+        // One that may move may be made elsewhere while its server is cut off and still runs it.
+        let never_two: &[&str] = if self.machines.len() == 1 { &ALONE } else { &FIXED };
+        let alone = |one: &&One| one.runs && one.role != "once" && never_two.contains(&one.node.as_str());
+        for one in containers.iter().filter(alone) {
+            if let Some(other) = running.insert((&one.stack, &one.node), &one.name) {
+                return Some(format!("{other} and {} run at once", one.name));
+            }
+        }
+        None
+    }
+
+    /// What keeps data is only ever made where its data is.
+    fn fixed_stays(&self, machine: &Machine, name: &str) {
+        let mut parts = name.split('.');
+        let (Some(stack), Some(node)) = (parts.next(), parts.next()) else { return };
+        if !FIXED.contains(&node) {
+            return;
+        }
+        let mut homes = self.homes.lock().unwrap();
+        let home = homes.entry((stack.to_owned(), node.to_owned())).or_insert(machine.name.clone()).clone();
+        if home != machine.name {
+            self.broken(|| format!("{name} is made on {}, its data is on {home}", machine.name));
+        }
+    }
+
+    /// What an engine is about to do for HQ: data stays where it is, and nothing that serves is stopped.
+    pub fn before(&self, machine: &Machine, doing: &str) {
+        if let Some(name) = doing.strip_prefix("create ") {
+            self.fixed_stays(machine, name);
+        }
+        let Some(name) = doing.strip_prefix("stop ").or_else(|| doing.strip_prefix("remove ")) else { return };
+        let mut serving = Vec::new();
+        machine.engine.each(|container, request| {
+            let node = container.labels.get(label::NODE).map(String::as_str).unwrap_or_default();
+            let runs = container.state == State::Running && !ALONE.contains(&node);
+            if runs && container.name.as_str() == name {
+                serving.extend(request.ports.iter().map(|port| SocketAddr::new(port.address, port.port)));
+            }
+        });
+        let peer = |target: &Target| match target {
+            Target::Peers(peers) => peers.iter().any(|peer| serving.contains(&peer.address)),
+            Target::Site(_) => false,
+        };
+        let routed = self
+            .edge
+            .look(|tables| tables.values().flat_map(|table| table.nodes.values()).any(|node| peer(&node.target)));
+        if routed {
+            self.broken(|| format!("HQ does `{doing}` while the router sends requests there"));
+        }
+    }
+}

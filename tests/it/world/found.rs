@@ -1,0 +1,92 @@
+//! What seeds have found, each under the promise that was broken.
+
+use super::acts::Act::*;
+use super::acts::Code::*;
+use super::acts::Turn;
+use super::story::Story;
+
+fn check(seed: u64, servers: usize, turns: &[Turn]) {
+    if let Err(failure) = (Story { seed, servers, turns }).tell() {
+        panic!("{}\n\n{}", failure.why, failure.told);
+    }
+}
+
+#[test]
+fn a_node_that_comes_back_at_once_waits_for_its_twin_to_go() {
+    check(
+        83,
+        1,
+        &[
+            (Push { stack: 0, web: 3, nodes: 12, code: Deaf }, 11640),
+            (Push { stack: 0, web: 3, nodes: 10, code: Good }, 0),
+            (Rollback { stack: 0, back: 1 }, 862),
+        ],
+    );
+}
+
+#[test]
+fn a_journal_whose_write_was_in_doubt_is_cleared() {
+    check(
+        138,
+        1,
+        &[
+            (Away { server: 0, seconds: 26 }, 0),
+            (Unclear { puts: 6 }, 0),
+            (Push { stack: 2, web: 1, nodes: 13, code: Good }, 2661),
+            (Rollback { stack: 0, back: 3 }, 23790),
+            (Push { stack: 1, web: 3, nodes: 4, code: Dies }, 388),
+        ],
+    );
+}
+
+#[test]
+fn a_healed_table_is_the_one_a_new_plan_would_make() {
+    check(25, 1, &[(Push { stack: 0, web: 2, nodes: 4, code: Good }, 3089), (RemoveByHand { which: 43 }, 0)]);
+}
+
+#[test]
+fn what_a_refused_push_left_never_serves() {
+    check(
+        43,
+        1,
+        &[
+            (Push { stack: 0, web: 2, nodes: 12, code: Good }, 0),
+            (Scale { stack: 2, web: 3 }, 0),
+            (Push { stack: 0, web: 2, nodes: 7, code: Falls }, 3200),
+            (Push { stack: 0, web: 3, nodes: 3, code: Good }, 36),
+            (PowerOff { server: 0, seconds: 3 }, 7),
+            (Refuse { server: 0, after: 1 }, 24521),
+        ],
+    );
+}
+
+#[test]
+fn a_port_is_taken_as_long_as_the_router_may_serve_it() {
+    check(
+        502,
+        1,
+        &[
+            (Push { stack: 0, web: 2, nodes: 2, code: Good }, 0),
+            (Rest { stack: 0, alone: 0 }, 5),
+            (Jump { seconds: 61601 }, 1741),
+            (RemoveByHand { which: 12 }, 0),
+            (RouterAway { seconds: 80 }, 1841),
+            (Push { stack: 1, web: 3, nodes: 3, code: Good }, 0),
+        ],
+    );
+}
+
+#[test]
+fn the_port_of_a_service_that_is_not_there_is_given_to_nobody_else() {
+    check(
+        181,
+        2,
+        &[
+            (Push { stack: 1, web: 0, nodes: 3, code: Good }, 290),
+            (Push { stack: 0, web: 1, nodes: 2, code: Deaf }, 37257),
+            (RemoveByHand { which: 13 }, 0),
+            (PowerOff { server: 0, seconds: 1 }, 1584),
+            (RemoveByHand { which: 36 }, 2792),
+        ],
+    );
+}

@@ -1,0 +1,128 @@
+//! One HQ after another, each as `serve` starts it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quarry::clock::Clock;
+use quarry::db::Db;
+use quarry::db::epoch::Claimant;
+use quarry::db::epoch::act::Reign;
+use quarry::docker::engines::Engines;
+use quarry::etc::Settings;
+use quarry::hq::{Awake, Hq, HqError, Parts};
+use quarry::launch::{Ground, Identity};
+use tokio::time::sleep;
+
+use super::World;
+use super::life::Life;
+use super::machine::{Docker, Machine};
+use super::seams::{Router, Tree};
+use super::supply::Carrier;
+
+/// An HQ that has recovered and acts.
+#[derive(Clone)]
+pub struct Running {
+    pub hq: Arc<Hq>,
+    pub life: Arc<Life>,
+}
+
+/// How many releases are kept: few, so that old ones are collected.
+const KEPT: u32 = 3;
+
+/// Starts an HQ whenever there is none, as a service manager does.
+pub async fn keep(world: Arc<World>) {
+    for process in 1.. {
+        let life = Arc::new(Life::new());
+        world.note(|| format!("HQ {process} starts"));
+        world.starting(life.clone());
+        tokio::select! {
+            () = serve(&world, &life, process) => {}
+            () = life.over() => {}
+        }
+        life.end();
+        world.hq.send_replace(None);
+        world.note(|| format!("HQ {process} is gone"));
+        sleep(Duration::from_millis(100 + world.dice.below(4000))).await;
+    }
+}
+
+/// Serves until its right to act is lost.
+async fn serve(world: &Arc<World>, life: &Arc<Life>, process: u32) {
+    let db: Arc<dyn Db> = Arc::new(Tree { world: world.clone(), life: life.clone(), tree: world.tree.beside() });
+    let claimant = Claimant { host: "hq".into(), pid: process, since: world.clock.now(), place: "hq 8:1".into() };
+    let Some(mut reign) = again(|| Reign::begin(db.clone(), claimant.clone())).await else { return };
+    let engines: Vec<Arc<Docker>> = world.machines.iter().map(|machine| docker(world, life, machine)).collect();
+    let mut hq = Hq::new(parts(world, life, db, engines[0].clone()));
+    Arc::get_mut(&mut hq).unwrap().launcher.supply = Arc::new(Carrier { engines: engines.clone() });
+    let Some(records) = again(|| hq.server_records()).await else { return };
+    for engine in &engines[1..] {
+        let name = &engine.machine.name;
+        if let Some(record) = records.get(name) {
+            hq.enrol(name, record, engine.clone());
+        }
+    }
+    let recovered = again(|| async {
+        match hq.recover().await {
+            Err(HqError::State(error)) if error.is_away() => Err(error),
+            other => {
+                if let Err(error) = other {
+                    world.note(|| format!("recovery: {error:?}"));
+                }
+                Ok(())
+            }
+        }
+    });
+    let Some(()) = recovered.await else { return };
+    world.note(|| format!("HQ {process} is ready"));
+    world.hq.send_replace(Some(Running { hq: hq.clone(), life: life.clone() }));
+    tokio::spawn(hq.clone().drain_on());
+    let mut reconciler = tokio::spawn(hq.reconcile());
+    tokio::select! {
+        error = reign.lost() => world.note(|| format!("HQ {process} lost its right: {error}")),
+        ended = &mut reconciler => {
+            let panicked = ended.is_err_and(|error| error.is_panic());
+            world.broken(|| format!("the reconciler ended, panicked: {panicked}"));
+        }
+        () = life.over() => {}
+    }
+    reconciler.abort();
+}
+
+/// What `work` comes to when it has succeeded.
+async fn again<T, E, F: Future<Output = Result<T, E>>>(work: impl Fn() -> F) -> Option<T> {
+    loop {
+        match work().await {
+            Ok(done) => return Some(done),
+            Err(_) => sleep(Duration::from_secs(2)).await,
+        }
+    }
+}
+
+fn docker(world: &Arc<World>, life: &Arc<Life>, machine: &Arc<Machine>) -> Arc<Docker> {
+    Arc::new(Docker { world: world.clone(), life: life.clone(), machine: machine.clone() })
+}
+
+fn parts(world: &Arc<World>, life: &Arc<Life>, db: Arc<dyn Db>, local: Arc<Docker>) -> Parts {
+    let engines = Engines::new(world.machines[0].name.clone(), local);
+    let address = Some(world.machines[0].address);
+    Parts {
+        root: world.root.path().to_owned(),
+        settings: Settings { releases_kept: KEPT, address, ..Settings::default() },
+        db,
+        engines,
+        edge: Some(Arc::new(Router { world: world.clone(), life: life.clone() })),
+        awake: Awake::Yes,
+        clock: Arc::new(WorldClock(world.clone())),
+        identity: Identity { id: "0123abcd".into(), suffix: String::new() },
+        ground: Ground { address: world.machines[0].address, ports: 20_000..=20_099 },
+        url_port: String::new(),
+    }
+}
+
+struct WorldClock(Arc<World>);
+
+impl Clock for WorldClock {
+    fn now(&self) -> jiff::Timestamp {
+        self.0.clock.now()
+    }
+}

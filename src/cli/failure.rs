@@ -85,7 +85,10 @@ impl From<HqError> for Failure {
             | HqError::DeployBranch { .. }
             | HqError::ImageGone { .. } => Exit::Refused,
             HqError::Server(error) => match error {
-                ServerError::NoServer(_) | ServerError::Taken { .. } | ServerError::Known { .. } => Exit::Mistake,
+                ServerError::NoServer(_)
+                | ServerError::Taken { .. }
+                | ServerError::Known { .. }
+                | ServerError::Itself { .. } => Exit::Mistake,
                 ServerError::Link(_)
                 | ServerError::Key(_)
                 | ServerError::Facts(_)

@@ -49,6 +49,8 @@ impl Ps {
             cx.hq.current(stack).await?;
         }
         let coloured = cx.out.coloured();
+        // With one server there is nothing to tell apart.
+        let several = cx.hq.members().len() > 1;
         let mut last = String::new();
         let cells: Vec<Vec<String>> = rows
             .into_iter()
@@ -57,10 +59,14 @@ impl Ps {
                 last = row.stack;
                 let state = row.code.map_or_else(|| row.state.to_owned(), |code| format!("{} ({code})", row.state));
                 let dot = dot(row.state, coloured);
-                vec![first, row.node, row.release, format!("{dot}{state}"), age(row.seconds), row.container]
+                let mut cells =
+                    vec![first, row.node, row.release, format!("{dot}{state}"), age(row.seconds), row.container];
+                cells.extend(several.then_some(row.server));
+                cells
             })
             .collect();
-        cx.out.table(&["STACK", "NODE", "RELEASE", "STATE", "AGE", "CONTAINER"], &cells).await
+        let header = ["STACK", "NODE", "RELEASE", "STATE", "AGE", "CONTAINER", "SERVER"];
+        cx.out.table(&header[..if several { 7 } else { 6 }], &cells).await
     }
 }
 

@@ -53,6 +53,9 @@ pub fn proc(stack: &StackName, node: &NodeName) -> Key {
     key(format!("proc/{stack}/{node}.json"))
 }
 
+/// The prefix of what should run of all stacks.
+pub const PROCS: &str = "proc";
+
 /// The prefix of what should run of one stack.
 pub fn proc_prefix(stack: &StackName) -> String {
     format!("proc/{stack}")

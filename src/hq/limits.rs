@@ -40,6 +40,7 @@ pub fn own_record() -> Record {
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         tags: Default::default(),
         size: memory(),
+        memory: memory(),
         processors: processors().0 / 1000,
         architecture: std::env::consts::ARCH.into(),
         standing: Standing::Up,

@@ -5,7 +5,7 @@
 //! [`deploy`] and [`change`] say with which instructions, [`recover`] finishes or undoes what a killed HQ left, and
 //! [`reconcile`] heals what drifts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -14,7 +14,6 @@ use crate::db::{Db, DbError};
 use crate::docker::EngineError;
 use crate::docker::engines::Engines;
 use crate::etc::Settings;
-use crate::grid::Standing;
 use crate::instruction::compile::CompileError;
 use crate::instruction::tarball::TarballError;
 use crate::launch::act::{LaunchError, Launcher};
@@ -113,6 +112,8 @@ pub struct Hq {
     lines: Lines,
     /// Where containers of HQ's own server are reached as long as it is the only one.
     bridge: Ground,
+    /// Servers have come or gone.
+    fleet_changed: tokio::sync::Notify,
     /// One server is added at a time.
     joining: tokio::sync::Mutex<()>,
     /// Held while the record of a server is read, changed and written; never while a server is waited for.
@@ -131,12 +132,13 @@ impl Hq {
     pub fn new(parts: Parts) -> Arc<Self> {
         let here = parts.engines.here().clone();
         let bridge = parts.ground;
+        let own = limits::own_record();
         let member = fleet::Member {
             ground: bridge.clone(),
-            size: limits::memory(),
-            tags: BTreeSet::new(),
-            standing: Standing::Up,
-            architecture: None,
+            size: own.size,
+            tags: own.tags,
+            standing: own.standing,
+            architecture: Some(own.architecture),
         };
         let lines = Lines::default();
         let launcher = Launcher {
@@ -159,6 +161,7 @@ impl Hq {
             awake: parts.awake,
             lines,
             bridge,
+            fleet_changed: tokio::sync::Notify::new(),
             joining: tokio::sync::Mutex::default(),
             records: tokio::sync::Mutex::default(),
             members: RwLock::new(BTreeMap::from([(here, member)])),

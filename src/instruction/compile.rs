@@ -149,6 +149,7 @@ fn settings(stack: &Stack, name: &NodeName, node: &Node, context: &Context<'_>) 
         env: node.env.clone(),
         links,
         filter: node.filter.clone(),
+        fixed: node.fixed,
         size: node.size.unwrap_or(context.size),
         cpus: node.cpus,
         health,

@@ -130,6 +130,9 @@ pub struct Settings {
     /// The servers that will do.
     #[serde(default, skip_serializing_if = "Filter::is_empty")]
     pub filter: Filter,
+    /// Its containers stay on the server where they first came up, as with volumes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fixed: bool,
     /// Memory limit.
     pub size: Megabytes,
     /// Processor share.
@@ -152,6 +155,11 @@ impl Settings {
     /// Whether old and new containers may never run at the same time.
     pub fn is_alone(&self) -> bool {
         self.overlap == Overlap::StopFirst
+    }
+
+    /// Whether its containers stay on the server where the first one came up: something they need is only there.
+    pub fn stays(&self) -> bool {
+        self.fixed || self.kind == Kind::Service || !self.volumes.is_empty()
     }
 }
 

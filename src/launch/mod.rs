@@ -22,6 +22,8 @@ pub mod no_plan;
 pub mod place;
 pub mod plan;
 pub mod record;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod step;
 pub mod table;
 pub mod undo;

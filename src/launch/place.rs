@@ -77,13 +77,13 @@ impl<'a> Places<'a> {
         Ok(proc)
     }
 
-    /// A node that keeps volumes gets its home for good.
+    /// A node that is fixed, or keeps volumes, gets its home for good.
     ///
     /// # Errors
     /// As [`Places::choose`].
     pub fn settle(&mut self, proc: Proc) -> Result<Proc, PlanError> {
-        match (&proc.home, proc.settings.volumes.is_empty()) {
-            (None, false) => Ok(Proc { home: Some(self.best(&proc)?), ..proc }),
+        match (&proc.home, proc.settings.stays()) {
+            (None, true) => Ok(Proc { home: Some(self.best(&proc)?), ..proc }),
             _ => Ok(proc),
         }
     }
@@ -263,77 +263,14 @@ fn groups(world: &World, instructions: &[Instruction]) -> Vec<BTreeSet<NodeName>
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use super::*;
     use crate::grid::Filter;
     use crate::launch::plan::plan;
-    use crate::launch::world::Footing;
-    use crate::launch::{ContainerPlan, Ground, Identity, Plan, Role, Step};
-    use crate::names::{ImageId, ReleaseNumber};
+    use crate::launch::sample::{after, booted, image, name, settings, world};
+    use crate::launch::{Plan, Role, Step};
+    use crate::names::ReleaseNumber;
     use crate::stack::{Kind, Overlap};
-    use crate::units::{Megabytes, Millis};
-
-    fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
-        text.parse().unwrap()
-    }
-
-    fn image() -> ImageId {
-        name(&format!("sha256:{}", "a".repeat(64)))
-    }
-
-    /// Servers of 1000 MB with these names, the first of which is HQ's own.
-    fn world(servers: &[&str]) -> World {
-        let footing = |(index, server): (usize, &&str)| {
-            let address = IpAddr::from([10, 0, 0, 1 + index as u8]);
-            let footing = Footing {
-                ground: Ground { address, ports: 20_000..=20_099 },
-                ports_taken: BTreeSet::new(),
-                network_exists: false,
-                subnet: format!("10.208.{index}.0/26"),
-                slice: Slice::new(Megabytes(1000)),
-            };
-            (name(server), footing)
-        };
-        World {
-            identity: Identity { id: "0123abcd".into(), suffix: String::new() },
-            stack: name("blog"),
-            release: ReleaseNumber(1),
-            env_version: 1,
-            instances: Vec::new(),
-            leaving: Vec::new(),
-            names: BTreeSet::new(),
-            procs: BTreeMap::new(),
-            routes: None,
-            servers: servers.iter().enumerate().map(footing).collect(),
-            here: name(servers[0]),
-            built: BTreeMap::new(),
-            sites: "/sites".into(),
-        }
-    }
-
-    fn settings() -> Settings {
-        Settings {
-            kind: Kind::Web,
-            image: image(),
-            command: None,
-            args: Vec::new(),
-            cwd: None,
-            ports: vec![80],
-            volumes: Vec::new(),
-            env: Default::default(),
-            links: BTreeMap::new(),
-            size: Megabytes(100),
-            filter: Filter::default(),
-            cpus: None,
-            health: None,
-            release: None,
-            overlap: Overlap::StartFirst,
-            grace: Millis(500),
-            hook: Vec::new(),
-            unhook: Vec::new(),
-        }
-    }
+    use crate::units::Megabytes;
 
     fn deploy(node: &str, count: u32, settings: Settings) -> Instruction {
         Instruction::Deploy { node: name(node), release: ReleaseNumber(1), count, settings: Box::new(settings) }
@@ -343,37 +280,11 @@ mod tests {
         Instruction::Scale { node: name(node), count }
     }
 
-    fn booted(plan: &Plan) -> Vec<&ContainerPlan> {
-        plan.revocable().filter_map(Step::makes).collect()
-    }
-
     /// `node@server` of every container that is made, in order.
     fn seats(plan: &Plan) -> Vec<String> {
         let mut seats: Vec<String> = booted(plan).iter().map(|made| format!("{}@{}", made.node, made.server)).collect();
         seats.sort();
         seats
-    }
-
-    /// The world once a plan has been carried out.
-    fn after(mut world: World, plan: &Plan) -> World {
-        for made in booted(plan) {
-            let block = Block::new(made.settings.size, made.stack.clone(), made.node.clone());
-            let slice = &mut world.servers.get_mut(&made.server).unwrap().slice;
-            slice.blocks.insert(made.name.clone(), block);
-            world.names.insert(made.name.clone());
-            world.instances.push(Instance {
-                name: made.name.clone(),
-                server: made.server.clone(),
-                node: made.node.clone(),
-                release: Some(made.release),
-                index: made.index,
-                role: made.role,
-                runs: true,
-                published: made.routed(),
-            });
-        }
-        world.procs.extend(plan.procs.clone());
-        world
     }
 
     fn standing(world: &mut World, server: &str, standing: Standing) {
@@ -447,6 +358,17 @@ mod tests {
         world.servers.remove(&home);
         let away = plan(&[again], &world).unwrap_err();
         assert_eq!(away, PlanError::Away { node: name("web"), server: home });
+    }
+
+    #[test]
+    fn a_fixed_node_has_all_its_containers_where_the_first_one_came_up() {
+        let fixed = Settings { fixed: true, ..settings() };
+        let first = plan(&[deploy("web", 1, fixed)], &world(&["hq", "s1", "s2"])).unwrap();
+        let home = first.procs[&name::<NodeName>("web")].home.clone().unwrap();
+        let world = after(world(&["hq", "s1", "s2"]), &first);
+        assert_eq!(seats(&plan(&[scale("web", 3)], &world).unwrap()), [format!("web@{home}"), format!("web@{home}")]);
+        let freed = plan(&[deploy("web", 1, settings())], &world).unwrap();
+        assert_eq!(freed.procs[&name::<NodeName>("web")].home, None, "until it is fixed no more");
     }
 
     #[test]

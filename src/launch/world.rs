@@ -100,7 +100,7 @@ impl World {
             env_version,
             settings: settings.clone(),
             address: None,
-            home: self.procs.get(node).and_then(|known| known.home.clone()),
+            home: self.procs.get(node).and_then(|known| known.home.clone()).filter(|_| settings.stays()),
             published: Vec::new(),
         }
     }

@@ -24,6 +24,8 @@ pub struct Record {
     pub tags: BTreeSet<String>,
     /// Memory for containers: what a person set, else all it has.
     pub size: Megabytes,
+    /// All its memory.
+    pub memory: Megabytes,
     /// How many processors it has.
     pub processors: u32,
     /// What they understand.
@@ -49,11 +51,13 @@ pub struct Way {
 impl Record {
     /// A server as it was found: what a person decided earlier stays.
     pub fn found(facts: &Facts, way: Option<Way>, earlier: Option<&Record>) -> Self {
+        let chosen = earlier.filter(|record| record.size != record.memory);
         Self {
             way,
             hostname: facts.hostname.clone(),
             tags: earlier.map(|record| record.tags.clone()).unwrap_or_default(),
-            size: facts.memory,
+            size: chosen.map_or(facts.memory, |record| record.size),
+            memory: facts.memory,
             processors: facts.processors,
             architecture: facts.architecture.clone(),
             standing: earlier.map(|record| record.standing).unwrap_or_default(),
@@ -126,6 +130,13 @@ mod tests {
         first.tags.insert("ssd".into());
         first.standing = Standing::Draining;
         let again = Record::found(&facts(2000), None, Some(&first));
-        assert_eq!((again.tags, again.standing, again.size), (first.tags, Standing::Draining, Megabytes(2000)));
+        let expected = (first.tags.clone(), Standing::Draining, Megabytes(2000));
+        assert_eq!((again.tags, again.standing, again.size), expected, "more memory is used");
+        first.size = Megabytes(500);
+        assert_eq!(
+            Record::found(&facts(2000), None, Some(&first)).size,
+            Megabytes(500),
+            "but not what a person kept back"
+        );
     }
 }

@@ -327,10 +327,8 @@ fn capacity(node: &mut Node, keys: &Keys<'_>, notes: &mut Notes<'_>) {
             Err(error) => notes.add(key.spot, format!("`{}`: {error}", key.written)),
         }
     }
-    // On one server every node is fixed, whatever is written.
-    if let Some(key) = keys.found("fixed") {
-        values::flag(key, notes);
-    }
+    // What keeps data is fixed, whatever is written.
+    node.fixed = keys.found("fixed").and_then(|key| values::flag(key, notes)).unwrap_or(false);
     if let Some(key) = keys.found("volumes") {
         node.volumes = settings::volumes(key, notes);
     }

@@ -156,6 +156,8 @@ pub struct Node {
     pub first: u32,
     /// The servers that will do.
     pub filter: Filter,
+    /// It stays on the server where it first came up.
+    pub fixed: bool,
     /// Memory limit and size of its block.
     pub size: Option<Megabytes>,
     /// Processor share.
@@ -197,6 +199,7 @@ impl Node {
             first: 1,
             size: None,
             filter: Filter::default(),
+            fixed: false,
             cpus: None,
             health: None,
             release: None,

@@ -144,6 +144,7 @@ impl World {
             links: BTreeMap::new(),
             size: Megabytes(64),
             filter: Default::default(),
+            fixed: false,
             cpus: None,
             health: Some(Health {
                 probe: Probe::Command(Command::Words(vec!["true".into()])),

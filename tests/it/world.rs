@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use quarry::db;
-use quarry::names::StackName;
+use quarry::names::{ServerName, StackName};
 use quarry::router::fake::FakeEdge;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -34,6 +34,7 @@ mod rest;
 mod seams;
 mod seeds;
 mod story;
+mod supply;
 
 /// What outlives every HQ.
 pub struct World {
@@ -46,7 +47,7 @@ pub struct World {
     /// The HQ that acts, unless it is starting.
     pub hq: watch::Sender<Option<Running>>,
     /// Each fixed node's server, by stack and node.
-    homes: Mutex<BTreeMap<(String, String), usize>>,
+    homes: Mutex<BTreeMap<(String, String), ServerName>>,
     promises: Mutex<BTreeMap<StackName, Promise>>,
     /// Writes until one whose answer gets lost.
     unclear: Mutex<Option<u64>>,
@@ -118,9 +119,13 @@ impl World {
 
     /// From now on a stack is one of these.
     pub fn promise(&self, stack: &StackName, promise: Promise) {
-        if promise == Promise::OneOf(vec![None]) {
-            // With its end its data went; its next homes are its own choice.
-            self.homes.lock().unwrap().retain(|(of, _), _| of != stack.as_str());
+        if let Promise::OneOf(states) = &promise
+            && let [state] = states.as_slice()
+        {
+            // A node that ended has no home any more. (Its volume still lies where it was.)
+            let has =
+                |node: &str| state.as_ref().is_some_and(|seen| seen.counts.keys().any(|has| has.as_str() == node));
+            self.homes.lock().unwrap().retain(|(of, node), _| of != stack.as_str() || has(node));
         }
         self.promises.lock().unwrap().insert(stack.clone(), promise);
     }

@@ -20,6 +20,11 @@ impl Fake {
         id
     }
 
+    /// Puts an image of another engine there, without its names.
+    pub fn load(&self, image: Image) {
+        self.world().images.entry(image.id.clone()).or_insert(Image { tags: Vec::new(), ..image });
+    }
+
     /// Gives an image another name and takes the one it had, as a build by that name does; whether the engine answers or
     /// not.
     pub fn retag(&self, reference: &str, tag: &str) {

@@ -27,17 +27,24 @@ impl Hq {
             self.drop_release(stack, release, &releases[dropped.len()..]).await?;
         }
         self.collect_env(stack, &releases[dropped.len()..]).await?;
+        self.collect_far(stack, &releases[dropped.len()..]).await?;
+        Ok(())
+    }
+
+    /// Takes away what no kept release needs from the servers that answer; from the others the next time.
+    async fn collect_far(&self, stack: &StackName, kept: &[Release]) -> Result<(), HqError> {
+        let mut needed: BTreeSet<String> = kept.iter().flat_map(images).collect();
+        needed.extend(self.procs(stack).await?.iter().map(|proc| proc.settings.image.to_string()));
+        let far = self.engines().all().into_iter().filter(|(server, _)| server != self.engines().here());
+        for (server, engine) in far.filter(|(server, _)| self.remembered(server).is_none()) {
+            if let Err(error) = self.launcher.remove_images(&*engine, stack, &needed).await {
+                tracing::debug!(%stack, %server, %error, "old images stay for now");
+            }
+        }
         Ok(())
     }
 
     async fn drop_release(&self, stack: &StackName, release: &Release, kept: &[Release]) -> Result<(), HqError> {
-        let images = |release: &Release| -> BTreeSet<String> {
-            let settings = release.instructions.iter().filter_map(|instruction| match instruction {
-                Instruction::Ensure { settings, .. } | Instruction::Deploy { settings, .. } => Some(settings),
-                Instruction::Scale { .. } | Instruction::Route { .. } | Instruction::Kill { .. } => None,
-            });
-            settings.map(|settings| settings.image.to_string()).collect()
-        };
         let needed: BTreeSet<String> = kept.iter().flat_map(images).collect();
         let tag = crate::hq::deploy::act::image_tag(release.number, &self.launcher.identity);
         for node in release.instructions.iter().filter_map(Instruction::launches) {
@@ -96,4 +103,10 @@ impl Hq {
         }
         Ok(())
     }
+}
+
+/// The images a release launches.
+fn images(release: &Release) -> BTreeSet<String> {
+    let settings = release.instructions.iter().filter_map(Instruction::settings);
+    settings.map(|settings| settings.image.to_string()).collect()
 }

@@ -1,5 +1,6 @@
 //! Stops or takes away everything of a stack.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -100,7 +101,7 @@ impl Hq {
         let left = self.sweep_all(stack, sweeps, say).await;
         self.db.delete(&layout::routes(stack), Guard::Any).await?;
         self.db.delete_under(&layout::proc_prefix(stack)).await?;
-        self.launcher.remove_images(self.engines().local(), stack).await?;
+        self.launcher.remove_images(self.engines().local(), stack, &BTreeSet::new()).await?;
         self.remove_folders(stack).await?;
         self.db.delete_under(&layout::stack(stack)).await?;
         let rests = !left.is_empty();

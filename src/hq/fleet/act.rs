@@ -70,7 +70,7 @@ impl Hq {
     }
 
     /// Why a server was silent the last time. HQ's own is always waited for.
-    fn remembered(&self, server: &ServerName) -> Option<String> {
+    pub(in crate::hq) fn remembered(&self, server: &ServerName) -> Option<String> {
         let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         memory.silent.get(server).filter(|_| server != self.engines().here()).cloned()
     }

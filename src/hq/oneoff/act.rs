@@ -2,6 +2,7 @@
 
 use super::{OneOff, one_off_plan};
 use crate::hq::{Hq, HqError};
+use crate::launch::plan::PlanError;
 use crate::names::{ContainerName, NodeName, ServerName};
 
 impl Hq {
@@ -32,6 +33,9 @@ impl Hq {
             })
             .expect("one of infinitely many names is free");
         // Where the node itself runs, so that links and volumes are those it has.
+        if let Some(home) = proc.home.as_ref().filter(|home| !world.servers.contains_key(*home)) {
+            return Err(PlanError::Away { node: proc.node.clone(), server: home.clone() }.into());
+        }
         let near = proc.home.clone().or_else(|| world.of(&proc.node).map(|instance| instance.server.clone()).next());
         let server = near.filter(|server| world.servers.contains_key(server)).unwrap_or_else(|| world.here.clone());
         let plan = one_off_plan(

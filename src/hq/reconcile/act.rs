@@ -1,14 +1,15 @@
 //! Watches docker's events and the clock, and heals stacks that are at rest.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{backoff, drift};
+use crate::docker::Engine;
 use crate::hq::act::Job;
 use crate::hq::recover::act::Rest;
 use crate::hq::{Hq, HqError};
@@ -28,6 +29,8 @@ enum Heard {
     Stack(StackName),
     /// A server's events are heard, perhaps again: what happened meanwhile shows in a look at everything.
     Listening(ServerName),
+    /// Servers have come or gone.
+    Servers,
     /// The earliest appointment is due.
     Due,
 }
@@ -44,16 +47,19 @@ impl Hq {
     /// Heals until the process ends.
     pub async fn reconcile(self: Arc<Self>) {
         let (tell, mut news) = mpsc::unbounded_channel();
-        let mut heard_of = BTreeSet::new();
+        let mut heard_of: BTreeMap<ServerName, Weak<dyn Engine>> = BTreeMap::new();
         let mut agenda = Agenda::default();
         loop {
-            let servers: BTreeSet<ServerName> = self.engines().all().into_iter().map(|(server, _)| server).collect();
-            for server in servers.difference(&heard_of) {
-                tokio::spawn(self.clone().listen(server.clone(), tell.clone()));
+            for (server, engine) in self.engines().all() {
+                let engine = Arc::downgrade(&engine);
+                if !heard_of.get(&server).is_some_and(|known| known.ptr_eq(&engine)) {
+                    tokio::spawn(self.clone().listen(server.clone(), engine.clone(), tell.clone()));
+                    heard_of.insert(server, engine);
+                }
             }
-            heard_of = servers;
             let heard = tokio::select! {
                 Some(heard) = news.recv() => heard,
+                () = self.fleet_changed.notified() => Heard::Servers,
                 () = sleep_until(agenda.next()) => Heard::Due,
             };
             match heard {
@@ -62,20 +68,27 @@ impl Hq {
                     tracing::debug!(%server, "docker's events are heard");
                     agenda.round = Some(Instant::now());
                 }
+                Heard::Servers => agenda.round = Some(Instant::now()),
                 Heard::Due => self.heal_due(&mut agenda).await,
             }
         }
     }
 
-    /// Tells the loop what happens on one server, for as long as it is one of HQ's.
-    async fn listen(self: Arc<Self>, server: ServerName, tell: mpsc::UnboundedSender<Heard>) {
-        while let Ok(engine) = self.engines().of(&server) {
+    /// Tells the loop what happens on one server, for as long as this is HQ's way to it.
+    async fn listen(self: Arc<Self>, server: ServerName, engine: Weak<dyn Engine>, tell: UnboundedSender<Heard>) {
+        let counts = |engine: &Arc<dyn Engine>| self.engines().of(&server).is_ok_and(|now| Arc::ptr_eq(&now, engine));
+        while let Some(engine) = engine.upgrade().filter(counts) {
             match engine.events().await {
                 Ok(mut events) => {
                     let _ = tell.send(Heard::Listening(server.clone()));
-                    while let Some(Ok(event)) = events.next().await {
-                        if let Some(stack) = self.stack_of(&event) {
-                            let _ = tell.send(Heard::Stack(stack));
+                    // A way that was given up must not be kept open by listening to it.
+                    while counts(&engine) {
+                        match timeout(AGAIN, events.next()).await {
+                            Ok(Some(Ok(event))) => {
+                                let _ = self.stack_of(&event).map(|stack| tell.send(Heard::Stack(stack)));
+                            }
+                            Ok(Some(Err(_)) | None) => break,
+                            Err(_) => {}
                         }
                     }
                 }

@@ -48,3 +48,31 @@ fn misrouted(world: &World, node: &NodeName) -> bool {
 pub fn backoff(failures: u32) -> Duration {
     Duration::from_secs(1 << failures.min(6))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instruction::Settings;
+    use crate::launch::plan::plan;
+    use crate::launch::sample::{after, name, settings, world};
+    use crate::names::{ReleaseNumber, ServerName};
+
+    #[test]
+    fn what_cannot_move_waits_for_its_server_and_everything_else_is_healed() {
+        let deploy = |node: &str, volumes: Vec<&str>| Instruction::Deploy {
+            node: name(node),
+            release: ReleaseNumber(1),
+            count: 1,
+            settings: Box::new(Settings { volumes: volumes.into_iter().map(name).collect(), ..settings() }),
+        };
+        let servers = ["hq", "s1"];
+        let launched = plan(&[deploy("kept", vec!["/data"]), deploy("web", vec![])], &world(&servers)).unwrap();
+        let mut world = after(world(&servers), &launched);
+        world.routes = None;
+        assert_eq!(drift(&world), [], "at rest there is nothing to do");
+        let home: ServerName = world.procs[&name::<NodeName>("kept")].home.clone().unwrap();
+        world.servers.remove(&home);
+        world.instances.clear();
+        assert_eq!(drift(&world), [Instruction::Scale { node: name("web"), count: 1 }]);
+    }
+}

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::join::LET_GO;
 use super::{Listed, ServerError};
 use crate::db::{DbError, Guard, layout};
-use crate::docker::Wire;
 use crate::docker::bollard::Docker;
+use crate::docker::{Engine, Wire};
 use crate::grid::{Slice, Standing};
 use crate::hq::fleet::{Member, Seen, Survey};
 use crate::hq::progress::phase;
@@ -82,9 +82,15 @@ impl Hq {
     pub(super) fn join(&self, line: Arc<Line>, record: &Record) {
         let server = line.server().clone();
         self.lines.add(line.clone());
-        self.note_member(&server, record);
+        self.enrol(&server, record, Arc::new(Docker::over(line as Arc<dyn Wire>)));
+    }
+
+    /// The same, with an engine that need not be at the end of a line.
+    pub fn enrol(&self, server: &ServerName, record: &Record, engine: Arc<dyn Engine>) {
+        self.note_member(server, record);
         // Last: whoever finds the engine finds the rest.
-        self.engines().add(server, Arc::new(Docker::over(line as Arc<dyn Wire>)));
+        self.engines().add(server.clone(), engine);
+        self.fleet_changed.notify_one();
     }
 
     /// Writes what is known of a server; the settings last, because they make it one.
@@ -125,13 +131,11 @@ impl Hq {
         if now != self.bridge.address {
             return now;
         }
-        match TcpListener::bind((way.hq, 0)) {
-            Ok(_) => way.hq,
-            Err(error) => {
-                tracing::warn!(address = %way.hq, %error, "servers see HQ under an address it does not have; set `address`");
-                now
-            }
+        if is_own(way.hq) {
+            return way.hq;
         }
+        tracing::warn!(address = %way.hq, "servers see HQ under an address it does not have; set `address`");
+        now
     }
 
     /// The record of a server; one of HQ's own server is made up when there is none.
@@ -242,15 +246,25 @@ impl Hq {
             Force::No if survey.silent.contains_key(server) => return Err(ServerError::Silent(server.clone()).into()),
             Force::No | Force::Yes => {}
         }
-        let _alone = self.records.lock().await;
+        // What goes there must not come again while the rest is seen to.
+        self.change_server(server, |record| record.standing = Standing::Draining).await?;
+        self.rehome(server, say).await?;
         if let Err(error) = self.leave_clean(&survey, server).await {
             tracing::warn!(%server, error = ?error, "a server that was removed keeps something of quarry's");
             say(&phase(&format!("{server} keeps what quarry has there: {error}")));
         }
+        let alone = self.records.lock().await;
         // First what says that it is HQ's: a restart in between must not bring it back without its record.
         self.db.delete_under(&layout::server(server)).await?;
         self.let_go(server);
-        self.rehome(server, say).await
+        drop(alone);
+        for stack in self.known_stacks().await? {
+            if let Err(error) = self.heal(&stack).await {
+                tracing::warn!(%stack, error = ?error, "a stack could not be healed after the loss of a server");
+                say(&phase(&format!("{stack} cannot be completed now: {error}")));
+            }
+        }
+        Ok(())
     }
 
     fn let_go(&self, server: &ServerName) {
@@ -260,27 +274,21 @@ impl Hq {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         memory.containers.remove(server);
         memory.silent.remove(server);
+        self.fleet_changed.notify_one();
     }
 
-    /// What could not move from a server that is gone begins anew on another one.
+    /// What could not move from a server begins anew on another one.
     async fn rehome(self: &Arc<Self>, server: &ServerName, say: Say<'_>) -> Result<(), HqError> {
         for stack in self.known_stacks().await? {
-            let lost = {
-                let _turn = self.turn(&stack, format!("the removal of {server}"), say).await;
-                let mut lost = Vec::new();
-                for proc in self.procs(&stack).await?.into_iter().filter(|proc| proc.home.as_ref() == Some(server)) {
-                    let homeless = Proc { home: None, published: Vec::new(), ..proc };
-                    layout::put_json(&*self.db, &layout::proc(&stack, &homeless.node), &homeless, Guard::Any).await?;
-                    lost.push(homeless.node.to_string());
-                }
-                lost
-            };
+            let _turn = self.turn(&stack, format!("the removal of {server}"), say).await;
+            let mut lost = Vec::new();
+            for proc in self.procs(&stack).await?.into_iter().filter(|proc| proc.home.as_ref() == Some(server)) {
+                let homeless = Proc { home: None, published: Vec::new(), ..proc };
+                layout::put_json(&*self.db, &layout::proc(&stack, &homeless.node), &homeless, Guard::Any).await?;
+                lost.push(homeless.node.to_string());
+            }
             if !lost.is_empty() {
                 say(&phase(&format!("{} of {stack} had its data on {server}; it begins anew", lost.join(", "))));
-            }
-            if let Err(error) = self.heal(&stack).await {
-                tracing::warn!(%stack, error = ?error, "a stack could not be healed after the loss of a server");
-                say(&phase(&format!("{stack} cannot be completed now: {error}")));
             }
         }
         Ok(())
@@ -306,6 +314,11 @@ impl Hq {
         let members = self.members().into_iter();
         members.filter(|(_, member)| member.standing == Standing::Draining).map(|(name, _)| name).collect()
     }
+}
+
+/// Whether an address is one of this machine's.
+pub(super) fn is_own(address: IpAddr) -> bool {
+    TcpListener::bind((address, 0)).is_ok()
 }
 
 /// Whether what stands in the way is given up.

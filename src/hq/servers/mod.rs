@@ -124,6 +124,12 @@ pub enum ServerError {
     /// Nobody knows what runs there.
     #[error("`{0}` does not answer, so what runs there cannot be seen; --force removes it all the same")]
     Silent(ServerName),
+    /// HQ itself.
+    #[error("{address} is the machine HQ is on, which is the server `hq` already")]
+    Itself {
+        /// Where.
+        address: Address,
+    },
     /// HQ's own server.
     #[error("HQ's own server cannot be removed; `servers drain hq` keeps containers off it")]
     Own,

@@ -1,11 +1,14 @@
 //! Gathers the world a plan is made in.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use super::{Found, Reserved};
+use crate::db::layout;
 use crate::grid::Architecture;
 use crate::hq::{Hq, HqError};
 use crate::instruction::Instruction;
+use crate::launch::Proc;
 use crate::launch::address;
 use crate::launch::plan::PlanError;
 use crate::launch::world::{Footing, World, instance};
@@ -32,13 +35,13 @@ impl Hq {
         reserved: &Reserved,
     ) -> Result<World, HqError> {
         let identity = &self.launcher.identity;
-        let (survey, tables, procs, book) = tokio::try_join!(
-            self.survey(),
-            async { self.tables_around(stack).await.map_err(HqError::from) },
-            async { self.procs(stack).await.map_err(HqError::from) },
-            async { self.book(stack).await.map_err(HqError::from) },
-        )?;
-        let journal = book.read().await;
+        // Before the survey: a container that is on its way out when the journal is read may be gone or there in the
+        // survey, but one that was seen and has left both the server and the journal since would count as standing.
+        let journal = self.book(stack).await?.read().await;
+        let (survey, tables, procs) =
+            tokio::try_join!(self.survey(), async { self.tables_around(stack).await.map_err(HqError::from) }, async {
+                self.procs(stack).await.map_err(HqError::from)
+            },)?;
         let going = journal.going();
         let found = survey.containers.iter();
         let mut found: Vec<_> =
@@ -46,7 +49,8 @@ impl Hq {
         found.sort_by(|a, b| (&a.node, a.index).cmp(&(&b.node, b.index)));
         let (leaving, instances) =
             found.into_iter().partition(|instance| going.contains(&(&instance.server, &instance.name)));
-        let found = Found { survey: &survey, tables: &tables, reserved };
+        let promised = self.promised().await?;
+        let found = Found { survey: &survey, tables: &tables, promised: &promised, reserved };
         Ok(World {
             identity: identity.clone(),
             stack: stack.clone(),
@@ -62,6 +66,14 @@ impl Hq {
             routes: tables.into_iter().find(|table| table.stack == *stack),
             sites: self.sites_folder(stack, release),
         })
+    }
+
+    /// Where the services of all stacks are reached from other servers. A damaged record is a person's to mend, and stops
+    /// no other stack.
+    async fn promised(&self) -> Result<Vec<SocketAddr>, HqError> {
+        let entries = layout::all(&*self.db, layout::PROCS).await?;
+        let procs = entries.iter().filter_map(|entry| layout::parse_json::<Proc>(&*self.db, entry).ok());
+        Ok(procs.flat_map(|proc| proc.published).map(|(_, at)| at).collect())
     }
 
     /// Notes what the images were built for that these instructions may launch. One server runs what it has built.
@@ -95,7 +107,12 @@ impl Hq {
                 None => {
                     let mut taken = found.reserved.subnets_of(&server);
                     taken.extend(networks.iter().map(|network| network.subnet.clone()));
-                    address::subnet(&self.settings.subnets.to_string(), &taken).map_err(PlanError::from)?
+                    match address::subnet(&self.settings.subnets.to_string(), &taken) {
+                        Ok(subnet) => subnet,
+                        // Another server takes the stack.
+                        Err(_) if server != *self.engines().here() => continue,
+                        Err(error) => return Err(PlanError::from(error).into()),
+                    }
                 }
             };
             let mut slice = grid.slices.remove(&server).unwrap_or_else(|| member.slice());

@@ -1,6 +1,7 @@
 //! What is taken on each server, and what launches under way have been promised; [`act`] gathers the whole.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use crate::grid::{Block, Slice};
 use crate::hq::fleet::Survey;
@@ -83,16 +84,19 @@ pub struct Found<'a> {
     pub survey: &'a Survey,
     /// What the router serves.
     pub tables: &'a [StackRoutes],
+    /// Where services are reached from other servers, whether they run at the moment or not.
+    pub promised: &'a [SocketAddr],
     /// What launches under way have.
     pub reserved: &'a Reserved,
 }
 
 impl Found<'_> {
-    /// Every port of a server that a container, a route or a launch under way has, of all HQs on its engine.
+    /// Every port of a server that a container, a route, a service or a launch under way has, of all HQs on its engine.
     pub fn ports_taken(&self, server: &ServerName, ground: &Ground) -> BTreeSet<u16> {
         let mut taken = self.reserved.ports_of(server);
         let there = self.survey.containers.iter().filter(|seen| seen.server == *server);
         taken.extend(there.flat_map(|seen| ports(&seen.container)));
+        taken.extend(self.promised.iter().filter(|at| at.ip() == ground.address).map(SocketAddr::port));
         for node in self.tables.iter().flat_map(|table| table.nodes.values()) {
             match &node.target {
                 Target::Peers(peers) => {
@@ -103,5 +107,39 @@ impl Found<'_> {
             }
         }
         taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instruction::Instruction;
+    use crate::launch::plan::plan;
+    use crate::launch::sample::{name, settings, world};
+    use crate::names::ReleaseNumber;
+    use crate::units::Megabytes;
+
+    #[test]
+    fn what_a_launch_was_promised_is_taken_until_its_containers_show_it() {
+        let deploy = Instruction::Deploy {
+            node: name("web"),
+            release: ReleaseNumber(1),
+            count: 1,
+            settings: Box::new(settings()),
+        };
+        let plan = plan(&[deploy], &world(&["hq"])).unwrap();
+        let (claim, mut reserved, server) = (Claim::of(&plan), Reserved::default(), name("hq"));
+        claim.add(&mut reserved);
+        let mut slice = Slice::new(Megabytes(1000));
+        reserved.fill(&server, &mut slice);
+        reserved.fill(&server, &mut slice);
+        assert_eq!((slice.used(), slice.blocks.len()), (Megabytes(100), 1), "counted once");
+        assert_eq!(reserved.ports_of(&server), BTreeSet::from([20_000]));
+        reserved.fill(&name("s1"), &mut slice);
+        assert_eq!(slice.blocks.len(), 1, "another server's");
+        claim.remove(&mut reserved);
+        let mut slice = Slice::new(Megabytes(1000));
+        reserved.fill(&server, &mut slice);
+        assert_eq!((slice.used(), reserved.ports_of(&server).len()), (Megabytes(0), 0));
     }
 }

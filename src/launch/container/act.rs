@@ -1,5 +1,6 @@
 //! Makes containers, and runs those that run once.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use futures_util::StreamExt;
@@ -98,20 +99,26 @@ impl Launcher {
         .await
         .map_err(engine)?;
         docker.remove_network(network).await.map_err(engine)?;
-        self.remove_images(&*docker, stack).await.map_err(engine)?;
+        self.remove_images(&*docker, stack, &BTreeSet::new()).await.map_err(engine)?;
         let folder = self.root.join("volumes").join(stack.as_str());
         let supply =
             |error| LaunchError::Supply { doing: format!("remove the volumes of `{stack}`"), source: Box::new(error) };
         self.supply.remove_folder(server, &folder).await.map_err(supply)
     }
 
-    /// Removes the images built for a stack from one engine; those that others use stay.
+    /// Removes the images built for a stack from one engine, but those that are needed or that others use.
     ///
     /// # Errors
     /// What docker says.
-    pub async fn remove_images(&self, docker: &dyn Engine, stack: &StackName) -> Result<(), EngineError> {
+    pub async fn remove_images(
+        &self,
+        docker: &dyn Engine,
+        stack: &StackName,
+        needed: &BTreeSet<String>,
+    ) -> Result<(), EngineError> {
         let folder = format!("quarry/{stack}");
-        for image in docker.images(&folder).await? {
+        let images = docker.images(&folder).await?;
+        for image in images.into_iter().filter(|image| !needed.contains(image.id.as_str())) {
             let own = |tag: &&String| tag.starts_with(&format!("{folder}/")) && self.identity.has_made(tag);
             for tag in image.tags.iter().filter(own) {
                 match docker.remove_image(tag).await {

@@ -87,3 +87,22 @@ pub enum Phase {
     /// The stack goes away: only forward.
     Destroying,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::launch::sample::name;
+    use crate::units::Millis;
+
+    #[test]
+    fn what_goes_is_known_by_its_server_and_its_name() {
+        let remove =
+            |server: &str| Step::Remove { server: name(server), container: name("blog.web.1.1"), grace: Millis(0) };
+        let sweep = Step::Sweep { server: name("s3"), network: "quarry-blog".to_owned() };
+        let journal = Journal { active: None, retiring: vec![remove("s1"), sweep] };
+        let (s1, s2, s3, container) = (name("s1"), name("s2"), name("s3"), name("blog.web.1.1"));
+        assert!(journal.going().contains(&(&s1, &container)));
+        assert!(!journal.going().contains(&(&s2, &container)), "one of the same name on another server stays");
+        assert_eq!(journal.sweeping(), BTreeSet::from([&s3]));
+    }
+}

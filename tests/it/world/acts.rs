@@ -19,6 +19,10 @@ pub enum Act {
     Colour { stack: u8, colour: u8 },
     /// The stack goes.
     Destroy { stack: u8 },
+    /// A server is emptied.
+    Drain { server: usize },
+    /// It takes new containers again.
+    Resume { server: usize },
     /// A container's process ends by itself.
     Fall { which: u64 },
     /// Somebody stops a container by hand.
@@ -146,6 +150,8 @@ fn act(dice: &Dice, servers: usize) -> Act {
         16 => Act::TreeFull { puts: dice.below(12), seconds: seconds(dice) },
         17 => Act::Unclear { puts: dice.below(12) },
         18 => Act::RouterAway { seconds: seconds(dice) },
+        20 => Act::Drain { server },
+        21 => Act::Resume { server },
         _ => Act::Jump { seconds: dice.below(200_000) as i64 - 100_000 },
     }
 }

@@ -14,7 +14,6 @@ use super::pushes::{ALONE, FIXED};
 /// A container of quarry's, wherever it is.
 #[derive(Debug, Clone)]
 struct One {
-    server: usize,
     name: String,
     stack: String,
     node: String,
@@ -27,11 +26,10 @@ struct One {
 impl World {
     fn containers(&self) -> Vec<One> {
         let mut list = Vec::new();
-        for (server, machine) in self.machines.iter().enumerate() {
+        for machine in &self.machines {
             machine.engine.each(|container, request| {
                 let text = |name: &str| container.labels.get(name).cloned().unwrap_or_default();
                 list.push(One {
-                    server,
                     name: container.name.to_string(),
                     stack: text(label::STACK),
                     node: text(label::NODE),
@@ -48,8 +46,7 @@ impl World {
     /// What holds at every step; `when` names the step.
     pub fn check(&self, when: &str) {
         let containers = self.containers();
-        let wrong = self.routes_are_right(&containers).or_else(|| self.alone_is_alone(&containers));
-        if let Some(wrong) = wrong.or_else(|| self.fixed_stays(&containers)) {
+        if let Some(wrong) = self.routes_are_right(&containers).or_else(|| self.alone_is_alone(&containers)) {
             self.broken(|| format!("{wrong} (after {when})"));
         }
     }
@@ -86,7 +83,9 @@ impl World {
     /// Of what may exist only once there are never two that run.
     fn alone_is_alone(&self, containers: &[One]) -> Option<String> {
         let mut running: BTreeMap<(&str, &str), &str> = BTreeMap::new();
-        let alone = |one: &&One| one.runs && one.role != "once" && ALONE.contains(&one.node.as_str());
+        // One that may move may be made elsewhere while its server is cut off and still runs it.
+        let never_two: &[&str] = if self.machines.len() == 1 { &ALONE } else { &FIXED };
+        let alone = |one: &&One| one.runs && one.role != "once" && never_two.contains(&one.node.as_str());
         for one in containers.iter().filter(alone) {
             if let Some(other) = running.insert((&one.stack, &one.node), &one.name) {
                 return Some(format!("{other} and {} run at once", one.name));
@@ -96,19 +95,24 @@ impl World {
     }
 
     /// What keeps data is only ever made where its data is.
-    fn fixed_stays(&self, containers: &[One]) -> Option<String> {
-        let mut homes = self.homes.lock().unwrap();
-        for one in containers.iter().filter(|one| FIXED.contains(&one.node.as_str())) {
-            let home = *homes.entry((one.stack.clone(), one.node.clone())).or_insert(one.server);
-            if home != one.server {
-                return Some(format!("{} is on server {}, its data on {home}", one.name, one.server));
-            }
+    fn fixed_stays(&self, machine: &Machine, name: &str) {
+        let mut parts = name.split('.');
+        let (Some(stack), Some(node)) = (parts.next(), parts.next()) else { return };
+        if !FIXED.contains(&node) {
+            return;
         }
-        None
+        let mut homes = self.homes.lock().unwrap();
+        let home = homes.entry((stack.to_owned(), node.to_owned())).or_insert(machine.name.clone()).clone();
+        if home != machine.name {
+            self.broken(|| format!("{name} is made on {}, its data is on {home}", machine.name));
+        }
     }
 
-    /// What an engine is about to do for HQ: nothing that serves may be stopped.
+    /// What an engine is about to do for HQ: data stays where it is, and nothing that serves is stopped.
     pub fn before(&self, machine: &Machine, doing: &str) {
+        if let Some(name) = doing.strip_prefix("create ") {
+            self.fixed_stays(machine, name);
+        }
         let Some(name) = doing.strip_prefix("stop ").or_else(|| doing.strip_prefix("remove ")) else { return };
         let mut serving = Vec::new();
         machine.engine.each(|container, request| {

@@ -75,3 +75,18 @@ fn a_port_is_taken_as_long_as_the_router_may_serve_it() {
         ],
     );
 }
+
+#[test]
+fn the_port_of_a_service_that_is_not_there_is_given_to_nobody_else() {
+    check(
+        181,
+        2,
+        &[
+            (Push { stack: 1, web: 0, nodes: 3, code: Good }, 290),
+            (Push { stack: 0, web: 1, nodes: 2, code: Deaf }, 37257),
+            (RemoveByHand { which: 13 }, 0),
+            (PowerOff { server: 0, seconds: 1 }, 1584),
+            (RemoveByHand { which: 36 }, 2792),
+        ],
+    );
+}

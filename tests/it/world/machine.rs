@@ -12,8 +12,10 @@ use quarry::docker::{
     Archive, Attached, BuildRequest, Container, ContainerRequest, Engine, EngineError, Event, Image, LogRequest,
     Network, Output, Say,
 };
+use quarry::grid::Standing;
 use quarry::names::{ContainerName, ImageId, ServerName};
-use quarry::units::Millis;
+use quarry::servers::{Record, Way};
+use quarry::units::{Megabytes, Millis};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -22,6 +24,11 @@ use super::life::Life;
 
 /// An engine that answers no ping for this long counts as lost, as with the real client.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+const HOST_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
+
+/// The servers' memory: HQ's own has enough, the others are small enough to fill up.
+const SIZES: [u64; 5] = [4000, 1000, 400, 700, 250];
 
 /// How a server can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +44,7 @@ pub enum Reach {
 /// A server that outlives every HQ.
 pub struct Machine {
     pub name: ServerName,
+    pub size: Megabytes,
     pub address: IpAddr,
     pub engine: Fake,
     pub reach: watch::Sender<Reach>,
@@ -48,11 +56,32 @@ impl Machine {
     pub fn new(number: usize) -> Self {
         let name = if number == 0 { "hq".to_owned() } else { format!("s{number}") };
         Self {
+            size: Megabytes(SIZES[number % SIZES.len()]),
             name: name.parse().unwrap(),
             address: format!("10.77.0.{}", number + 10).parse().unwrap(),
             engine: Fake::new(),
             reach: watch::Sender::new(Reach::Up),
             refuse: Mutex::default(),
+        }
+    }
+
+    /// What HQ knows of it.
+    pub fn record(&self) -> Record {
+        let way = (self.name.as_str() != "hq").then(|| Way {
+            address: format!("root@{}", self.address).parse().unwrap(),
+            host_key: HOST_KEY.parse().unwrap(),
+            ip: self.address,
+            hq: "10.77.0.10".parse().unwrap(),
+        });
+        Record {
+            way,
+            hostname: self.name.to_string(),
+            tags: Default::default(),
+            size: self.size,
+            memory: self.size,
+            processors: 2,
+            architecture: "x86_64".into(),
+            standing: Standing::Up,
         }
     }
 
@@ -113,6 +142,16 @@ pub struct Docker {
 }
 
 impl Docker {
+    /// Takes an image as another engine gave it.
+    pub async fn load(&self, image: Image) -> Result<(), EngineError> {
+        let engine = self.machine.engine.clone();
+        let load = async move {
+            engine.load(image);
+            Ok(())
+        };
+        self.change("load an image".to_owned(), load).await
+    }
+
     async fn delay(&self) {
         let longest = if self.world.dice.one_in(16) { 400 } else { 12 };
         sleep(Duration::from_millis(1 + self.world.dice.below(longest))).await;

@@ -33,15 +33,11 @@ pub fn build(world: &Arc<World>, stack: &StackName, number: u64, code: Code) -> 
         Code::Deaf => Behaviour { deaf: true, ..Behaviour::default() },
     };
     let release = Behaviour::exits(200, if code == Code::ReleaseFails { 1 } else { 0 });
-    let mut built = None;
+    let image = world.machines[0].engine.add_image(&source);
     for machine in &world.machines {
-        let engine = &machine.engine;
-        let image = engine.add_image(&source);
-        engine.behave_image(image.as_str(), behaviour.clone());
-        engine.behave(&format!("{stack}.web-release.{number}.0").parse().unwrap(), release.clone());
-        built.get_or_insert(image);
+        machine.engine.behave_image(image.as_str(), behaviour.clone());
+        machine.engine.behave(&format!("{stack}.web-release.{number}.0").parse().unwrap(), release.clone());
     }
-    let image = built.unwrap();
     world.machines[0].engine.retag(&source, &format!("quarry/{stack}/web:{number}"));
     image
 }
@@ -109,6 +105,7 @@ fn settings(image: &ImageId, kind: Kind, overlap: Overlap, volumes: &[&str]) -> 
         links: BTreeMap::new(),
         size: Megabytes(64),
         filter: Default::default(),
+        fixed: false,
         cpus: None,
         health: Some(Health {
             probe: Probe::Command(Command::Words(vec!["true".into()])),

@@ -15,8 +15,9 @@ use tokio::time::sleep;
 
 use super::World;
 use super::life::Life;
-use super::machine::Docker;
+use super::machine::{Docker, Machine};
 use super::seams::{Router, Tree};
+use super::supply::Carrier;
 
 /// An HQ that has recovered and acts.
 #[derive(Clone)]
@@ -50,7 +51,16 @@ async fn serve(world: &Arc<World>, life: &Arc<Life>, process: u32) {
     let db: Arc<dyn Db> = Arc::new(Tree { world: world.clone(), life: life.clone(), tree: world.tree.beside() });
     let claimant = Claimant { host: "hq".into(), pid: process, since: world.clock.now(), place: "hq 8:1".into() };
     let Some(mut reign) = again(|| Reign::begin(db.clone(), claimant.clone())).await else { return };
-    let hq = Hq::new(parts(world, life, db));
+    let engines: Vec<Arc<Docker>> = world.machines.iter().map(|machine| docker(world, life, machine)).collect();
+    let mut hq = Hq::new(parts(world, life, db, engines[0].clone()));
+    Arc::get_mut(&mut hq).unwrap().launcher.supply = Arc::new(Carrier { engines: engines.clone() });
+    let Some(records) = again(|| hq.server_records()).await else { return };
+    for engine in &engines[1..] {
+        let name = &engine.machine.name;
+        if let Some(record) = records.get(name) {
+            hq.enrol(name, record, engine.clone());
+        }
+    }
     let recovered = again(|| async {
         match hq.recover().await {
             Err(HqError::State(error)) if error.is_away() => Err(error),
@@ -65,6 +75,7 @@ async fn serve(world: &Arc<World>, life: &Arc<Life>, process: u32) {
     let Some(()) = recovered.await else { return };
     world.note(|| format!("HQ {process} is ready"));
     world.hq.send_replace(Some(Running { hq: hq.clone(), life: life.clone() }));
+    tokio::spawn(hq.clone().drain_on());
     let mut reconciler = tokio::spawn(hq.reconcile());
     tokio::select! {
         error = reign.lost() => world.note(|| format!("HQ {process} lost its right: {error}")),
@@ -87,14 +98,16 @@ async fn again<T, E, F: Future<Output = Result<T, E>>>(work: impl Fn() -> F) -> 
     }
 }
 
-fn parts(world: &Arc<World>, life: &Arc<Life>, db: Arc<dyn Db>) -> Parts {
-    let docker = |number: usize| -> Arc<Docker> {
-        Arc::new(Docker { world: world.clone(), life: life.clone(), machine: world.machines[number].clone() })
-    };
-    let engines = Engines::new(world.machines[0].name.clone(), docker(0));
+fn docker(world: &Arc<World>, life: &Arc<Life>, machine: &Arc<Machine>) -> Arc<Docker> {
+    Arc::new(Docker { world: world.clone(), life: life.clone(), machine: machine.clone() })
+}
+
+fn parts(world: &Arc<World>, life: &Arc<Life>, db: Arc<dyn Db>, local: Arc<Docker>) -> Parts {
+    let engines = Engines::new(world.machines[0].name.clone(), local);
+    let address = Some(world.machines[0].address);
     Parts {
         root: world.root.path().to_owned(),
-        settings: Settings { releases_kept: KEPT, ..Settings::default() },
+        settings: Settings { releases_kept: KEPT, address, ..Settings::default() },
         db,
         engines,
         edge: Some(Arc::new(Router { world: world.clone(), life: life.clone() })),

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quarry::db::layout;
+use quarry::db::{Guard, layout};
 use quarry::docker::Engine;
 use quarry::docker::State;
+use quarry::grid::Standing;
 use quarry::names::ContainerName;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -45,6 +46,10 @@ impl Story<'_> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         let failed = runtime.block_on(async {
             let world = World::new(self.seed, self.servers);
+            for machine in &world.machines[1..] {
+                let key = layout::server_settings(&machine.name);
+                layout::put_json(&*world.tree, &key, &machine.record(), Guard::Any).await.unwrap();
+            }
             let kept = tokio::spawn(keep(world.clone()));
             for machine in 0..world.machines.len() {
                 tokio::spawn(watch(world.clone(), machine));
@@ -74,9 +79,12 @@ async fn happen(world: &Arc<World>, turns: &[Turn]) -> Result<(), String> {
     let mut asked = JoinSet::new();
     for (act, pause) in turns {
         world.note(|| format!("{act:?}"));
-        match stack_of(*act) {
-            Some(_) => drop(asked.spawn(somebody(world.clone(), *act))),
-            None => befall(world, *act).await,
+        match act {
+            Act::Drain { server } | Act::Resume { server } => {
+                asked.spawn(manage(world.clone(), *server, matches!(act, Act::Drain { .. })));
+            }
+            act if stack_of(*act).is_some() => drop(asked.spawn(somebody(world.clone(), *act))),
+            act => befall(world, *act).await,
         }
         sleep(Duration::from_millis(*pause)).await;
     }
@@ -123,6 +131,23 @@ async fn somebody(world: Arc<World>, act: Act) {
                 world.note(|| format!("{act:?} was refused: {error}"));
             }
         }
+    }
+}
+
+/// Somebody empties a server, or fills it again.
+async fn manage(world: Arc<World>, server: usize, drain: bool) {
+    let Running { hq, life } = running(&world).await;
+    let name = world.machines[server].name.clone();
+    let work = async {
+        match drain {
+            true => hq.drain_server(&name, &|_| {}).await.map(drop),
+            false => hq.change_server(&name, |record| record.standing = Standing::Up).await.map(drop),
+        }
+    };
+    tokio::select! {
+        biased;
+        () = life.over() => {}
+        done = work => world.note(|| format!("{name}: drained {drain}: {done:?}")),
     }
 }
 

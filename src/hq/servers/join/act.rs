@@ -12,6 +12,7 @@ use crate::docker::{Engine, Wire};
 use crate::grid::Standing;
 use crate::hq::fleet::HERE;
 use crate::hq::progress::{detail, phase};
+use crate::hq::servers::act::is_own;
 use crate::hq::servers::{ServerError, Wanted, name_of};
 use crate::hq::{Hq, HqError};
 use crate::launch::act::Say;
@@ -49,6 +50,9 @@ impl Hq {
         let key = self.server_key().await?;
         let link = enter(&wanted.address, &key, &host_key, login).await?;
         let facts = look(&link).await?;
+        if is_own(facts.ip) {
+            return Err(ServerError::Itself { address: wanted.address }.into());
+        }
         let way = Way { address: wanted.address.clone(), host_key, ip: facts.ip, hq: facts.hq };
         let name = choose_name(&wanted, &facts, &way, &records)?;
         say(&phase(&format!(

@@ -200,7 +200,7 @@ impl Home {
     /// Takes back the folders a failed put made. They are empty and harm nobody, so a failure here is not told.
     fn prune(&self, key: &Key) {
         let _turn = self.turn();
-        drop(self.tree.prune(key));
+        drop(self.tree.prune(key.as_str()));
     }
 
     fn delete(&self, key: &Key, guard: &Guard) -> Result<(), DbError> {

@@ -387,6 +387,9 @@ async fn a_name_holds_a_value_or_further_keys(home: &impl Home) {
     db.delete(&key("config/files/etc/hosts"), Guard::Any).await.unwrap();
     put(db, "config/files/etc", "now free").await;
     assert_eq!(listed(db, "").await, ["config/files/etc"]);
+    put(db, "proc/a/b/c", "1").await;
+    db.delete_under("proc/a/b/c").await.unwrap();
+    put(db, "proc/a", "free too").await;
 }
 
 async fn one_of_many_putters_wins(home: &impl Home) {

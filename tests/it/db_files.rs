@@ -451,7 +451,7 @@ async fn called(db: &dyn Db, call: &Call) -> String {
 }
 
 proptest::proptest! {
-    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
 
     #[test]
     fn files_and_the_fake_answer_alike(calls in proptest::collection::vec(call(), 1..40)) {

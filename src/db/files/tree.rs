@@ -151,13 +151,12 @@ impl Tree {
         }
         let removed = folder.remove(key.last())?;
         folder.sync()?;
-        self.prune(key)?;
+        self.prune(key.as_str())?;
         Ok(removed)
     }
 
-    /// Removes the empty folders above a key, up to the first that is shared.
-    pub fn prune(&self, key: &Key) -> Result<(), Trouble> {
-        let mut path = key.as_str();
+    /// Removes the empty folders above a path, up to the first that is shared.
+    pub fn prune(&self, mut path: &str) -> Result<(), Trouble> {
         while let Some((above, _)) = path.rsplit_once('/') {
             let (over, name) = above.rsplit_once('/').unwrap_or(("", above));
             if paths::is_shared(above) {
@@ -173,9 +172,13 @@ impl Tree {
         Ok(())
     }
 
-    /// Removes every key under `prefix`, then the folders that are empty; the keys that went.
+    /// Removes every key under `prefix`, then the folders that are empty, in it and above it; the keys that went.
     pub fn remove_under(&self, prefix: &str) -> Result<Vec<Key>, Trouble> {
-        walk::clear(self.root()?, prefix)
+        let gone = walk::clear(self.root()?, prefix)?;
+        if !gone.is_empty() {
+            self.prune(prefix)?;
+        }
+        Ok(gone)
     }
 
     /// Every folder that may hold keys under `prefix`, and those on the way to it, as far as they are there.

@@ -10,6 +10,8 @@ use std::thread::JoinHandle;
 
 use rustix::process::Signal;
 
+use super::servers::{fleet, web};
+use crate::harness::lab::Lab;
 use crate::harness::program::run;
 use crate::harness::web::request;
 use crate::harness::{Hq, Repository, until};
@@ -97,7 +99,14 @@ fn journals(hq: &Hq) -> Vec<String> {
 /// Containers, ports, routes, references and records of a stack agree, and nothing is left over. Gives the release.
 fn agree(hq: &Hq, stack: &str, when: &str) -> Option<u64> {
     let label = format!("stack={stack}");
-    let containers: BTreeSet<String> = hq.containers(&[&label]).into_iter().collect();
+    agree_with(hq, stack, when, hq.containers(&[&label]))
+}
+
+/// The same where these are the stack's containers.
+fn agree_with(hq: &Hq, stack: &str, when: &str, containers: Vec<String>) -> Option<u64> {
+    let number = containers.len();
+    let containers: BTreeSet<String> = containers.into_iter().collect();
+    assert_eq!(containers.len(), number, "{when}: one name on two servers");
     let releases = hq.quarry(&["--json", "releases", stack]);
     let pins = pins(hq, stack);
     if releases.code != 0 || releases.json().as_array().unwrap().is_empty() {
@@ -219,6 +228,45 @@ fn a_redeploy_killed_at_any_step_is_finished_or_undone_and_the_site_answers_all_
     );
     visitor.leave();
     assert!(deaths >= 10, "{deaths} deaths are too few for a deploy");
+    assert_eq!(outcomes, BTreeSet::from([false, true]), "both outcomes happened");
+}
+
+#[test]
+fn a_deploy_over_three_servers_killed_at_any_step_is_finished_or_undone_and_the_site_answers_all_along() {
+    let lab = Lab::up(3);
+    let mut hq = fleet(&lab, 3);
+    let repository = web("  scale: 3\n");
+    hq.push(&repository, "blog").succeeded();
+    let before = hq.page("blog.localhost", "/");
+    let greeting = |page: &str| page.split(' ').next().unwrap().to_owned();
+    let visitor = Visitor::of(hq.http, "blog.localhost");
+    let (mut shown, mut wanted) = (greeting(&before), String::new());
+    let mut outcomes = BTreeSet::new();
+    let deaths = die_at_every_instant(
+        &mut hq,
+        |hq, instant| {
+            super::greet(&repository, &format!("greeting-{instant}"));
+            drop(hq.push(&repository, "blog"));
+        },
+        |hq, when| {
+            let everywhere = [1, 2, 3].map(|number| {
+                let words = ["docker", "ps", "-a", "--filter", "label=quarry.stack=blog", "--format", "{{.Names}}"];
+                lab.server(number).ssh(&words).succeeded().text()
+            });
+            let everywhere: Vec<String> = everywhere.iter().flat_map(|text| text.lines()).map(str::to_owned).collect();
+            assert_eq!(everywhere.len(), 3, "{when}: {everywhere:?}");
+            agree_with(hq, "blog", when, everywhere).unwrap();
+            let page = greeting(&hq.page("blog.localhost", "/"));
+            wanted = std::fs::read_to_string(repository.file("greeting")).unwrap().trim().to_owned();
+            assert!(page == wanted || page == shown, "{when}: {page}");
+            let tip = references(hq, "blog")["refs/heads/master"].clone();
+            assert_eq!(tip == repository.head(), page == wanted, "{when}: the branch is where the release is");
+            outcomes.insert(page == wanted);
+            shown = page;
+        },
+    );
+    visitor.leave();
+    assert!(deaths >= 20, "{deaths} deaths are too few for a deploy over three servers");
     assert_eq!(outcomes, BTreeSet::from([false, true]), "both outcomes happened");
 }
 

@@ -29,7 +29,7 @@ fn private_key(lab: &Lab) -> Vec<u8> {
 }
 
 /// An HQ that keeps its own server for itself, and the first `count` servers of a lab, called s1, s2, …
-fn fleet(lab: &Lab, count: u8) -> Hq {
+pub fn fleet(lab: &Lab, count: u8) -> Hq {
     fleet_with(lab, count, &[])
 }
 

@@ -238,6 +238,9 @@ impl Hq {
     /// Writes a committed operation's records, moves routes and branch, and begins to retire the old. Only forward:
     /// what fails is tried again until it succeeds.
     pub async fn finish(self: &Arc<Self>, book: &Arc<Book>, say: Say<'_>) {
+        // Should a server be lost from now on, it is known what was started there.
+        let hq = self.clone();
+        tokio::spawn(async move { hq.survey().await.map(drop) });
         let mut told = false;
         while let Err(error) = self.settle(book).await {
             tracing::error!(stack = %book.stack(), error = ?error, "a committed operation cannot be finished yet");
@@ -265,6 +268,7 @@ impl Hq {
                 layout::put_json(&*self.db, &layout::routes(stack), table, Guard::Any).await?;
             }
         }
+        self.note_data(stack, active.plan.procs.values()).await?;
         for proc in active.plan.procs.values() {
             layout::put_json(&*self.db, &layout::proc(stack, &proc.node), proc, Guard::Any).await?;
         }

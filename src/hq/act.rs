@@ -238,9 +238,6 @@ impl Hq {
     /// Writes a committed operation's records, moves routes and branch, and begins to retire the old. Only forward:
     /// what fails is tried again until it succeeds.
     pub async fn finish(self: &Arc<Self>, book: &Arc<Book>, say: Say<'_>) {
-        // Should a server be lost from now on, it is known what was started there.
-        let hq = self.clone();
-        tokio::spawn(async move { hq.survey().await.map(drop) });
         let mut told = false;
         while let Err(error) = self.settle(book).await {
             tracing::error!(stack = %book.stack(), error = ?error, "a committed operation cannot be finished yet");
@@ -252,7 +249,8 @@ impl Hq {
         }
         let (hq, book) = (self.clone(), book.clone());
         tokio::spawn(async move {
-            hq.launcher.retire(&book).await;
+            // Should a server be lost from now on, it is known what was started there.
+            let (_, ()) = tokio::join!(hq.survey(), hq.launcher.retire(&book));
             hq.collect(book.stack()).await;
         });
     }

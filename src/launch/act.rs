@@ -172,17 +172,23 @@ impl Launcher {
             Phase::Before(begun) => begun.max(last_written(&active.plan, begun)),
         };
         let far = |step: &Step| step.server().is_some_and(|server| server != self.engines.here());
-        let (mut first, mut later) = (Ok(()), Vec::new());
+        let (mut first, mut later, mut stays) = (Ok(()), Vec::new(), false);
         for step in undo(&active.plan, begun) {
             let done = match step {
+                // The new one may still run, and of this there may be only one.
+                Undo::Step(Step::Start { .. }) if stays => Ok(()),
                 Undo::Step(step) => match self.perform(book.stack(), &step, say).await {
                     Err(error) if far(&step) => {
+                        stays = true;
                         tracing::warn!(stack = %book.stack(), %step, error = ?error, "a step is taken back later");
                         // What was stopped is started again by the reconciler, like everything that should run.
                         later.extend(Some(step).filter(Step::only_removes));
                         Ok(())
                     }
-                    done => done,
+                    done => {
+                        stays |= done.is_err();
+                        done
+                    }
                 },
                 Undo::RemoveFolder(folder) => remove_folder(folder).await,
             };

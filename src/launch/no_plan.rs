@@ -14,7 +14,10 @@ pub enum PlanError {
     #[error("the stack has no node `{0}` that runs; `ps` lists those it has")]
     NoNode(NodeName),
     /// A node that cannot move, and its server does not answer.
-    #[error("`{node}` keeps its data on the server `{server}`, which does not answer; it waits for that server")]
+    #[error(
+        "`{node}` stays on the server `{server}`, which does not answer: its data is there, or it may exist only once; \
+         it waits for that server, or is given up there by `servers remove {server} --force`"
+    )]
     Away {
         /// Which node.
         node: NodeName,

@@ -97,8 +97,13 @@ impl World {
         env_version: u64,
         settings: &Settings,
     ) -> Proc {
-        let home = self.procs.get(node).and_then(|known| known.home.as_ref());
+        let known = self.procs.get(node);
+        let home = known.and_then(|known| known.home.as_ref());
         let data = self.data.get(node).filter(|_| !settings.volumes.is_empty());
+        // Who knows whether it still runs there: with another one there might be two.
+        let doubtful = settings.is_alone()
+            && known.is_some_and(|known| known.count > 0)
+            && home.is_some_and(|home| !self.servers.contains_key(home));
         Proc {
             node: node.clone(),
             count,
@@ -106,7 +111,7 @@ impl World {
             env_version,
             settings: settings.clone(),
             address: None,
-            home: home.or(data).filter(|_| settings.stays()).cloned(),
+            home: home.or(data).filter(|_| settings.stays() || doubtful).cloned(),
             published: Vec::new(),
         }
     }

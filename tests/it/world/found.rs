@@ -103,3 +103,39 @@ fn containers_that_came_to_have_one_name_on_two_servers_get_names_of_their_own()
         ],
     );
 }
+
+#[test]
+fn what_may_exist_only_once_is_not_made_again_while_its_server_cannot_be_asked() {
+    check(
+        879,
+        3,
+        &[
+            (Push { stack: 0, web: 2, nodes: 10, code: Good }, 0),
+            (Destroy { stack: 2 }, 0),
+            (RemoveByHand { which: 21 }, 7028),
+            (Kill { instants: 6 }, 379),
+            (Push { stack: 1, web: 0, nodes: 7, code: Good }, 121),
+            (Push { stack: 0, web: 2, nodes: 7, code: Good }, 0),
+            (Away { server: 2, seconds: 2 }, 0),
+            (Rollback { stack: 1, back: 2 }, 13628),
+        ],
+    );
+}
+
+#[test]
+fn the_old_one_is_not_started_again_before_the_new_one_is_gone() {
+    check(
+        908,
+        1,
+        &[
+            (Push { stack: 0, web: 2, nodes: 3, code: Good }, 36426),
+            (Away { server: 0, seconds: 3 }, 0),
+            (Rollback { stack: 1, back: 1 }, 786),
+            (Refuse { server: 0, after: 2 }, 26),
+            (Fall { which: 17 }, 379),
+            (RemoveByHand { which: 9 }, 37373),
+            (Colour { stack: 0, colour: 0 }, 163),
+            (Away { server: 0, seconds: 1 }, 69),
+        ],
+    );
+}

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quarry::router::edge::{Edge, EdgeError};
 use quarry::router::fake::FakeEdge;
@@ -205,6 +205,30 @@ async fn a_container_that_refuses_connections_costs_no_request() {
     }
     lab.in_flight(dead, 0).await;
     lab.in_flight(app.address, 0).await;
+}
+
+#[tokio::test]
+async fn a_container_whose_server_is_silent_holds_up_one_request_and_not_the_next() {
+    let lab = Lab::start().await;
+    let app = App::start("app").await;
+    // With its queue full it takes no further connection, and says nothing of it.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::listen(&silent, 0).unwrap();
+    let address = silent.local_addr().unwrap();
+    let connect = || std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100));
+    let queue: Vec<_> = std::iter::from_fn(|| connect().ok()).collect();
+    assert!(!queue.is_empty());
+    let routes = table("blog", 1, &[("web", &["blog.test"], peers(&[address, app.address]))]);
+    lab.nginx.set(&routes).await.unwrap();
+    // One connection is one worker, and each worker finds out by itself.
+    let mut client = lab.client().await;
+    let (began, mut held_up) = (Instant::now(), 0);
+    while began.elapsed() < Duration::from_secs(6) {
+        let asked = Instant::now();
+        assert_eq!(client.get("blog.test", "/").await.status, 200);
+        held_up += usize::from(asked.elapsed() > Duration::from_secs(1));
+    }
+    assert_eq!(held_up, 1);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
@@ -103,7 +103,17 @@ impl Places {
     pub async fn home(&self, settings: &Settings) -> Result<Home, HomeError> {
         match &settings.etcd {
             Some(etcd) => self.etcd(etcd).await,
-            None => self.files(),
+            None => {
+                let files = self.files()?;
+                // While this waited for its turn at the files, the state may have moved.
+                match self.settings().ok().and_then(|settings| settings.etcd) {
+                    Some(etcd) => {
+                        drop(files);
+                        self.etcd(&etcd).await
+                    }
+                    None => Ok(files),
+                }
+            }
         }
     }
 
@@ -112,11 +122,16 @@ impl Places {
     /// # Errors
     /// When it answers and may not be used.
     pub async fn home_when_up(&self, settings: &Settings) -> Result<Home, HomeError> {
+        let patience = Instant::now() + COMMAND;
         loop {
             match self.home(settings).await {
                 Err(HomeError::State(error) | HomeError::Epoch(EpochError::Home(error))) if error.is_away() => {
                     tracing::warn!(%error, "HQ waits for its state");
                     tokio::time::sleep(AGAIN).await;
+                }
+                // A command that found no HQ has the state in its hands for a moment.
+                Err(HomeError::State(DbError::InUse { .. })) if Instant::now() < patience => {
+                    tokio::time::sleep(SOON).await;
                 }
                 other => return other,
             }
@@ -149,6 +164,12 @@ impl Places {
 
 /// Pause between two tries to open a tree whose cluster is away.
 const AGAIN: Duration = Duration::from_secs(2);
+
+/// How long `serve` waits for whoever else has the tree open: a command, or another HQ.
+const COMMAND: Duration = Duration::from_secs(3);
+
+/// Pause between two looks whether it is done.
+const SOON: Duration = Duration::from_millis(50);
 
 /// An open tree, and what keeps others from it for as long as this is there.
 pub struct Home {

@@ -13,7 +13,9 @@ use super::door::HqDoor;
 use super::failure::{Exit, Failure};
 use super::parts::{Places, with_edge};
 use crate::db::Db;
+use crate::db::gate::act::Gate;
 use crate::etc::{self, Settings};
+use crate::hq::cluster::house::House;
 use crate::hq::push::{Paths, Pushes};
 use crate::hq::{Hq, HqError, git, socket, ssh};
 use crate::names::UserName;
@@ -45,25 +47,42 @@ pub struct Hook {
 /// Pause before something the state was needed for is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
 
+/// Before HQ begins anew: those who were told why hear it to the end.
+const ANSWER: Duration = Duration::from_secs(1);
+
 /// How callers by socket are called: whoever may open it owns the machine.
 const ROOT_USER: &str = "root";
 
+/// Why HQ no longer serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to end.
+    ForGood,
+    /// Its state lives elsewhere: the same program is to begin anew, as the same process.
+    ToBeginAnew,
+}
+
 impl Serve {
-    /// Runs until SIGTERM or SIGINT. Launches under way are left to their journals, containers and router run on.
+    /// Runs until SIGTERM or SIGINT, or until HQ's state has moved. Launches under way are left to their journals,
+    /// containers and router run on.
     ///
     /// # Errors
     /// When something HQ needs is missing or its addresses are taken.
-    pub async fn run(self, places: &Places) -> Result<(), Failure> {
+    pub async fn run(self, places: &Places) -> Result<Ended, Failure> {
         let mut end = Signals::new()?;
         let settings = places.settings()?;
         let mut home = tokio::select! {
             home = places.home_when_up(&settings) => home?,
-            () = end.wait() => return Ok(()),
+            () = end.wait() => return Ok(Ended::ForGood),
         };
-        let (db, stop) = (home.db.clone(), CancellationToken::new());
+        let gate = (!home.db.is_shared()).then(|| Arc::new(Gate::new(home.db.clone())));
+        let db = gate.clone().map_or_else(|| home.db.clone(), |gate| gate as Arc<dyn Db>);
+        let (house, stop) = (House::new(places.etc.clone(), gate), CancellationToken::new());
+        let again = house.again.clone();
         let served = tokio::select! {
-            served = self.serve(places, settings, db, stop.clone()) => served,
-            () = end.wait() => Ok(()),
+            served = self.serve(places, settings, (db, house), stop.clone()) => served.map(|()| Ended::ForGood),
+            () = end.wait() => Ok(Ended::ForGood),
+            () = answered(&again) => Ok(Ended::ToBeginAnew),
             error = home.lost() => Err(Failure::of(Exit::Refused, &error)),
         };
         tracing::info!("HQ stops; what runs runs on");
@@ -78,7 +97,7 @@ impl Serve {
         &self,
         places: &Places,
         settings: Settings,
-        db: Arc<dyn Db>,
+        (db, house): (Arc<dyn Db>, House),
         stop: CancellationToken,
     ) -> Result<(), Failure> {
         let began = std::time::Instant::now();
@@ -89,6 +108,7 @@ impl Serve {
         let came = nginx.start_or_adopt().await.map_err(|error| Failure::of(Exit::Refused, &error))?;
         tracing::info!(?came, http = %self.http, "the router serves");
         let hq = Hq::new(with_edge(parts, nginx.clone() as Arc<dyn Edge>, self.http));
+        hq.inhabit(house);
         when_up(|| hq.open_servers()).await?;
         when_up(|| hq.recover()).await?;
         tokio::spawn(async move { nginx.watch().await });
@@ -147,6 +167,12 @@ impl Serve {
         tokio::spawn(socket::serve(socket, door, pushes, user, stop));
         Ok(address)
     }
+}
+
+/// Waits until HQ is to begin anew, and a little longer.
+async fn answered(again: &CancellationToken) {
+    again.cancelled().await;
+    tokio::time::sleep(ANSWER).await;
 }
 
 /// What `work` does, tried again while the state cannot be reached.

@@ -1,14 +1,13 @@
 //! The `quarry` program.
 
 use std::io::IsTerminal;
-use std::os::unix::process::CommandExt;
-use std::process::{Command as Program, ExitCode};
+use std::process::ExitCode;
 
 use clap::Parser;
 use quarry::cli::failure::Failure;
 use quarry::cli::launch::Launch;
 use quarry::cli::serve::Ended;
-use quarry::cli::{Cli, Command, HqCommand, client, normalised};
+use quarry::cli::{Cli, Command, HqCommand, again, client, normalised};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -38,7 +37,7 @@ fn run(cli: Cli, words: Vec<String>) -> Result<u8, Failure> {
             log();
             match block(async move { serve.run(&places).await })?? {
                 Ended::ForGood => Ok(0),
-                Ended::ToBeginAnew => Err(begin_anew()),
+                Ended::ToBeginAnew(listener) => Err(again::begin(listener)),
             }
         }
         Command::Agent(agent) => {
@@ -68,18 +67,6 @@ fn run(cli: Cli, words: Vec<String>) -> Result<u8, Failure> {
             block(async move { client::on_this_machine(&places, words).await })?
         }
     }
-}
-
-/// This process becomes the same program with the same words, from its beginning. Only a failure comes back.
-fn begin_anew() -> Failure {
-    // Not by its path, where a newer program may lie that nobody has decided to run yet.
-    let mut program = Program::new("/proc/self/exe");
-    let mut words = std::env::args_os();
-    if let Some(name) = words.next() {
-        program.arg0(name);
-    }
-    let error = program.args(words).exec();
-    Failure::new(quarry::cli::failure::Exit::Bug, format!("HQ cannot begin anew: {error}; start it: quarry serve"))
 }
 
 /// HQ's log: constant sentences with fields, on standard error.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::again;
 use super::door::HqDoor;
 use super::failure::{Exit, Failure};
 use super::parts::{Home, HomeError, Places};
@@ -41,6 +42,10 @@ pub async fn on_this_machine(places: &Places, words: Vec<String>) -> Result<u8, 
     loop {
         match call(&places.socket(), words.clone(), mode).await {
             Ok(code) => return Ok(code),
+            Err(SocketError::Connect { .. }) if again::is_due(&places.root) && Instant::now() < until => {
+                sleep(AGAIN).await;
+                continue;
+            }
             Err(SocketError::Connect { .. }) => {}
             Err(error) => return Err(Failure::of(Exit::Refused, &error)),
         }

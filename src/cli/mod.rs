@@ -15,6 +15,7 @@ use crate::hq::door::{Caller, Io, IoEvent, Stdin};
 use crate::hq::progress::printable;
 use crate::names::StackName;
 
+pub mod again;
 pub mod agent;
 pub mod build;
 pub mod client;

@@ -1,14 +1,16 @@
 //! `serve`: HQ itself. `hook`: what git calls inside its repositories.
 
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::again;
 use super::door::HqDoor;
 use super::failure::{Exit, Failure};
 use super::parts::{Places, with_edge};
@@ -54,12 +56,20 @@ const ANSWER: Duration = Duration::from_secs(1);
 const ROOT_USER: &str = "root";
 
 /// Why HQ no longer serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Ended {
     /// It was told to end.
     ForGood,
-    /// Its state lives elsewhere: the same program is to begin anew, as the same process.
-    ToBeginAnew,
+    /// Its state lives elsewhere: the same program is to begin anew, as the same process, with this SSH listener.
+    ToBeginAnew(Option<OwnedFd>),
+}
+
+/// What HQ begins with.
+struct Fresh<'a> {
+    db: Arc<dyn Db>,
+    house: House,
+    /// Where the SSH listener is put, for HQ that begins anew.
+    listener: &'a OnceLock<OwnedFd>,
 }
 
 impl Serve {
@@ -78,18 +88,22 @@ impl Serve {
         let gate = (!home.db.is_shared()).then(|| Arc::new(Gate::new(home.db.clone())));
         let db = gate.clone().map_or_else(|| home.db.clone(), |gate| gate as Arc<dyn Db>);
         let (house, stop) = (House::new(places.etc.clone(), gate), CancellationToken::new());
-        let again = house.again.clone();
+        let (again, listener) = (house.again.clone(), OnceLock::new());
+        let fresh = Fresh { db, house, listener: &listener };
         let served = tokio::select! {
-            served = self.serve(places, settings, (db, house), stop.clone()) => served.map(|()| Ended::ForGood),
+            served = self.serve(places, settings, fresh, stop.clone()) => served.map(|()| Ended::ForGood),
             () = end.wait() => Ok(Ended::ForGood),
-            () = answered(&again) => Ok(Ended::ToBeginAnew),
+            () = answered(places, &again, &stop) => Ok(Ended::ToBeginAnew(None)),
             error = home.lost() => Err(Failure::of(Exit::Refused, &error)),
         };
         tracing::info!("HQ stops; what runs runs on");
         stop.cancel();
         registry::end(&canonical(&places.root)?).await;
         home.close().await;
-        served
+        match served {
+            Ok(Ended::ToBeginAnew(_)) => Ok(Ended::ToBeginAnew(listener.into_inner())),
+            other => other,
+        }
     }
 
     /// Serves until this is dropped, or something HQ needs is missing.
@@ -97,23 +111,24 @@ impl Serve {
         &self,
         places: &Places,
         settings: Settings,
-        (db, house): (Arc<dyn Db>, House),
+        fresh: Fresh<'_>,
         stop: CancellationToken,
     ) -> Result<(), Failure> {
         let began = std::time::Instant::now();
-        let mut parts = places.parts(settings, db).await?;
+        let mut parts = places.parts(settings, fresh.db).await?;
         let root = canonical(&places.root)?;
         parts.root = root.clone();
         let nginx = Arc::new(Nginx::new(&root, vec![self.http]));
         let came = nginx.start_or_adopt().await.map_err(|error| Failure::of(Exit::Refused, &error))?;
         tracing::info!(?came, http = %self.http, "the router serves");
         let hq = Hq::new(with_edge(parts, nginx.clone() as Arc<dyn Edge>, self.http));
-        hq.inhabit(house);
+        hq.inhabit(fresh.house);
         when_up(|| hq.open_servers()).await?;
         when_up(|| hq.recover()).await?;
         tokio::spawn(async move { nginx.watch().await });
         let door = when_up(|| HqDoor::open(hq.clone())).await?;
-        let address = self.open_doors(places, &root, door, stop).await?;
+        let address = self.open_doors(places, (&root, fresh.listener), door, stop).await?;
+        again::unmark(&root);
         tracing::info!(ssh = %address, took = ?began.elapsed(), "HQ is ready");
         self.build_wall(&hq, address).await;
         tokio::spawn(hq.clone().watch_servers());
@@ -137,10 +152,21 @@ impl Serve {
         }
     }
 
+    /// The listener this process had before it began anew, or a new one.
+    async fn listen(&self) -> std::io::Result<TcpListener> {
+        let fits = |listener: &std::net::TcpListener| {
+            listener.local_addr().is_ok_and(|address| [0, address.port()].contains(&self.ssh.port()))
+        };
+        match again::listener().filter(fits) {
+            Some(listener) => TcpListener::from_std(listener),
+            None => TcpListener::bind(self.ssh).await,
+        }
+    }
+
     async fn open_doors(
         &self,
         places: &Places,
-        root: &Path,
+        (root, kept): (&Path, &OnceLock<OwnedFd>),
         door: Arc<HqDoor>,
         stop: CancellationToken,
     ) -> Result<SocketAddr, Failure> {
@@ -153,12 +179,14 @@ impl Serve {
         let pushes = Arc::new(Pushes::default());
         let paths = Paths { socket: root.join("hq.sock"), program };
         let key = KeyPair::open_or_create(&places.etc.join(etc::HOST_KEY)).map_err(|error| refused(&error))?;
-        let listener = TcpListener::bind(self.ssh).await.map_err(|source| {
+        let listener = self.listen().await.map_err(|source| {
             Failure::new(
                 Exit::Refused,
                 format!("cannot listen on {} for SSH: {source}; choose another with --ssh", self.ssh),
             )
         })?;
+        // Without it those who knock while HQ begins anew are turned away.
+        let _ = listener.as_fd().try_clone_to_owned().map(|same| kept.set(same));
         let address = listener.local_addr().unwrap_or(self.ssh);
         let server = ssh::Server::new(key, ssh::Limits::default(), paths.clone(), door.clone(), pushes.clone());
         tokio::spawn(Arc::new(server).serve(listener, stop.clone()));
@@ -169,9 +197,13 @@ impl Serve {
     }
 }
 
-/// Waits until HQ is to begin anew, and a little longer.
-async fn answered(again: &CancellationToken) {
+/// Waits until HQ is to begin anew. Nobody is let in any more then, and those who are inside have a moment.
+async fn answered(places: &Places, again: &CancellationToken, stop: &CancellationToken) {
     again.cancelled().await;
+    if let Err(error) = again::mark(&places.root) {
+        tracing::warn!(%error, "commands do not know that HQ begins anew");
+    }
+    stop.cancel();
     tokio::time::sleep(ANSWER).await;
 }
 

@@ -33,6 +33,9 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// More steps than any change takes.
 const STEPS: usize = 40;
 
+/// What those hear who wait for it.
+const MOVE: &str = "the move of HQ's state into etcd, after which HQ begins anew: try again then";
+
 /// What became of the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -357,7 +360,7 @@ impl<'a> Work<'a> {
         let Some(gate) = &self.house.gate else { return Err(HqError::Asleep) };
         let mut turns = Vec::new();
         for stack in self.hq.known_stacks().await? {
-            turns.push(self.hq.turn(&stack, "the move of HQ's state into etcd", self.say).await);
+            turns.push(self.hq.turn(&stack, MOVE, self.say).await);
         }
         (self.say)(&phase("Moving HQ's state into etcd"));
         let closed = gate.close().await;

@@ -1,5 +1,5 @@
-//! The etcd that HQ makes on its servers for its own state. [`plan`] says what is to be done next, [`act`] does it,
-//! [`house`] is what a serving HQ has in hand of its own home, [`files`] are the settings that say where that is.
+//! The etcd that HQ makes on its servers for its own state. [`plan`] says what is to be done next, [`change`] does
+//! it, [`house`] is what a serving HQ has in hand of its own home, [`files`] are the settings that say where that is.
 
 use std::path::PathBuf;
 
@@ -12,6 +12,7 @@ use crate::servers::etcd::process::MemberError;
 use crate::servers::member::{Health, Seat, Voice};
 
 pub mod act;
+pub mod change;
 pub mod files;
 pub mod house;
 pub mod plan;

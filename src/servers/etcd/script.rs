@@ -59,6 +59,8 @@ if [ -d /run/systemd/system ]; then
 Description=The etcd with the state of Quarry's HQ
 After=network-online.target
 Wants=network-online.target
+# A member that cannot start yet is started until it can.
+StartLimitIntervalSec=0
 [Service]
 User=$as
 ExecStart=$etcd --config-file $1/etcd.yml

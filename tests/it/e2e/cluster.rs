@@ -191,6 +191,21 @@ fn an_hq_that_is_killed_while_it_makes_an_etcd_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_server_without_etcd_gets_it_from_its_distribution() {
+    let lab = Lab::bare(1);
+    let hq = Hq::start();
+    let key = std::fs::read(lab.folder().join("key")).unwrap();
+    let one = lab.server(1);
+    hq.quarry_with(&["servers", "add", &format!("root@{}", one.ip())], &key).succeeded();
+    let words = ["cluster", "etcd", "s1"];
+    hq.quarry(&words).succeeded().said(&["installing it from the distribution", "HQ begins anew"]);
+    wait_for_members(&hq, &["s1 healthy"]);
+    // Not as root, and the package's own member does not run beside it.
+    let owners = one.ssh(&["sh", "-c", "for pid in $(pidof etcd); do stat -c %U /proc/$pid; done"]).succeeded();
+    assert_eq!(owners.text(), "etcd\n", "{owners}");
+}
+
+#[test]
 fn a_push_under_way_ends_before_the_state_moves() {
     let lab = Lab::up(1);
     let hq = Hq::start();

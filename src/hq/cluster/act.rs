@@ -16,7 +16,7 @@ use crate::hq::{Hq, HqError};
 use crate::launch::act::Say;
 use crate::names::ServerName;
 use crate::servers::etcd::circle::Circle;
-use crate::servers::member::{Health, Place, Seat, Voice, host};
+use crate::servers::member::{Place, Seat, Voice, host};
 
 /// What became of the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

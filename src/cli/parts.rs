@@ -3,6 +3,7 @@
 //! The tree is in this machine's files or, where the settings name a cluster, in etcd. Either way one process at a time
 //! holds the root folder, and on etcd one HQ at a time the epoch.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -74,7 +75,37 @@ impl Places {
         // Who asks while it is away learns that, whoever else waits for it with the folder in their hands.
         tree.ping().await?;
         let hold = Hold::take(&self.root)?;
-        Ok(Home { _hold: Some(hold), ..self.claim(tree).await? })
+        let home = Home { _hold: Some(hold), ..self.claim(tree).await? };
+        self.mark_elsewhere(&etcd.endpoints)?;
+        Ok(home)
+    }
+
+    /// Notes beside the files that the state is in a cluster: what they hold of it gets old from now on.
+    fn mark_elsewhere(&self, endpoints: &[String]) -> Result<(), HomeError> {
+        let (path, text) = (self.root.join(ELSEWHERE), endpoints.join("\n") + "\n");
+        if fs::read_to_string(&path).is_ok_and(|known| known == text) {
+            return Ok(());
+        }
+        fs::write(&path, text).map_err(|source| HomeError::Root { path, source })
+    }
+
+    /// The files hold the state as it is.
+    pub fn mark_here(&self) {
+        // Where there is no mark it was never elsewhere.
+        let _ = fs::remove_file(self.root.join(ELSEWHERE));
+    }
+
+    /// Refuses files that have got old: an HQ on them would take back what was done since.
+    fn check_here(&self) -> Result<(), HomeError> {
+        let mark = self.root.join(ELSEWHERE);
+        match fs::read_to_string(&mark) {
+            Ok(text) => {
+                let place = text.lines().collect::<Vec<_>>().join(", ");
+                Err(HomeError::Elsewhere { place, endpoints: self.etc.join("etcd/endpoints"), mark })
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(HomeError::Root { path: mark, source }),
+        }
     }
 
     /// The tree in the cluster that the settings name, for one who holds the root folder already.
@@ -111,7 +142,7 @@ impl Places {
                         drop(files);
                         self.etcd(&etcd).await
                     }
-                    None => Ok(files),
+                    None => self.check_here().map(|()| files),
                 }
             }
         }
@@ -165,6 +196,9 @@ impl Places {
 /// Pause between two tries to open a tree whose cluster is away.
 const AGAIN: Duration = Duration::from_secs(2);
 
+/// In the root folder: where the state is while it is not in the files beside it.
+const ELSEWHERE: &str = "hq.elsewhere";
+
 /// How long `serve` waits for whoever else has the tree open: a command, or another HQ.
 const COMMAND: Duration = Duration::from_secs(3);
 
@@ -211,6 +245,20 @@ pub enum HomeError {
         /// Where they belong.
         endpoints: PathBuf,
     },
+    /// The files have got old.
+    #[error(
+        "HQ's state went to etcd at {place}, which {} names no more; write it there again, and to have the state in files \
+         from now on copy it with `quarry db copy --from etcd --to files --replace` before; without {} HQ takes the files \
+         as they were when it left them", endpoints.display(), mark.display()
+    )]
+    Elsewhere {
+        /// Where it went.
+        place: String,
+        /// The setting that should say so.
+        endpoints: PathBuf,
+        /// What says that it went.
+        mark: PathBuf,
+    },
     /// The root folder.
     #[error("cannot use {}", path.display())]
     Root {
@@ -225,7 +273,7 @@ impl From<HomeError> for Failure {
     fn from(error: HomeError) -> Self {
         match error {
             HomeError::State(error) => Self::from(error),
-            error @ HomeError::NoCluster { .. } => Self::of(Exit::Mistake, &error),
+            error @ (HomeError::NoCluster { .. } | HomeError::Elsewhere { .. }) => Self::of(Exit::Mistake, &error),
             error => Self::of(Exit::Refused, &error),
         }
     }

@@ -112,10 +112,12 @@ impl<'a> Work<'a> {
         Err(ClusterError::Restless.into())
     }
 
-    /// No member answers. Those that have data are started; where there are none, the first member is made.
+    /// No member answers. Those that have data are started; where there are none, the first member is made. What a
+    /// server has that is no member of HQ's home is none of its data: it left, and could not be cleared.
     async fn wake(&self, place: String) -> Result<Vec<Seat>, HqError> {
+        let may_have = |place: &&Place| self.home.as_ref().is_none_or(|home| home.contains(&place.client()));
         let mut kept = Vec::new();
-        for place in &self.wanted {
+        for place in self.wanted.iter().filter(may_have) {
             match self.link(place).await {
                 Ok(link) if data(&link).await.map_err(at(place))? == Data::There => kept.push((place, link)),
                 Ok(_) => {}

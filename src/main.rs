@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use quarry::cli::failure::Failure;
 use quarry::cli::launch::Launch;
-use quarry::cli::{Cli, Command, HqCommand, client, normalised};
+use quarry::cli::serve::Ended;
+use quarry::cli::{Cli, Command, HqCommand, again, client, normalised};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -34,7 +35,10 @@ fn run(cli: Cli, words: Vec<String>) -> Result<u8, Failure> {
     match cli.command {
         Command::Serve(serve) => {
             log();
-            block(async move { serve.run(&places).await })?.map(|()| 0)
+            match block(async move { serve.run(&places).await })?? {
+                Ended::ForGood => Ok(0),
+                Ended::ToBeginAnew(listener) => Err(again::begin(listener)),
+            }
         }
         Command::Agent(agent) => {
             log();

@@ -59,7 +59,8 @@ mv -f "$new" "$1"
 /// `runs`, `changed` or `started`.
 ///
 /// With systemd its service ends with the agent alone: the router it has started serves on. Without, whatever starts
-/// the server's other daemons has to run `/etc/quarry/boot`; until it does, HQ starts the agent when it finds it dead.
+/// the server's other daemons has to run `/etc/quarry/boot`, which starts those of `boot.d` beside it; until it does, HQ
+/// starts the agent when it finds it dead.
 pub const START: &str = r##"
 set -e
 umask 022
@@ -100,6 +101,7 @@ WantedBy=multi-user.target" 644 && changed=yes
     exit
 fi
 write /etc/quarry/boot "#!/bin/sh
+for daemon in /etc/quarry/boot.d/*; do [ ! -x \"\$daemon\" ] || \"\$daemon\"; done
 exec $1 agent --folder $3" 755 || true
 if ! running "$3/lock"; then
     [ ! -e "$3/log" ] || mv -f "$3/log" "$3/log.old"

@@ -7,12 +7,17 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::again;
 use super::door::HqDoor;
 use super::failure::{Exit, Failure};
-use super::parts::Places;
+use super::parts::{Home, HomeError, Places};
+use crate::db::DbError;
+use crate::etc::Settings;
 use crate::hq::Hq;
 use crate::hq::call::{Mode, call};
 use crate::hq::push::Pushes;
@@ -22,24 +27,46 @@ use crate::names::UserName;
 /// The user as whom everyone speaks to HQ by SSH.
 const SSH_USER: &str = "quarry";
 
+/// How long a command waits for an HQ that is about to serve.
+const BEGINNING: Duration = Duration::from_secs(10);
+/// Pause between two looks whether it does.
+const AGAIN: Duration = Duration::from_millis(100);
+
 /// Runs words on the HQ of this machine and gives the exit code.
 ///
 /// # Errors
 /// When neither a running HQ nor its files can be reached.
 pub async fn on_this_machine(places: &Places, words: Vec<String>) -> Result<u8, Failure> {
     let mode = if is_interactive(&words) { Mode::Raw } else { Mode::Plain };
-    match call(&places.socket(), words.clone(), mode).await {
-        Ok(code) => Ok(code),
-        Err(SocketError::Connect { .. }) => in_this_process(places, words, mode).await,
-        Err(error) => Err(Failure::of(Exit::Refused, &error)),
+    let until = Instant::now() + BEGINNING;
+    loop {
+        match call(&places.socket(), words.clone(), mode).await {
+            Ok(code) => return Ok(code),
+            Err(SocketError::Connect { .. }) if again::is_due(&places.root) && Instant::now() < until => {
+                sleep(AGAIN).await;
+                continue;
+            }
+            Err(SocketError::Connect { .. }) => {}
+            Err(error) => return Err(Failure::of(Exit::Refused, &error)),
+        }
+        let settings = places.settings()?;
+        match places.home(&settings).await {
+            // An HQ that has yet to open its socket, or another command.
+            Err(HomeError::State(DbError::InUse { .. })) if Instant::now() < until => sleep(AGAIN).await,
+            home => return in_this_process(places, settings, home?, words, mode).await,
+        }
     }
 }
 
 /// No `serve` runs: the tree is opened here, for as long as the command takes.
-async fn in_this_process(places: &Places, words: Vec<String>, mode: Mode) -> Result<u8, Failure> {
+async fn in_this_process(
+    places: &Places,
+    settings: Settings,
+    home: Home,
+    words: Vec<String>,
+    mode: Mode,
+) -> Result<u8, Failure> {
     let refused = |error: SocketError| Failure::of(Exit::Refused, &error);
-    let settings = places.settings()?;
-    let home = places.home(&settings).await?;
     let hq = Hq::new(places.parts(settings, home.db.clone()).await?);
     let door = HqDoor::open(hq).await?;
     let listener = socket::listen(&places.socket()).map_err(refused)?;

@@ -77,6 +77,9 @@ impl Copy {
         };
         etcd.close().await;
         let copied = done.map_err(failed)?;
+        if matches!(self.to, Kind::Files) {
+            places.mark_here();
+        }
         let left = match copied.left {
             0 => String::new(),
             left => format!("; {left} that live only as long as their lease stayed behind"),

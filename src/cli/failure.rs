@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use crate::hq::HqError;
+use crate::hq::cluster::ClusterError;
 use crate::hq::servers::ServerError;
 
 /// Exit codes; they never change their meaning.
@@ -85,6 +86,7 @@ impl From<HqError> for Failure {
             | HqError::Cancelled
             | HqError::DeployBranch { .. }
             | HqError::ImageGone { .. } => Exit::Refused,
+            HqError::Cluster(error) => of_cluster(error),
             HqError::Server(error) => match error {
                 ServerError::NoServer(_)
                 | ServerError::Taken { .. }
@@ -104,6 +106,24 @@ impl From<HqError> for Failure {
             },
         };
         Self::of(exit, &error)
+    }
+}
+
+fn of_cluster(error: &ClusterError) -> Exit {
+    match error {
+        ClusterError::Count(_) | ClusterError::Twice(_) | ClusterError::Own(_) | ClusterError::Etc(_) => Exit::Mistake,
+        ClusterError::Foreign { .. }
+        | ClusterError::Settings { .. }
+        | ClusterError::Authority { .. }
+        | ClusterError::Circle(_)
+        | ClusterError::Member { .. }
+        | ClusterError::Silent { .. }
+        | ClusterError::Lost { .. }
+        | ClusterError::Inhabited
+        | ClusterError::Look(_)
+        | ClusterError::Copy(_)
+        | ClusterError::Restless
+        | ClusterError::IsMember { .. } => Exit::Refused,
     }
 }
 

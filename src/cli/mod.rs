@@ -15,9 +15,11 @@ use crate::hq::door::{Caller, Io, IoEvent, Stdin};
 use crate::hq::progress::printable;
 use crate::names::StackName;
 
+pub mod again;
 pub mod agent;
 pub mod build;
 pub mod client;
+pub mod cluster;
 pub mod config;
 pub mod context;
 pub mod db;
@@ -101,6 +103,8 @@ pub enum HqCommand {
     Ps(ps::Ps),
     #[allow(missing_docs)]
     Servers(servers::Servers),
+    #[allow(missing_docs)]
+    Cluster(cluster::Cluster),
     #[allow(missing_docs)]
     Grid(grid::Grid),
     #[allow(missing_docs)]
@@ -254,6 +258,7 @@ async fn carry_out(command: HqCommand, cx: &Context, stdin: Stdin, hung_up: Canc
         HqCommand::Stacks(stacks) => stacks.run(cx).await,
         HqCommand::Ps(ps) => ps.run(cx).await,
         HqCommand::Servers(servers) => servers.run(cx, stdin).await,
+        HqCommand::Cluster(cluster) => cluster.run(cx).await,
         HqCommand::Grid(grid) => grid.run(cx).await,
         HqCommand::Scale(scale) => scale.run(cx).await,
         HqCommand::Restart(restart) => restart.run(cx).await,

@@ -3,10 +3,11 @@
 //! The tree is in this machine's files or, where the settings name a cluster, in etcd. Either way one process at a time
 //! holds the root folder, and on etcd one HQ at a time the epoch.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
@@ -74,7 +75,37 @@ impl Places {
         // Who asks while it is away learns that, whoever else waits for it with the folder in their hands.
         tree.ping().await?;
         let hold = Hold::take(&self.root)?;
-        Ok(Home { _hold: Some(hold), ..self.claim(tree).await? })
+        let home = Home { _hold: Some(hold), ..self.claim(tree).await? };
+        self.mark_elsewhere(&etcd.endpoints)?;
+        Ok(home)
+    }
+
+    /// Notes beside the files that the state is in a cluster: what they hold of it gets old from now on.
+    fn mark_elsewhere(&self, endpoints: &[String]) -> Result<(), HomeError> {
+        let (path, text) = (self.root.join(ELSEWHERE), endpoints.join("\n") + "\n");
+        if fs::read_to_string(&path).is_ok_and(|known| known == text) {
+            return Ok(());
+        }
+        fs::write(&path, text).map_err(|source| HomeError::Root { path, source })
+    }
+
+    /// The files hold the state as it is.
+    pub fn mark_here(&self) {
+        // Where there is no mark it was never elsewhere.
+        let _ = fs::remove_file(self.root.join(ELSEWHERE));
+    }
+
+    /// Refuses files that have got old: an HQ on them would take back what was done since.
+    fn check_here(&self) -> Result<(), HomeError> {
+        let mark = self.root.join(ELSEWHERE);
+        match fs::read_to_string(&mark) {
+            Ok(text) => {
+                let place = text.lines().collect::<Vec<_>>().join(", ");
+                Err(HomeError::Elsewhere { place, endpoints: self.etc.join("etcd/endpoints"), mark })
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(HomeError::Root { path: mark, source }),
+        }
     }
 
     /// The tree in the cluster that the settings name, for one who holds the root folder already.
@@ -103,7 +134,17 @@ impl Places {
     pub async fn home(&self, settings: &Settings) -> Result<Home, HomeError> {
         match &settings.etcd {
             Some(etcd) => self.etcd(etcd).await,
-            None => self.files(),
+            None => {
+                let files = self.files()?;
+                // While this waited for its turn at the files, the state may have moved.
+                match self.settings().ok().and_then(|settings| settings.etcd) {
+                    Some(etcd) => {
+                        drop(files);
+                        self.etcd(&etcd).await
+                    }
+                    None => self.check_here().map(|()| files),
+                }
+            }
         }
     }
 
@@ -112,11 +153,16 @@ impl Places {
     /// # Errors
     /// When it answers and may not be used.
     pub async fn home_when_up(&self, settings: &Settings) -> Result<Home, HomeError> {
+        let patience = Instant::now() + COMMAND;
         loop {
             match self.home(settings).await {
                 Err(HomeError::State(error) | HomeError::Epoch(EpochError::Home(error))) if error.is_away() => {
                     tracing::warn!(%error, "HQ waits for its state");
                     tokio::time::sleep(AGAIN).await;
+                }
+                // A command that found no HQ has the state in its hands for a moment.
+                Err(HomeError::State(DbError::InUse { .. })) if Instant::now() < patience => {
+                    tokio::time::sleep(SOON).await;
                 }
                 other => return other,
             }
@@ -149,6 +195,15 @@ impl Places {
 
 /// Pause between two tries to open a tree whose cluster is away.
 const AGAIN: Duration = Duration::from_secs(2);
+
+/// In the root folder: where the state is while it is not in the files beside it.
+const ELSEWHERE: &str = "hq.elsewhere";
+
+/// How long `serve` waits for whoever else has the tree open: a command, or another HQ.
+const COMMAND: Duration = Duration::from_secs(3);
+
+/// Pause between two looks whether it is done.
+const SOON: Duration = Duration::from_millis(50);
 
 /// An open tree, and what keeps others from it for as long as this is there.
 pub struct Home {
@@ -190,6 +245,20 @@ pub enum HomeError {
         /// Where they belong.
         endpoints: PathBuf,
     },
+    /// The files have got old.
+    #[error(
+        "HQ's state went to etcd at {place}, which {} names no more; write it there again, and to have the state in files \
+         from now on copy it with `quarry db copy --from etcd --to files --replace` before; without {} HQ takes the files \
+         as they were when it left them", endpoints.display(), mark.display()
+    )]
+    Elsewhere {
+        /// Where it went.
+        place: String,
+        /// The setting that should say so.
+        endpoints: PathBuf,
+        /// What says that it went.
+        mark: PathBuf,
+    },
     /// The root folder.
     #[error("cannot use {}", path.display())]
     Root {
@@ -204,7 +273,7 @@ impl From<HomeError> for Failure {
     fn from(error: HomeError) -> Self {
         match error {
             HomeError::State(error) => Self::from(error),
-            error @ HomeError::NoCluster { .. } => Self::of(Exit::Mistake, &error),
+            error @ (HomeError::NoCluster { .. } | HomeError::Elsewhere { .. }) => Self::of(Exit::Mistake, &error),
             error => Self::of(Exit::Refused, &error),
         }
     }

@@ -1,19 +1,23 @@
 //! `serve`: HQ itself. `hook`: what git calls inside its repositories.
 
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::again;
 use super::door::HqDoor;
 use super::failure::{Exit, Failure};
 use super::parts::{Places, with_edge};
 use crate::db::Db;
+use crate::db::gate::act::Gate;
 use crate::etc::{self, Settings};
+use crate::hq::cluster::house::House;
 use crate::hq::push::{Paths, Pushes};
 use crate::hq::{Hq, HqError, git, socket, ssh};
 use crate::names::UserName;
@@ -45,32 +49,61 @@ pub struct Hook {
 /// Pause before something the state was needed for is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
 
+/// Before HQ begins anew: those who were told why hear it to the end.
+const ANSWER: Duration = Duration::from_secs(1);
+
 /// How callers by socket are called: whoever may open it owns the machine.
 const ROOT_USER: &str = "root";
 
+/// Why HQ no longer serves.
+#[derive(Debug)]
+pub enum Ended {
+    /// It was told to end.
+    ForGood,
+    /// Its state lives elsewhere: the same program is to begin anew, as the same process, with this SSH listener.
+    ToBeginAnew(Option<OwnedFd>),
+}
+
+/// What HQ begins with.
+struct Fresh<'a> {
+    db: Arc<dyn Db>,
+    house: House,
+    /// Where the SSH listener is put, for HQ that begins anew.
+    listener: &'a OnceLock<OwnedFd>,
+}
+
 impl Serve {
-    /// Runs until SIGTERM or SIGINT. Launches under way are left to their journals, containers and router run on.
+    /// Runs until SIGTERM or SIGINT, or until HQ's state has moved. Launches under way are left to their journals,
+    /// containers and router run on.
     ///
     /// # Errors
     /// When something HQ needs is missing or its addresses are taken.
-    pub async fn run(self, places: &Places) -> Result<(), Failure> {
+    pub async fn run(self, places: &Places) -> Result<Ended, Failure> {
         let mut end = Signals::new()?;
         let settings = places.settings()?;
         let mut home = tokio::select! {
             home = places.home_when_up(&settings) => home?,
-            () = end.wait() => return Ok(()),
+            () = end.wait() => return Ok(Ended::ForGood),
         };
-        let (db, stop) = (home.db.clone(), CancellationToken::new());
+        let gate = (!home.db.is_shared()).then(|| Arc::new(Gate::new(home.db.clone())));
+        let db = gate.clone().map_or_else(|| home.db.clone(), |gate| gate as Arc<dyn Db>);
+        let (house, stop) = (House::new(places.etc.clone(), gate), CancellationToken::new());
+        let (again, listener) = (house.again.clone(), OnceLock::new());
+        let fresh = Fresh { db, house, listener: &listener };
         let served = tokio::select! {
-            served = self.serve(places, settings, db, stop.clone()) => served,
-            () = end.wait() => Ok(()),
+            served = self.serve(places, settings, fresh, stop.clone()) => served.map(|()| Ended::ForGood),
+            () = end.wait() => Ok(Ended::ForGood),
+            () = answered(places, &again, &stop) => Ok(Ended::ToBeginAnew(None)),
             error = home.lost() => Err(Failure::of(Exit::Refused, &error)),
         };
         tracing::info!("HQ stops; what runs runs on");
         stop.cancel();
         registry::end(&canonical(&places.root)?).await;
         home.close().await;
-        served
+        match served {
+            Ok(Ended::ToBeginAnew(_)) => Ok(Ended::ToBeginAnew(listener.into_inner())),
+            other => other,
+        }
     }
 
     /// Serves until this is dropped, or something HQ needs is missing.
@@ -78,22 +111,24 @@ impl Serve {
         &self,
         places: &Places,
         settings: Settings,
-        db: Arc<dyn Db>,
+        fresh: Fresh<'_>,
         stop: CancellationToken,
     ) -> Result<(), Failure> {
         let began = std::time::Instant::now();
-        let mut parts = places.parts(settings, db).await?;
+        let mut parts = places.parts(settings, fresh.db).await?;
         let root = canonical(&places.root)?;
         parts.root = root.clone();
         let nginx = Arc::new(Nginx::new(&root, vec![self.http]));
         let came = nginx.start_or_adopt().await.map_err(|error| Failure::of(Exit::Refused, &error))?;
         tracing::info!(?came, http = %self.http, "the router serves");
         let hq = Hq::new(with_edge(parts, nginx.clone() as Arc<dyn Edge>, self.http));
+        hq.inhabit(fresh.house);
         when_up(|| hq.open_servers()).await?;
         when_up(|| hq.recover()).await?;
         tokio::spawn(async move { nginx.watch().await });
         let door = when_up(|| HqDoor::open(hq.clone())).await?;
-        let address = self.open_doors(places, &root, door, stop).await?;
+        let address = self.open_doors(places, (&root, fresh.listener), door, stop).await?;
+        again::unmark(&root);
         tracing::info!(ssh = %address, took = ?began.elapsed(), "HQ is ready");
         self.build_wall(&hq, address).await;
         tokio::spawn(hq.clone().watch_servers());
@@ -117,10 +152,21 @@ impl Serve {
         }
     }
 
+    /// The listener this process had before it began anew, or a new one.
+    async fn listen(&self) -> std::io::Result<TcpListener> {
+        let fits = |listener: &std::net::TcpListener| {
+            listener.local_addr().is_ok_and(|address| [0, address.port()].contains(&self.ssh.port()))
+        };
+        match again::listener().filter(fits) {
+            Some(listener) => TcpListener::from_std(listener),
+            None => TcpListener::bind(self.ssh).await,
+        }
+    }
+
     async fn open_doors(
         &self,
         places: &Places,
-        root: &Path,
+        (root, kept): (&Path, &OnceLock<OwnedFd>),
         door: Arc<HqDoor>,
         stop: CancellationToken,
     ) -> Result<SocketAddr, Failure> {
@@ -133,12 +179,14 @@ impl Serve {
         let pushes = Arc::new(Pushes::default());
         let paths = Paths { socket: root.join("hq.sock"), program };
         let key = KeyPair::open_or_create(&places.etc.join(etc::HOST_KEY)).map_err(|error| refused(&error))?;
-        let listener = TcpListener::bind(self.ssh).await.map_err(|source| {
+        let listener = self.listen().await.map_err(|source| {
             Failure::new(
                 Exit::Refused,
                 format!("cannot listen on {} for SSH: {source}; choose another with --ssh", self.ssh),
             )
         })?;
+        // Without it those who knock while HQ begins anew are turned away.
+        let _ = listener.as_fd().try_clone_to_owned().map(|same| kept.set(same));
         let address = listener.local_addr().unwrap_or(self.ssh);
         let server = ssh::Server::new(key, ssh::Limits::default(), paths.clone(), door.clone(), pushes.clone());
         tokio::spawn(Arc::new(server).serve(listener, stop.clone()));
@@ -147,6 +195,16 @@ impl Serve {
         tokio::spawn(socket::serve(socket, door, pushes, user, stop));
         Ok(address)
     }
+}
+
+/// Waits until HQ is to begin anew. Nobody is let in any more then, and those who are inside have a moment.
+async fn answered(places: &Places, again: &CancellationToken, stop: &CancellationToken) {
+    again.cancelled().await;
+    if let Err(error) = again::mark(&places.root) {
+        tracing::warn!(%error, "commands do not know that HQ begins anew");
+    }
+    stop.cancel();
+    tokio::time::sleep(ANSWER).await;
 }
 
 /// What `work` does, tried again while the state cannot be reached.

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, GetOptions};
 use futures_util::stream::BoxStream;
 
-pub use self::members::Cluster;
+pub use self::members::{Cluster, options, plain};
 use self::members::{Members, NoAnswer, Why};
 use self::space::Space;
 use super::{Change, Db, DbError, Entry, Guard, Key, Lease, VALUE_LIMIT, Version, layout, paths};
@@ -137,6 +137,10 @@ impl Db for Etcd {
         // A version that is none of etcd's lets nothing through.
         let fence = Fence { name: self.home.space.name(&epoch), key: epoch, revision: version.0.parse().unwrap_or(-1) };
         *self.home.fence.write().unwrap_or_else(PoisonError::into_inner) = Some(fence);
+    }
+
+    fn relocate(&self, endpoints: &[String]) {
+        self.home.members.relocate(endpoints);
     }
 
     async fn lease(&self, ttl: Duration) -> Result<Lease, DbError> {

@@ -14,6 +14,7 @@ pub mod epoch;
 pub mod etcd;
 pub mod fake;
 pub mod files;
+pub mod gate;
 pub mod layout;
 mod leases;
 pub mod paths;
@@ -287,6 +288,9 @@ pub trait Db: Send + Sync {
     /// From now on writes through this value happen only while the key is there in this version; the look at it and the
     /// write are one. Keys under [`layout::REIGN`] are exempt: they say who acts. Homes that are not shared ignore it.
     fn fence(&self, _epoch: Key, _version: Version) {}
+
+    /// From now on it is asked at these addresses, where the same tree is. Homes that have none ignore it.
+    fn relocate(&self, _endpoints: &[String]) {}
 
     /// A new lease that ends `ttl` after its last renewal (up to two seconds later where servers keep the time), or when
     /// the process that holds it is gone for as long.

@@ -193,9 +193,12 @@ pub fn decide(files: &BTreeMap<String, String>) -> Result<Settings, EtcError> {
 /// HQ's own SSH key, which `serve` makes here.
 pub const HOST_KEY: &str = "host_key";
 
-/// Files that lie beside settings and set nothing: HQ's key, hidden ones, editors' backups, explanations.
+/// The authority of the etcd that `cluster etcd` makes: its key and certificate.
+pub const AUTHORITY: &str = "etcd_authority";
+
+/// Files that lie beside settings and set nothing: HQ's key, its etcd's authority, hidden ones, editors' backups, explanations.
 pub fn is_setting(name: &str) -> bool {
-    ![HOST_KEY, "host_key.pub"].contains(&name)
+    ![HOST_KEY, "host_key.pub", AUTHORITY].contains(&name)
         && !name.starts_with('.')
         && !name.ends_with('~')
         && !name.to_ascii_uppercase().starts_with("README")

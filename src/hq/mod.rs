@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use self::agents::routers::act::Routers;
 use crate::clock::Clock;
@@ -33,6 +33,7 @@ use crate::stack::files::RepositoryError;
 pub mod act;
 pub mod agents;
 pub mod change;
+pub mod cluster;
 pub mod collect;
 pub mod deploy;
 pub mod destroy;
@@ -132,6 +133,8 @@ pub struct Hq {
     /// Planning reads what others have taken: one plan at a time.
     planning: tokio::sync::Mutex<world::Reserved>,
     books: Mutex<BTreeMap<StackName, Arc<Book>>>,
+    /// Its own home, while it serves.
+    house: OnceLock<cluster::house::House>,
 }
 
 impl Hq {
@@ -180,6 +183,7 @@ impl Hq {
             queue: lock::Queue::default(),
             planning: tokio::sync::Mutex::default(),
             books: Mutex::default(),
+            house: OnceLock::new(),
         })
     }
 
@@ -297,6 +301,9 @@ pub enum HqError {
     /// A server could not be added or changed.
     #[error(transparent)]
     Server(#[from] servers::ServerError),
+    /// The etcd that HQ makes.
+    #[error(transparent)]
+    Cluster(#[from] cluster::ClusterError),
     /// A server's agent.
     #[error("cannot end the agent of `{server}`")]
     Agent {

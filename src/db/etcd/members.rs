@@ -1,6 +1,7 @@
 //! The members of a cluster: which one is asked, how long, and what an answer means.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptions};
@@ -41,12 +42,17 @@ pub struct Cluster {
 
 /// One connection a member, made when it is first needed. The one that answered last is asked first.
 pub struct Members {
-    endpoints: Vec<String>,
+    circle: RwLock<Arc<Circle>>,
     options: ConnectOptions,
-    clients: Vec<Mutex<Option<Client>>>,
-    preferred: AtomicUsize,
     /// TLS is spoken without a certificate of our own.
     anonymous: bool,
+}
+
+/// The members there are at a time; at least one.
+struct Circle {
+    endpoints: Vec<String>,
+    clients: Vec<Mutex<Option<Client>>>,
+    preferred: AtomicUsize,
 }
 
 /// An answer, and whether an earlier try may have done the work already.
@@ -88,30 +94,28 @@ pub struct Refusal {
 impl Members {
     /// Members that nobody has spoken to yet.
     pub fn new(cluster: &Cluster) -> Self {
-        let mut options = ConnectOptions::new()
-            .with_connect_timeout(CONNECT)
-            .with_keep_alive(PING, PONG)
-            .with_keep_alive_while_idle(false)
-            .with_require_leader(true)
-            .with_auto_token_refresh(true);
-        if let Some((user, password)) = &cluster.login {
-            options = options.with_user(user, password);
-        }
-        if speaks_tls(cluster) {
-            options = options.with_tls(tls(cluster));
-        }
         Self {
-            endpoints: cluster.endpoints.clone(),
-            options,
-            clients: cluster.endpoints.iter().map(|_| Mutex::default()).collect(),
-            preferred: AtomicUsize::new(0),
+            circle: RwLock::new(Arc::new(Circle::new(&cluster.endpoints))),
+            options: options(cluster),
             anonymous: speaks_tls(cluster) && cluster.identity.is_none(),
         }
     }
 
     /// Their addresses for messages.
     pub fn place(&self) -> String {
-        self.endpoints.join(", ")
+        self.circle().endpoints.join(", ")
+    }
+
+    /// The members are at these addresses from now on. Questions under way are still put to those before.
+    pub fn relocate(&self, endpoints: &[String]) {
+        let mut circle = self.circle.write().unwrap_or_else(PoisonError::into_inner);
+        if !endpoints.is_empty() && circle.endpoints != endpoints {
+            *circle = Arc::new(Circle::new(endpoints));
+        }
+    }
+
+    fn circle(&self) -> Arc<Circle> {
+        self.circle.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Asks one member after the other until one answers. The question may be heard more than once: whoever asks for a
@@ -122,12 +126,13 @@ impl Members {
     {
         let until = Instant::now() + DEADLINE;
         let (mut sent, mut told) = (false, None);
-        let mut place = self.preferred.load(Ordering::Relaxed);
+        let circle = self.circle();
+        let mut place = circle.preferred.load(Ordering::Relaxed);
         let mut asked = 0;
         loop {
-            match self.ask_one(place, until, &question).await {
+            match self.ask_one(&circle, place, until, &question).await {
                 Ok(value) => {
-                    self.preferred.store(place, Ordering::Relaxed);
+                    circle.preferred.store(place, Ordering::Relaxed);
                     return Ok(Answer { value, repeated: sent });
                 }
                 Err(NoAnswer::Refused(refusal)) => return Err(NoAnswer::Refused(refusal)),
@@ -141,22 +146,28 @@ impl Members {
                     told = Some(what);
                 }
             }
-            place = (place + 1) % self.clients.len();
+            place = (place + 1) % circle.clients.len();
             asked += 1;
-            if asked % self.clients.len() == 0 {
+            if asked % circle.clients.len() == 0 {
                 sleep(ROUND).await;
             }
         }
     }
 
-    async fn ask_one<T, F>(&self, place: usize, until: Instant, question: &impl Fn(Client) -> F) -> Result<T, NoAnswer>
+    async fn ask_one<T, F>(
+        &self,
+        circle: &Circle,
+        place: usize,
+        until: Instant,
+        question: &impl Fn(Client) -> F,
+    ) -> Result<T, NoAnswer>
     where
         F: Future<Output = Result<T, Error>>,
     {
         let left = until.saturating_duration_since(Instant::now());
-        let time = if self.clients.len() == 1 { left } else { left.min(ONE_MEMBER) };
+        let time = if circle.clients.len() == 1 { left } else { left.min(ONE_MEMBER) };
         let late = |sent| NoAnswer::Away { sent, what: format!("no answer within {DEADLINE:?}") };
-        let client = match timeout(time, self.client(place)).await {
+        let client = match timeout(time, self.client(circle, place)).await {
             Ok(Ok(client)) => client,
             Ok(Err(error)) => return Err(verdict(&error, false)),
             Err(_) => return Err(late(false)),
@@ -166,34 +177,36 @@ impl Members {
             Ok(Err(error)) => Err(verdict(&error, !is_unreachable(&error))),
             Err(_) => {
                 // What hangs now hangs for the next one too: it gets a fresh connection.
-                *self.clients[place].lock().await = None;
+                *circle.clients[place].lock().await = None;
                 Err(late(true))
             }
         }
     }
 
     /// The connection to one member; with a password it is asked to let us in first.
-    async fn client(&self, place: usize) -> Result<Client, Error> {
-        let mut held = self.clients[place].lock().await;
+    async fn client(&self, circle: &Circle, place: usize) -> Result<Client, Error> {
+        let mut held = circle.clients[place].lock().await;
         if let Some(client) = &*held {
             return Ok(client.clone());
         }
         let options = Some(self.options.clone());
-        let client = Client::connect([&self.endpoints[place]], options).await?;
+        let client = Client::connect([&circle.endpoints[place]], options).await?;
         Ok(held.insert(client).clone())
     }
 
     /// A connection for a stream.
     pub async fn any(&self) -> Result<Client, Error> {
-        let place = self.preferred.load(Ordering::Relaxed);
-        let client = timeout(CONNECT, self.client(place)).await;
+        let circle = self.circle();
+        let place = circle.preferred.load(Ordering::Relaxed);
+        let client = timeout(CONNECT, self.client(&circle, place)).await;
         client.unwrap_or_else(|_| Err(Error::EndpointError("no answer".into())))
     }
 
     /// The stream broke: the next one comes from another member.
     pub fn turn(&self) {
-        let place = self.preferred.load(Ordering::Relaxed);
-        self.preferred.store((place + 1) % self.clients.len(), Ordering::Relaxed);
+        let circle = self.circle();
+        let place = circle.preferred.load(Ordering::Relaxed);
+        circle.preferred.store((place + 1) % circle.clients.len(), Ordering::Relaxed);
     }
 
     /// The error of a read.
@@ -216,6 +229,30 @@ impl Members {
             other => self.read_error(other),
         }
     }
+}
+
+impl Circle {
+    fn new(endpoints: &[String]) -> Self {
+        let clients = endpoints.iter().map(|_| Mutex::default()).collect();
+        Self { endpoints: endpoints.to_vec(), clients, preferred: AtomicUsize::new(0) }
+    }
+}
+
+/// How a member of the cluster is spoken to.
+pub fn options(cluster: &Cluster) -> ConnectOptions {
+    let mut options = ConnectOptions::new()
+        .with_connect_timeout(CONNECT)
+        .with_keep_alive(PING, PONG)
+        .with_keep_alive_while_idle(false)
+        .with_require_leader(true)
+        .with_auto_token_refresh(true);
+    if let Some((user, password)) = &cluster.login {
+        options = options.with_user(user, password);
+    }
+    if speaks_tls(cluster) {
+        options = options.with_tls(tls(cluster));
+    }
+    options
 }
 
 fn speaks_tls(cluster: &Cluster) -> bool {

@@ -243,6 +243,7 @@ impl Hq {
             return Err(ServerError::Own.into());
         }
         self.server_record(server).await?;
+        self.check_no_member(server)?;
         let survey = self.survey().await?;
         let containers = self.own_containers(&survey, server);
         match force {

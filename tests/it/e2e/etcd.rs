@@ -168,6 +168,12 @@ fn db_copy_moves_an_hq_to_etcd_and_back() {
     hq.quarry(&back).ended(3);
     hq.stop(Signal::TERM);
     hq.quarry(&back).ended(1).said(&["the target holds values already"]);
+    // The files are what they were before: an HQ that took them for the state would take back what was done since.
+    fs::rename(hq.file("etc/etcd"), hq.file("etc/.etcd")).unwrap();
+    for words in [&["stacks"][..], &["serve", "--ssh", "127.0.0.1:0"]] {
+        hq.quarry(words).ended(1).said(&["HQ's state went to etcd at http://127.", "db copy --from etcd --to files"]);
+    }
+    fs::rename(hq.file("etc/.etcd"), hq.file("etc/etcd")).unwrap();
     hq.quarry(&[&back[..], &["--replace"]].concat()).succeeded().said(&["copied ", "is gone"]);
     fs::remove_dir_all(hq.file("etc/etcd")).unwrap();
     hq.serve();

@@ -201,15 +201,19 @@ impl Hq {
             env_version: job.env,
         };
         book.write(|journal| journal.active = Some(operation)).await?;
+        self.open_ways(&plan, say).await;
         let staged = match self.launcher.before_commit(book, say).await {
             Ok(()) => self.commit(book).await.map_err(HqError::from),
             Err(error) => Err(error.into()),
         };
         if let Err(error) = staged {
             self.take_back(book, say).await;
+            self.agents.wish();
             return Err(error);
         }
         self.finish(book, say).await;
+        // What no longer runs leaves no way behind.
+        self.agents.wish();
         Ok(plan)
     }
 

@@ -12,7 +12,7 @@ use crate::agent::mind::How;
 use crate::agent::{AgentError, Applied, Config, Part, Routing, files};
 use crate::names::StackName;
 use crate::network::Locknet;
-use crate::network::act::{Came, NetworkError, Standing, TRIAL};
+use crate::network::act::{Came, NetworkError, Standing, TRIAL, build};
 use crate::network::config::act::Configs;
 use crate::network::files::keep_hosts;
 use crate::network::nft::{self, NftError};
@@ -149,14 +149,14 @@ impl Ward {
         }
     }
 
-    /// Puts the wall up, each time anew: somebody may have taken it down.
+    /// Puts the wall up, each time again: somebody may have taken it down.
     async fn build_wall(&self, config: &Config) -> Result<(), NftError> {
         let before = self.wall.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(before) = before.filter(|before| config.wall.as_ref().map(Wall::table) != Some(before.table())) {
             nft::load(&before.removal()).await?;
         }
         if let Some(wall) = &config.wall {
-            nft::load(&wall.text()).await?;
+            build(wall).await?;
         }
         self.wall.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&config.wall);
         Ok(())

@@ -52,6 +52,8 @@ impl Docker {
         let request = NetworkCreateRequest {
             name: network.name.clone(),
             driver: Some("bridge".to_owned()),
+            // Whatever the engine's own settings say: what keeps containers apart goes by their IPv4 addresses.
+            enable_ipv6: Some(false),
             ipam: Some(Ipam { config: Some(vec![addresses(&network.subnet)]), ..Default::default() }),
             labels: Some(network.labels.clone().into_iter().collect()),
             ..Default::default()

@@ -11,11 +11,14 @@ use crate::names::ServerName;
 use crate::network::config::ConfigPath;
 use crate::network::hosts::Entries;
 use crate::network::policy::SSH;
-use crate::network::wall::Wall;
+use crate::network::wall::{Wall, Way};
 use crate::network::{Containers, Net, Policy, Port};
 
 /// The tag of servers that route.
 pub const ROUTER: &str = "router";
+
+/// Where routers will answer with certificates.
+const HTTPS: u16 = 443;
 
 /// `config/network.json`: whether servers refuse strangers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -47,6 +50,8 @@ pub struct Wanted {
     pub http: u16,
     /// The config files of every server.
     pub files: BTreeMap<ConfigPath, Contents>,
+    /// What the containers of each server reach on others. A server whose networks are not known yet is not in it.
+    pub ways: BTreeMap<ServerName, BTreeSet<Way>>,
 }
 
 /// What is known of a server.
@@ -80,27 +85,45 @@ impl Wanted {
                 Lock::On => Some(self.policy(server)),
                 Lock::Off => None,
             },
-            wall: (*server != self.here).then(|| self.wall(server)),
+            wall: Some(self.wall(server)),
             hosts: self.hosts(),
             files: self.files.clone(),
             router,
         }
     }
 
-    /// What one stack publishes on a server is not for the containers of others there. On HQ's own, HQ sees to it.
-    fn wall(&self, server: &ServerName) -> Wall {
-        let open = if self.routes(server) { BTreeSet::from([self.http, 443]) } else { BTreeSet::new() };
-        Wall { hq: self.hq.clone(), subnets: self.subnets.clone(), open }
+    /// What keeps a server's containers apart from everything that is not theirs.
+    pub fn wall(&self, server: &ServerName) -> Wall {
+        let others = || self.servers.iter().filter(|(name, _)| *name != server);
+        let public = |(name, place): (&ServerName, &Place)| {
+            let ports = self.public(name);
+            let at = |address: &IpAddr| ports.iter().map(|port| SocketAddr::new(*address, *port)).collect::<Vec<_>>();
+            place.addresses.iter().flat_map(at).collect::<Vec<_>>()
+        };
+        Wall {
+            hq: self.hq.clone(),
+            subnets: self.subnets.clone(),
+            open: self.public(server),
+            peers: others().flat_map(|(_, place)| place.addresses.iter().copied()).collect(),
+            public: others().flat_map(public).collect(),
+            ways: self.ways.get(server).cloned(),
+        }
+    }
+
+    /// The TCP ports at which a server answers everybody, beside its own sshd.
+    fn public(&self, server: &ServerName) -> BTreeSet<u16> {
+        if *server == self.here {
+            BTreeSet::from([self.ssh, self.http, HTTPS])
+        } else if self.routes(server) {
+            BTreeSet::from([self.http, HTTPS])
+        } else {
+            BTreeSet::new()
+        }
     }
 
     /// Servers reach each other, everybody the ways in. What parts containers is the wall.
     fn policy(&self, server: &ServerName) -> Policy {
-        let mut open = BTreeSet::from([SSH]);
-        if *server == self.here {
-            open.extend([Port::tcp(self.ssh), Port::tcp(self.http), Port::tcp(443)]);
-        } else if self.routes(server) {
-            open.extend([Port::tcp(self.http), Port::tcp(443)]);
-        }
+        let open = self.public(server).into_iter().map(Port::tcp).chain([SSH]).collect();
         let peers = self.servers.values().flat_map(|place| &place.addresses).map(|address| Net::from(*address));
         Policy { peers: peers.collect(), open, containers: Containers::Free }
     }
@@ -139,6 +162,7 @@ mod tests {
             ssh: 2222,
             http: 80,
             files: BTreeMap::new(),
+            ways: BTreeMap::new(),
         }
     }
 
@@ -161,7 +185,25 @@ mod tests {
         check("s1", &["22"], false);
         check("s2", &["22", "80", "443"], true);
         let wall = |server| config(&wanted(), server).wall.map(|wall| wall.open);
-        assert_eq!((wall("hq"), wall("s1"), wall("s2")), (None, Some([].into()), Some([80, 443].into())));
+        assert_eq!(wall("hq"), Some([80, 443, 2222].into()));
+        assert_eq!((wall("s1"), wall("s2")), (Some([].into()), Some([80, 443].into())));
+    }
+
+    #[test]
+    fn containers_reach_of_other_servers_what_is_public_there_and_their_own_ways() {
+        let way = Way { from: "10.208.0.0/24".parse().unwrap(), to: "10.0.0.3:20001".parse().unwrap() };
+        let wanted = Wanted { ways: BTreeMap::from([("s1".parse().unwrap(), [way].into())]), ..wanted() };
+        let wall = |server: &str| config(&wanted, server).wall.unwrap();
+        let texts = |public: BTreeSet<SocketAddr>| public.iter().map(SocketAddr::to_string).collect::<Vec<_>>();
+        let of_s1 = wall("s1");
+        assert_eq!(of_s1.peers, ["10.0.0.1", "10.0.0.3"].map(|peer| peer.parse().unwrap()).into());
+        assert_eq!(
+            texts(of_s1.public),
+            ["10.0.0.1:80", "10.0.0.1:443", "10.0.0.1:2222", "10.0.0.3:80", "10.0.0.3:443"]
+        );
+        assert_eq!(of_s1.ways, Some([way].into()));
+        assert_eq!(wall("s2").ways, None, "what its networks are is not known");
+        assert_eq!(texts(wall("hq").public), ["10.0.0.3:80", "10.0.0.3:443"]);
     }
 
     #[test]

@@ -120,7 +120,12 @@ async fn what_hq_wanted_outlives_the_agent_hq_and_the_power() {
         hosts: entries(&[("10.1.2.3", "db7")]),
         files: files(&[("/etc/app/settings", "one\n")]),
         locknet: Some(policy(&[&hq], &[80])),
-        wall: Some(Wall { hq: "test".to_owned(), subnets: "10.208.0.0/12".to_owned(), open: [80].into() }),
+        wall: Some(Wall {
+            hq: "test".to_owned(),
+            subnets: "10.208.0.0/12".to_owned(),
+            open: [80].into(),
+            ..Wall::default()
+        }),
         router: Some(vec!["0.0.0.0:80".parse().unwrap()]),
         ..config(1)
     };

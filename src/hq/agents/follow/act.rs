@@ -15,7 +15,7 @@ use crate::agent::ssh::{Came, Routes, install};
 use crate::agent::{AgentError, Routing, Vitals};
 use crate::db::Db;
 use crate::hq::agents::wanted::Wanted;
-use crate::hq::agents::{Agents, Presence, Pulse, Remote, Ssh, scribe};
+use crate::hq::agents::{Agents, Pulse, Remote, Ssh, Voice, scribe};
 use crate::names::ServerName;
 use crate::router::edge::Edge;
 use crate::servers::ssh::{Line, State};
@@ -168,10 +168,10 @@ impl Follower {
             let before = self.agents.note(&self.server, now);
             match (before, now) {
                 (Some(before), now) if before == now => {}
-                (_, Presence::Up) => tracing::info!(server = %self.server, "the server is there"),
-                (None, Presence::Suspect) => {}
-                (_, Presence::Suspect) => tracing::warn!(server = %self.server, "the server has fallen silent"),
-                (_, Presence::Gone) => tracing::error!(server = %self.server, "the server is gone"),
+                (_, Voice::Up) => tracing::info!(server = %self.server, "the server is there"),
+                (None, Voice::Suspect) => {}
+                (_, Voice::Suspect) => tracing::warn!(server = %self.server, "the server has fallen silent"),
+                (_, Voice::Gone) => tracing::error!(server = %self.server, "the server is gone"),
             }
         }
     }
@@ -198,7 +198,7 @@ impl Follower {
         let routes = wanted.routes(&self.server);
         let hq = wanted.router_of_hq();
         self.remote.note(|state| state.router = hq.filter(|_| routes));
-        match self.remote.configure(|turn| wanted.config(&self.server, turn)).await {
+        match self.remote.configure(|turn| self.agents.config(&self.server, turn)).await {
             Ok(applied) => {
                 for (part, why) in &applied.failed {
                     tracing::warn!(server = %self.server, ?part, why, "a server is not yet what it should be");

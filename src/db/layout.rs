@@ -18,6 +18,11 @@ pub fn status(stack: &StackName) -> Key {
     key(format!("stacks/{stack}/status"))
 }
 
+/// `stacks/<stack>/falls.json`: JSON, containers that fell and are started again ever more slowly.
+pub fn falls(stack: &StackName) -> Key {
+    key(format!("stacks/{stack}/falls.json"))
+}
+
 /// `stacks/<stack>/env/<NAME>`: the bare value.
 pub fn env(stack: &StackName, name: &EnvName) -> Key {
     key(format!("stacks/{stack}/env/{name}"))

@@ -123,6 +123,7 @@ mod tests {
         let config = addresses("10.208.0.64/26");
         assert_eq!(config.ip_range.as_deref(), Some("10.208.0.96/27"));
         assert_eq!(config.gateway.as_deref(), Some("10.208.0.65"));
+        assert_eq!(addresses("10.208.2.0/23").ip_range.as_deref(), Some("10.208.3.0/24"));
         assert_eq!(addresses("fd00::/64").ip_range, None);
     }
 

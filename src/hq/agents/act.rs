@@ -16,7 +16,7 @@ use super::remote::Rivals;
 use super::wanted::{Lock, Place, Wanted};
 use super::{Agents, Remote};
 use crate::agent::config::Contents;
-use crate::agent::files::{FOLDER, socket};
+use crate::agent::files::FOLDER;
 use crate::agent::ssh::{Came, InstallError, Program, Routes, dismiss, install};
 use crate::agent::{AgentError, Applied, Config};
 use crate::db::epoch::Holder;
@@ -136,7 +136,8 @@ impl Hq {
         for server in members {
             if server != *self.engines().here() {
                 ways.extend(self.lines.of(&server).ok().map(|line| (server, Some(line))));
-            } else if socket(std::path::Path::new(FOLDER)).exists() {
+            } else if self.launcher.identity.suffix.is_empty() {
+                // A machine has one agent, which is its main HQ's.
                 ways.insert(server, None);
             }
         }
@@ -201,7 +202,8 @@ impl Hq {
         for (name, record) in self.server_records().await? {
             if let Some(way) = record.way {
                 seen.insert(way.hq);
-                servers.insert(name, Place { addresses: vec![way.ip], tags: record.tags });
+                let sshd = way.address.port;
+                servers.insert(name, Place { addresses: vec![way.ip], sshd: Some(sshd), tags: record.tags });
             }
         }
         let own = self.members().remove(&here);
@@ -210,8 +212,8 @@ impl Hq {
         addresses.extend(own.iter().map(|own| own.ground.address).filter(|address| *address != self.bridge.address));
         addresses.extend(seen.into_iter().filter(|address| !addresses.contains(address)).collect::<Vec<_>>());
         let tags = own.map(|own| own.tags).unwrap_or_default();
-        servers.insert(here.clone(), Place { addresses, tags });
-        let lock = layout::read_json::<Lock>(&*self.db, &layout::network()).await?.unwrap_or_default();
+        servers.insert(here.clone(), Place { addresses, sshd: None, tags });
+        let lock = layout::read_json::<Lock>(&*self.db, &layout::network()).await?;
         let hq = self.launcher.identity.id.clone();
         let subnets = self.settings.subnets.to_string();
         let (files, ways) = (self.config_files().await?, self.ways().await?);

@@ -1,7 +1,7 @@
 //! What each server should be, from what HQ knows of all.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -20,12 +20,12 @@ pub const ROUTER: &str = "router";
 /// Where routers will answer with certificates.
 const HTTPS: u16 = 443;
 
-/// `config/network.json`: whether servers refuse strangers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// `config/network.json`: whether servers refuse strangers. Until somebody says so, those that were added do, and HQ's
+/// own does not: quarry has not set that one up, and does not know what else it is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Lock {
     /// They do.
-    #[default]
     On,
     /// Everybody reaches everything.
     Off,
@@ -38,8 +38,8 @@ pub struct Wanted {
     pub hq: String,
     /// Where the networks of its stacks lie.
     pub subnets: String,
-    /// Whether servers refuse strangers.
-    pub lock: Lock,
+    /// Whether servers refuse strangers, if somebody has said so.
+    pub lock: Option<Lock>,
     /// Every server.
     pub servers: BTreeMap<ServerName, Place>,
     /// HQ's own server among them.
@@ -59,6 +59,8 @@ pub struct Wanted {
 pub struct Place {
     /// Its addresses, the one for other servers first. HQ's own may be seen under several.
     pub addresses: Vec<IpAddr>,
+    /// The port at which HQ comes by SSH; none for its own.
+    pub sshd: Option<u16>,
     /// What it is good for.
     pub tags: BTreeSet<String>,
 }
@@ -77,13 +79,15 @@ impl Wanted {
 
     /// What a server should be.
     pub fn config(&self, server: &ServerName, turn: Turn) -> Config {
-        let router = self.routes(server).then(|| vec![SocketAddr::from(([0, 0, 0, 0], self.http))]);
+        let everywhere = [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)];
+        let router = self.routes(server).then(|| everywhere.map(|address| (address, self.http).into()).to_vec());
         Config {
             turn,
             label: format!("quarry.hq={}", self.hq),
             locknet: match self.lock {
-                Lock::On => Some(self.policy(server)),
-                Lock::Off => None,
+                Some(Lock::On) => Some(self.policy(server)),
+                None if *server != self.here => Some(self.policy(server)),
+                None | Some(Lock::Off) => None,
             },
             wall: Some(self.wall(server)),
             hosts: self.hosts(),
@@ -123,7 +127,8 @@ impl Wanted {
 
     /// Servers reach each other, everybody the ways in. What parts containers is the wall.
     fn policy(&self, server: &ServerName) -> Policy {
-        let open = self.public(server).into_iter().map(Port::tcp).chain([SSH]).collect();
+        let sshd = self.servers.get(server).and_then(|place| place.sshd).map(Port::tcp);
+        let open = self.public(server).into_iter().map(Port::tcp).chain(sshd).chain([SSH]).collect();
         let peers = self.servers.values().flat_map(|place| &place.addresses).map(|address| Net::from(*address));
         Policy { peers: peers.collect(), open, containers: Containers::Free }
     }
@@ -146,6 +151,7 @@ mod tests {
     fn wanted() -> Wanted {
         let place = |address: &str, tags: &[&str]| Place {
             addresses: vec![address.parse().unwrap()],
+            sshd: (address != "10.0.0.1").then_some(if tags.is_empty() { 22 } else { 2200 }),
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
         };
         let servers = [
@@ -156,7 +162,7 @@ mod tests {
         Wanted {
             hq: "0123abcd".into(),
             subnets: "10.208.0.0/12".into(),
-            lock: Lock::On,
+            lock: Some(Lock::On),
             servers: servers.map(|(name, place)| (name.parse().unwrap(), place)).into(),
             here: "hq".parse().unwrap(),
             ssh: 2222,
@@ -179,11 +185,11 @@ mod tests {
             assert_eq!(peers, ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
             let open: Vec<String> = policy.open.iter().map(Port::to_string).collect();
             assert_eq!(open, expected, "{server}");
-            assert_eq!(config.router.is_some(), routes, "{server}");
+            assert_eq!(config.router.is_some_and(|router| router.len() == 2), routes, "{server}");
         };
         check("hq", &["22", "80", "443", "2222"], false);
         check("s1", &["22"], false);
-        check("s2", &["22", "80", "443"], true);
+        check("s2", &["22", "80", "443", "2200"], true);
         let wall = |server| config(&wanted(), server).wall.map(|wall| wall.open);
         assert_eq!(wall("hq"), Some([80, 443, 2222].into()));
         assert_eq!((wall("s1"), wall("s2")), (Some([].into()), Some([80, 443].into())));
@@ -208,8 +214,15 @@ mod tests {
 
     #[test]
     fn an_open_network_refuses_nothing_and_everybody_is_named() {
-        let config = config(&Wanted { lock: Lock::Off, ..wanted() }, "s1");
+        let config = config(&Wanted { lock: Some(Lock::Off), ..wanted() }, "s1");
         assert_eq!((config.locknet, config.hosts.len()), (None, 3));
         assert_eq!(config.label, "quarry.hq=0123abcd");
+    }
+
+    #[test]
+    fn hqs_own_server_refuses_strangers_only_when_somebody_has_said_so() {
+        let locked = |lock, server| config(&Wanted { lock, ..wanted() }, server).locknet.is_some();
+        assert_eq!((locked(None, "hq"), locked(None, "s1")), (false, true));
+        assert_eq!((locked(Some(Lock::On), "hq"), locked(Some(Lock::Off), "s1")), (true, false));
     }
 }

@@ -9,6 +9,7 @@ mod commands;
 mod doors;
 mod env;
 mod etcd;
+mod falls;
 mod git;
 mod killed;
 mod local;

@@ -2,11 +2,14 @@
 //! public; nothing else of any server.
 
 use std::net::TcpListener;
+use std::process::Command;
+use std::time::Duration;
 
 use super::app;
 use super::servers::{fleet, web};
 use super::services::mongo;
 use crate::harness::lab::{Lab, Server};
+use crate::harness::program::run;
 use crate::harness::{Hq, until};
 
 /// Says of each address, from inside a container of the stack, whether a connection comes about.
@@ -115,4 +118,91 @@ fn a_container_reaches_its_own_stack_on_every_server_and_nothing_of_others() {
     assert!(ways(&hq, two).contains(&one.ip().to_string()), "{}", ways(&hq, two));
     hq.quarry(&["destroy", "blog", "--force"]).succeeded();
     until("the way of a stack that is gone to be closed", || (!ways(&hq, two).contains("elements")).then_some(()));
+}
+
+/// HQ on a server of a lab, where it is the main one of its machine.
+struct Main<'lab> {
+    server: Server<'lab>,
+}
+
+impl<'lab> Main<'lab> {
+    fn start(lab: &'lab Lab, server: Server<'lab>) -> Self {
+        let key = lab.folder().join("key").display().to_string();
+        let options = ["-q", "-i", &key, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"];
+        for (from, to) in [(env!("CARGO_BIN_EXE_quarry"), "/usr/local/bin/quarry"), (&key, "/root/key")] {
+            let to = format!("root@{}:{to}", server.ip());
+            run(Command::new("scp").args(options).args([from, &to])).succeeded();
+        }
+        let main = Self { server };
+        main.serve();
+        main
+    }
+
+    fn serve(&self) {
+        self.shell("cd /; setsid quarry serve >>/var/log/quarry 2>&1 </dev/null & echo $! >/run/hq.pid");
+        until("HQ on the server to answer", || (self.server.ssh(&["quarry", "servers"]).code == 0).then_some(()));
+    }
+
+    #[track_caller]
+    fn shell(&self, script: &str) -> String {
+        self.server.ssh(&["sh", "-c", script]).succeeded().text()
+    }
+
+    /// Waits until `network show` says this of HQ's own server, and that nothing is amiss.
+    #[track_caller]
+    fn wait_for(&self, rules: &str) {
+        until(&format!("the rules of HQ's own server are {rules}"), || {
+            let rows = self.server.ssh(&["quarry", "network", "show", "--json"]).succeeded().json();
+            let row = rows.as_array().unwrap().iter().find(|row| row["server"] == "hq").cloned()?;
+            let is_well = row["presence"] == "up" && row["trouble"].as_array().unwrap().is_empty();
+            (is_well && row["rules"] == rules).then_some(())
+        });
+    }
+
+    fn agent(&self) -> String {
+        self.shell("cat /var/lib/quarry-agent/lock").trim().to_owned()
+    }
+}
+
+#[test]
+fn hqs_own_machine_is_looked_after_like_all_others() {
+    let lab = Lab::up(2);
+    let (one, two) = (lab.server(1), lab.server(2));
+    let main = Main::start(&lab, one);
+    main.wait_for("off");
+    main.shell("printf 'one\\n' | quarry config write /etc/app/app.conf");
+    assert_eq!(main.shell("cat /etc/app/app.conf"), "one\n");
+    main.shell(&format!("quarry servers add root@{} </root/key", two.ip()));
+    until("the servers in the hosts file of HQ's", || {
+        let hosts = main.shell("cat /etc/hosts");
+        (hosts.contains(&format!("{}\ts2", two.ip())) && hosts.contains(&format!("{}\thq", one.ip()))).then_some(())
+    });
+
+    // Until somebody says so it is open: nobody knows what else the machine is there for.
+    listen(one, 7000);
+    let stranger = || std::net::TcpStream::connect_timeout(&(one.ip(), 7000).into(), Duration::from_secs(2)).is_ok();
+    assert!(stranger());
+    main.shell("quarry network apply");
+    main.wait_for("applied");
+    assert!(!stranger());
+    for port in [22, 80, 2222] {
+        std::net::TcpStream::connect_timeout(&(one.ip(), port).into(), Duration::from_secs(2)).unwrap();
+    }
+    let asks = format!("exec 3<>/dev/tcp/{}/7000", one.ip());
+    two.ssh(&["bash", "-c", &asks]).succeeded();
+
+    // The agent outlives HQ, and HQ brings it back.
+    let first = main.agent();
+    main.shell("kill -KILL $(cat /run/hq.pid)");
+    assert_eq!(main.shell(&format!("readlink /proc/{first}/exe")), "/usr/local/lib/quarry/quarry\n");
+    assert!(!stranger());
+    main.serve();
+    main.wait_for("applied");
+    assert_eq!(main.agent(), first);
+    main.shell(&format!("kill -KILL {first}"));
+    until("another agent", || (main.agent() != first).then_some(()));
+    main.wait_for("applied");
+    main.shell("quarry network off");
+    main.wait_for("off");
+    assert!(stranger());
 }

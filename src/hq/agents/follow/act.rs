@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::agent::files::FOLDER;
 use crate::agent::http::{Client, Way};
 use crate::agent::ssh::{Came, Routes, install};
-use crate::agent::{AgentError, Routing, Vitals};
+use crate::agent::{AgentError, Routing, Vitals, process};
 use crate::db::Db;
 use crate::hq::agents::wanted::Wanted;
 use crate::hq::agents::{Agents, Pulse, Remote, Ssh, Voice, scribe};
@@ -128,11 +128,11 @@ impl Follower {
     }
 
     async fn bring(&self) {
-        let Some(line) = &self.line else { return };
         let routes = if self.routes() { Routes::Yes } else { Routes::No };
-        let brought = match self.agents.program().await {
-            Ok(program) => install(line, program, FOLDER, routes).await,
-            Err(error) => Err(error),
+        let brought = match (self.agents.program().await, &self.line) {
+            (Ok(program), Some(line)) => install(line, program, FOLDER, routes).await,
+            (Ok(program), None) => process::install(program, FOLDER).await,
+            (Err(error), _) => Err(error),
         };
         match brought {
             Ok(Came::Runs) => {}

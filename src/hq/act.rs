@@ -208,12 +208,11 @@ impl Hq {
         };
         if let Err(error) = staged {
             self.take_back(book, say).await;
-            self.agents.wish();
+            self.close_ways();
             return Err(error);
         }
         self.finish(book, say).await;
-        // What no longer runs leaves no way behind.
-        self.agents.wish();
+        self.close_ways();
         Ok(plan)
     }
 

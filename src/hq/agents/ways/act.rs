@@ -83,6 +83,13 @@ impl Hq {
         }
     }
 
+    /// An operation is over: what no longer runs leaves no way behind. Nobody waits for it.
+    pub fn close_ways(&self) {
+        if self.members().len() > 1 {
+            self.agents.wish();
+        }
+    }
+
     /// Waits until another server has the wall that is wanted.
     async fn build_far_wall(&self, server: &ServerName, wanted: &Wanted, deadline: Instant) -> Result<(), AgentError> {
         let wall = wanted.wall(server);

@@ -8,6 +8,7 @@ pub mod clients;
 pub mod end;
 pub mod engine;
 pub mod hq;
+pub mod lab;
 pub mod place;
 pub mod program;
 pub mod repository;

@@ -43,6 +43,11 @@ pub fn env_versions_prefix(stack: &StackName) -> String {
     format!("stacks/{stack}/envs")
 }
 
+/// `stacks/<stack>/data.json`: on which server the volumes of each node lie, also of nodes that have ended.
+pub fn data(stack: &StackName) -> Key {
+    key(format!("stacks/{stack}/data.json"))
+}
+
 /// `stacks/<stack>/releases/<n>.json`.
 pub fn release(stack: &StackName, number: ReleaseNumber) -> Key {
     key(format!("stacks/{stack}/releases/{number}.json"))

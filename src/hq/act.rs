@@ -252,7 +252,8 @@ impl Hq {
         }
         let (hq, book) = (self.clone(), book.clone());
         tokio::spawn(async move {
-            hq.launcher.retire(&book).await;
+            // Should a server be lost from now on, it is known what was started there.
+            let (_, ()) = tokio::join!(hq.survey(), hq.launcher.retire(&book));
             hq.collect(book.stack()).await;
         });
     }
@@ -268,6 +269,7 @@ impl Hq {
                 layout::put_json(&*self.db, &layout::routes(stack), table, Guard::Any).await?;
             }
         }
+        self.note_data(stack, active.plan.procs.values()).await?;
         for proc in active.plan.procs.values() {
             layout::put_json(&*self.db, &layout::proc(stack, &proc.node), proc, Guard::Any).await?;
         }

@@ -41,6 +41,7 @@ pub fn world(servers: &[&str]) -> World {
         leaving: Vec::new(),
         names: BTreeSet::new(),
         procs: BTreeMap::new(),
+        data: BTreeMap::new(),
         routes: None,
         servers: servers.iter().enumerate().map(footing).collect(),
         here: name(servers[0]),

@@ -66,6 +66,8 @@ pub struct World {
     pub names: BTreeSet<ContainerName>,
     /// What should run now.
     pub procs: BTreeMap<NodeName, Proc>,
+    /// Where the volumes of nodes lie, also of those that have ended: one that comes back finds its data.
+    pub data: BTreeMap<NodeName, ServerName>,
     /// What the router serves now.
     pub routes: Option<StackRoutes>,
     /// The servers that answer, and what the stack finds there.
@@ -86,7 +88,7 @@ impl World {
         self.instances.iter().filter(move |instance| instance.node == *node)
     }
 
-    /// What should run of a node that is deployed; its home stays what it was.
+    /// What should run of a node that is deployed; its home stays what it was, or is where its data lies.
     pub fn proc(
         &self,
         node: &NodeName,
@@ -95,6 +97,8 @@ impl World {
         env_version: u64,
         settings: &Settings,
     ) -> Proc {
+        let home = self.procs.get(node).and_then(|known| known.home.as_ref());
+        let data = self.data.get(node).filter(|_| !settings.volumes.is_empty());
         Proc {
             node: node.clone(),
             count,
@@ -102,7 +106,7 @@ impl World {
             env_version,
             settings: settings.clone(),
             address: None,
-            home: self.procs.get(node).and_then(|known| known.home.clone()).filter(|_| settings.stays()),
+            home: home.or(data).filter(|_| settings.stays()).cloned(),
             published: Vec::new(),
         }
     }

@@ -47,7 +47,7 @@ pub struct World {
     /// The HQ that acts, unless it is starting.
     pub hq: watch::Sender<Option<Running>>,
     /// Each fixed node's server, by stack and node.
-    homes: Mutex<BTreeMap<(String, String), ServerName>>,
+    homes: Mutex<BTreeMap<(String, String), Lies>>,
     promises: Mutex<BTreeMap<StackName, Promise>>,
     /// Writes until one whose answer gets lost.
     unclear: Mutex<Option<u64>>,
@@ -59,6 +59,14 @@ pub struct World {
     /// The first promise that was not kept.
     wrong: Mutex<Option<String>>,
     went_wrong: Notify,
+}
+
+/// Where the data of a fixed node lies.
+#[derive(Debug, Clone)]
+struct Lies {
+    server: ServerName,
+    /// It was part of some release.
+    counts: bool,
 }
 
 impl World {
@@ -122,10 +130,16 @@ impl World {
         if let Promise::OneOf(states) = &promise
             && let [state] = states.as_slice()
         {
-            // A node that ended has no home any more. (Its volume still lies where it was.)
-            let has =
-                |node: &str| state.as_ref().is_some_and(|seen| seen.counts.keys().any(|has| has.as_str() == node));
-            self.homes.lock().unwrap().retain(|(of, node), _| of != stack.as_str() || has(node));
+            // The data of a node that has ended waits for it. That of a stack that is gone is gone, and so is what a
+            // push that came to nothing began.
+            let has = |node: &str| {
+                let seen = state.as_ref();
+                seen.is_some_and(|seen| seen.counts.keys().any(|has| has.as_str() == node))
+            };
+            self.homes.lock().unwrap().retain(|(of, node), home| {
+                home.counts |= of == stack.as_str() && has(node);
+                of != stack.as_str() || (home.counts && state.is_some())
+            });
         }
         self.promises.lock().unwrap().insert(stack.clone(), promise);
     }

@@ -90,6 +90,15 @@ impl Hq {
         self.memory().networks.clone()
     }
 
+    /// Whether some server has not said yet what it runs, since this HQ began, and is not taken for lost either.
+    pub fn knows_too_little(&self) -> bool {
+        let memory = self.memory();
+        let unheard = |server: &ServerName| {
+            !memory.containers.contains_key(server) && memory.presence.get(server) != Some(&Presence::Gone)
+        };
+        self.engines().all().iter().any(|(server, _)| unheard(server))
+    }
+
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -287,6 +287,11 @@ impl Hq {
     async fn rehome(self: &Arc<Self>, server: &ServerName, say: Say<'_>) -> Result<(), HqError> {
         for stack in self.known_stacks().await? {
             let _turn = self.turn(&stack, format!("the removal of {server}"), say).await;
+            let mut data = self.data(&stack).await?;
+            if data.values().any(|home| home == server) {
+                data.retain(|_, home| home != server);
+                layout::put_json(&*self.db, &layout::data(&stack), &data, Guard::Any).await?;
+            }
             let mut lost = Vec::new();
             for proc in self.procs(&stack).await?.into_iter().filter(|proc| proc.home.as_ref() == Some(server)) {
                 let kept_data = proc.is_fixed();

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use super::{Found, Reserved, counts};
-use crate::db::layout;
+use super::{Found, Reserved, counts, replace_namesakes};
+use crate::db::{Guard, layout};
 use crate::grid::Architecture;
 use crate::hq::{Hq, HqError};
 use crate::instruction::Instruction;
@@ -47,8 +47,9 @@ impl Hq {
         let found = found.filter_map(|seen| instance(&seen.server, &seen.container, identity, stack));
         let mut found: Vec<_> = found.filter(|found| counts(found, &survey.gone, &procs)).collect();
         found.sort_by(|a, b| (&a.node, a.index).cmp(&(&b.node, b.index)));
-        let (leaving, instances) =
+        let (leaving, mut instances): (Vec<_>, Vec<_>) =
             found.into_iter().partition(|instance| going.contains(&(&instance.server, &instance.name)));
+        replace_namesakes(&mut instances);
         let promised = self.promised().await?;
         let found = Found { survey: &survey, tables: &tables, promised: &promised, reserved };
         Ok(World {
@@ -60,6 +61,7 @@ impl Hq {
             leaving,
             names: survey.containers.iter().map(|seen| seen.container.name.clone()).collect(),
             procs,
+            data: self.data(stack).await?,
             servers: self.footings(&found, stack).await?,
             here: self.engines().here().clone(),
             built: BTreeMap::new(),
@@ -67,6 +69,29 @@ impl Hq {
             sites: self.sites_folder(stack, release),
             waits: false,
         })
+    }
+
+    /// On which server the volumes of a stack's nodes lie, also of nodes that have ended.
+    ///
+    /// # Errors
+    /// When the tree cannot be read.
+    pub async fn data(&self, stack: &StackName) -> Result<BTreeMap<NodeName, ServerName>, HqError> {
+        Ok(layout::read_json(&*self.db, &layout::data(stack)).await?.unwrap_or_default())
+    }
+
+    /// Notes where the volumes of these lie, for the day when they have ended and are wanted again.
+    ///
+    /// # Errors
+    /// When the tree cannot be read or written.
+    pub async fn note_data(&self, stack: &StackName, procs: impl Iterator<Item = &Proc>) -> Result<(), HqError> {
+        let known = self.data(stack).await?;
+        let keeping = procs.filter(|proc| !proc.settings.volumes.is_empty());
+        let lies = keeping.filter_map(|proc| Some((proc.node.clone(), proc.home.clone()?)));
+        let now: BTreeMap<_, _> = known.clone().into_iter().chain(lies).collect();
+        if now != known {
+            layout::put_json(&*self.db, &layout::data(stack), &now, Guard::Any).await?;
+        }
+        Ok(())
     }
 
     /// Where the services of all stacks are reached from other servers. A damaged record is a person's to mend, and stops

@@ -18,6 +18,17 @@ pub fn counts(instance: &Instance, gone: &BTreeSet<ServerName>, procs: &BTreeMap
     !gone.contains(&instance.server) || procs.get(&instance.node).is_some_and(Proc::waits)
 }
 
+/// Of containers with one name only the first counts as of its release: the others are replaced. They come about when a
+/// name is given while the server that has it already cannot be asked.
+pub fn replace_namesakes(instances: &mut [Instance]) {
+    let mut known = BTreeSet::new();
+    for instance in instances {
+        if !known.insert(instance.name.clone()) {
+            instance.release = None;
+        }
+    }
+}
+
 /// What was promised to launches under way, and no container or record shows yet.
 #[derive(Debug, Default)]
 pub struct Reserved {

@@ -7,9 +7,9 @@ use quarry::docker::State;
 use quarry::launch::label;
 use quarry::router::Target;
 
-use super::World;
 use super::machine::Machine;
-use super::pushes::{ALONE, FIXED};
+use super::pushes::{ALONE, FIXED, MOVABLE, SIZE};
+use super::{Lies, World};
 
 /// A container of quarry's, wherever it is.
 #[derive(Debug, Clone)]
@@ -83,9 +83,7 @@ impl World {
     /// Of what may exist only once there are never two that run.
     fn alone_is_alone(&self, containers: &[One]) -> Option<String> {
         let mut running: BTreeMap<(&str, &str), &str> = BTreeMap::new();
-        // One that may move may be made elsewhere while its server is cut off and still runs it.
-        let never_two: &[&str] = if self.machines.len() == 1 { &ALONE } else { &FIXED };
-        let alone = |one: &&One| one.runs && one.role != "once" && never_two.contains(&one.node.as_str());
+        let alone = |one: &&One| one.runs && one.role != "once" && ALONE.contains(&one.node.as_str());
         for one in containers.iter().filter(alone) {
             if let Some(other) = running.insert((&one.stack, &one.node), &one.name) {
                 return Some(format!("{other} and {} run at once", one.name));
@@ -102,9 +100,23 @@ impl World {
             return;
         }
         let mut homes = self.homes.lock().unwrap();
-        let home = homes.entry((stack.to_owned(), node.to_owned())).or_insert(machine.name.clone()).clone();
+        let first = Lies { server: machine.name.clone(), counts: false };
+        let home = homes.entry((stack.to_owned(), node.to_owned())).or_insert(first).server.clone();
         if home != machine.name {
             self.broken(|| format!("{name} is made on {}, its data is on {home}", machine.name));
+        }
+    }
+
+    /// What may go anywhere is only made where there is room for it. (What has a home goes there in any case.)
+    fn has_room(&self, machine: &Machine, name: &str) {
+        let node = name.split('.').nth(1).unwrap_or_default();
+        if !MOVABLE.contains(&node) {
+            return;
+        }
+        let mut taken = SIZE;
+        machine.engine.each(|_, _| taken.0 += SIZE.0);
+        if taken > machine.size {
+            self.broken(|| format!("{name} is made on {}, which then has {taken} in {}", machine.name, machine.size));
         }
     }
 
@@ -112,6 +124,7 @@ impl World {
     pub fn before(&self, machine: &Machine, doing: &str) {
         if let Some(name) = doing.strip_prefix("create ") {
             self.fixed_stays(machine, name);
+            self.has_room(machine, name);
         }
         let Some(name) = doing.strip_prefix("stop ").or_else(|| doing.strip_prefix("remove ")) else { return };
         let mut serving = Vec::new();

@@ -90,3 +90,16 @@ fn the_port_of_a_service_that_is_not_there_is_given_to_nobody_else() {
         ],
     );
 }
+
+#[test]
+fn containers_that_came_to_have_one_name_on_two_servers_get_names_of_their_own() {
+    check(
+        249,
+        2,
+        &[
+            (Push { stack: 0, web: 2, nodes: 10, code: Good }, 22761),
+            (PowerOff { server: 1, seconds: 118 }, 0),
+            (Scale { stack: 0, web: 3 }, 6401),
+        ],
+    );
+}

@@ -18,6 +18,12 @@ pub const ALONE: [&str; 3] = ["kv", "alone", "admin"];
 /// Nodes that never leave their server.
 pub const FIXED: [&str; 2] = ["kv", "admin"];
 
+/// Nodes that go wherever there is room.
+pub const MOVABLE: [&str; 2] = ["web", "extra"];
+
+/// The memory of every container.
+pub const SIZE: Megabytes = Megabytes(64);
+
 pub fn node(name: &str) -> NodeName {
     name.parse().unwrap()
 }
@@ -103,7 +109,7 @@ fn settings(image: &ImageId, kind: Kind, overlap: Overlap, volumes: &[&str]) -> 
         volumes: volumes.iter().map(|path| path.parse().unwrap()).collect(),
         env: Default::default(),
         links: BTreeMap::new(),
-        size: Megabytes(64),
+        size: SIZE,
         filter: Default::default(),
         fixed: false,
         cpus: None,

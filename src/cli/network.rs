@@ -29,7 +29,7 @@ pub struct Network {
 enum Verb {
     /// Show how each server stands
     Show,
-    /// Refuse strangers on every server
+    /// Refuse strangers on every server, HQ's own included
     Apply,
     /// Let everybody reach everything
     Off,

@@ -93,8 +93,12 @@ impl Serve {
         let door = when_up(|| HqDoor::open(hq.clone())).await?;
         let address = self.open_doors(places, &root, door, stop).await?;
         tracing::info!(ssh = %address, took = ?began.elapsed(), "HQ is ready");
-        // Before anything new runs: this puts up the wall between containers.
-        when_up(|| async { hq.want(address.port(), self.http.port()).await.map_err(HqError::from) }).await?;
+        // Before anything new runs: this puts up the wall between containers. What a person broke in the tree is told, and
+        // read again until it is mended.
+        let want = async || hq.want(address.port(), self.http.port()).await.map_err(HqError::from);
+        if let Err(error) = when_up(want).await {
+            tracing::error!(error = ?error, "it cannot be read what servers should be: {error}");
+        }
         tokio::spawn(hq.clone().watch_servers());
         tokio::spawn(hq.clone().follow_agents(address, self.http));
         tokio::spawn(hq.clone().drain_on());

@@ -184,8 +184,11 @@ impl Hq {
         let before = self.agents.wanted().borrow().clone();
         let wanted = Arc::new(self.wanted(ssh, http).await?);
         let here = self.engines().here();
-        if before.is_none_or(|before| before.wall(here) != wanted.wall(here)) {
-            self.build_own_wall(&wanted).await;
+        // Without it HQ serves on, and says what is missing.
+        if before.is_none_or(|before| before.wall(here) != wanted.wall(here))
+            && let Err(error) = self.build_own_wall(&wanted).await
+        {
+            tracing::error!(error = ?error, "a stack's containers can reach what others publish: {error}");
         }
         self.agents.want(wanted.clone());
         Ok(wanted)

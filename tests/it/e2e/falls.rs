@@ -16,7 +16,7 @@ fn row(hq: &Hq) -> Value {
 #[test]
 fn what_may_exist_only_once_and_falls_again_and_again_is_started_ever_more_slowly() {
     let mut hq = Hq::start();
-    let yml = "worker:\n  dockerfile: Dockerfile\n  overlap: stop-first\n  scale: 1\n  run: sleep 4; exit 7\n";
+    let yml = "worker:\n  type: worker\n  dockerfile: Dockerfile\n  overlap: stop-first\n  scale: 1\n  run: sleep 4; exit 7\n";
     hq.push(&app(&[("quarry.yml", yml)]), "blog").succeeded();
     let began = Instant::now();
     let waiting = || Some(row(&hq)).filter(|row| row["state"] == "backoff");
@@ -24,7 +24,8 @@ fn what_may_exist_only_once_and_falls_again_and_again_is_started_ever_more_slowl
     assert!(began.elapsed() > Duration::from_secs(4), "the first time it is started at once");
     assert_eq!(first["code"], 7);
     assert!((1..=10).contains(&first["again_in"].as_i64().unwrap()), "{first}");
-    hq.quarry(&["ps", "blog"]).succeeded().said(&["backoff (7), again in "]);
+    let listing = hq.quarry(&["ps", "blog"]).succeeded().text();
+    assert!(listing.contains("backoff (7), again in "), "{listing}");
     // Another HQ knows how often it has fallen.
     hq.stop(Signal::KILL);
     hq.serve();
@@ -41,7 +42,7 @@ fn what_may_exist_only_once_and_falls_again_and_again_is_started_ever_more_slowl
 fn a_stack_has_more_containers_on_a_server_than_its_network_once_held_and_the_limit_is_told() {
     let yml = |scale: u32| {
         format!(
-            "worker:\n  dockerfile: Dockerfile\n  size: 16mb\n  scale: {scale}\n  run: exec sleep infinity\n  grace: 100ms\n"
+            "worker:\n  type: worker\n  dockerfile: Dockerfile\n  size: 16mb\n  scale: {scale}\n  run: exec sleep infinity\n  grace: 100ms\n"
         )
     };
     // A small pool is cut into small networks.

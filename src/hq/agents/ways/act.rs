@@ -18,6 +18,7 @@ use crate::launch::journal::Journal;
 use crate::launch::{Plan, Proc, Step};
 use crate::names::ServerName;
 use crate::network::act::build;
+use crate::network::nft::NftError;
 use crate::network::wall::Way;
 
 /// How long a launch waits for the servers it makes containers on.
@@ -119,8 +120,11 @@ impl Hq {
     /// Puts up again what somebody has taken down, and asks for networks that are not known.
     pub(in crate::hq::agents) async fn look_after_ways(self: &Arc<Self>) {
         let wanted = self.agents.wanted().borrow().clone();
-        if let Some(wanted) = wanted {
-            self.build_own_wall(&wanted).await;
+        // That there is none has been told when it was wanted.
+        if let Some(wanted) = wanted
+            && let Err(error) = self.build_own_wall(&wanted).await
+        {
+            tracing::debug!(%error, "HQ's own wall is not up");
         }
         let known = self.known_networks();
         if self.members().into_keys().any(|server| !known.contains_key(&server)) {
@@ -130,10 +134,8 @@ impl Hq {
         }
     }
 
-    /// Puts up the wall of HQ's own server. Without it HQ serves on, and says what is missing.
-    pub(in crate::hq::agents) async fn build_own_wall(&self, wanted: &Arc<Wanted>) {
-        if let Err(error) = build(&wanted.wall(self.engines().here())).await {
-            tracing::error!(error = ?error, "a stack's containers can reach what others publish: {error}");
-        }
+    /// Puts up the wall of HQ's own server.
+    pub(in crate::hq::agents) async fn build_own_wall(&self, wanted: &Wanted) -> Result<(), NftError> {
+        build(&wanted.wall(self.engines().here())).await
     }
 }

@@ -17,7 +17,8 @@ fn row(hq: &Hq) -> Value {
 fn what_may_exist_only_once_and_falls_again_and_again_is_started_ever_more_slowly() {
     let mut hq = Hq::start();
     let yml = "worker:\n  type: worker\n  dockerfile: Dockerfile\n  overlap: stop-first\n  scale: 1\n  run: sleep 4; exit 7\n";
-    hq.push(&app(&[("quarry.yml", yml)]), "blog").succeeded();
+    let repository = app(&[("quarry.yml", yml)]);
+    hq.push(&repository, "blog").succeeded();
     let began = Instant::now();
     let waiting = || Some(row(&hq)).filter(|row| row["state"] == "backoff");
     let first = until("it to wait", waiting);
@@ -34,8 +35,11 @@ fn what_may_exist_only_once_and_falls_again_and_again_is_started_ever_more_slowl
     });
     assert!(second["again_in"].as_i64() <= Some(20), "{second}");
     // What a person wants is done at once.
-    hq.push(&app(&[("quarry.yml", &yml.replace("sleep 4; exit 7", "sleep infinity"))]), "blog").succeeded();
-    assert_eq!(row(&hq)["state"], "running");
+    repository.write("quarry.yml", &yml.replace("sleep 4; exit 7", "exec sleep infinity"));
+    repository.commit("it stays");
+    hq.push(&repository, "blog").succeeded();
+    let running = || Some(row(&hq)).filter(|row| row["state"] == "running" && row["release"] == "2");
+    until("the new release alone", running);
 }
 
 #[test]

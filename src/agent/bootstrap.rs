@@ -58,9 +58,10 @@ mv -f "$new" "$1"
 /// `PROGRAM DIGEST FOLDER`: sees to it that this program runs as the server's agent, now and after each boot. Says
 /// `runs`, `changed` or `started`.
 ///
-/// With systemd its service ends with the agent alone: the router it has started serves on. Without, whatever starts
-/// the server's other daemons has to run `/etc/quarry/boot`, which starts those of `boot.d` beside it; until it does, HQ
-/// starts the agent when it finds it dead.
+/// With systemd its service ends with the agent alone: the router it has started serves on. It comes before docker, so
+/// that the rules are there before the containers that docker starts at boot. Without, whatever starts the server's
+/// other daemons has to run `/etc/quarry/boot`, which starts those of `boot.d` beside it; until it does, HQ starts the
+/// agent when it finds it dead.
 pub const START: &str = r##"
 set -e
 umask 022
@@ -79,8 +80,9 @@ if [ -d /run/systemd/system ]; then
     changed=no
     write /etc/systemd/system/quarry-agent.service "[Unit]
 Description=Quarry's agent
-After=network-online.target docker.service
+After=network-online.target
 Wants=network-online.target
+Before=docker.service
 [Service]
 ExecStart=$1 agent --folder $3
 ExecReload=/bin/kill -HUP \$MAINPID

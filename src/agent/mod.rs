@@ -24,6 +24,7 @@ pub mod fake;
 pub mod files;
 pub mod http;
 pub mod mind;
+pub mod process;
 pub mod ssh;
 pub mod stats;
 pub mod vitals;

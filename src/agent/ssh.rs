@@ -118,6 +118,11 @@ impl Program {
         Ok(Self { path: path.to_owned(), digest: digest.map_err(failed)? })
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// SHA-256, as [`super::Vitals::program`] has it.
     pub fn digest(&self) -> &str {
         &self.digest
@@ -138,13 +143,17 @@ pub async fn install(line: &Arc<Line>, program: &Program, folder: &str, routes: 
     }
     let words = [PROGRAM, &program.digest, folder];
     let done = run(&link, "start the agent", START, &words, tokio::io::empty(), COMMAND).await?;
-    let came = match String::from_utf8_lossy(&done.stdout).trim() {
+    answers(&Client::new(Way::Line(line.clone()), Path::new(folder)), program, folder).await?;
+    Ok(came(&String::from_utf8_lossy(&done.stdout)))
+}
+
+/// What starting came to, from what the script says.
+pub(super) fn came(said: &str) -> Came {
+    match said.trim() {
         "runs" => Came::Runs,
         "changed" => Came::Changed,
         _ => Came::Started,
-    };
-    answers(line, program, folder).await?;
-    Ok(came)
+    }
 }
 
 /// Ends the agent of the server for good, and takes away what was brought. What it keeps in order must be given up before.
@@ -197,12 +206,11 @@ async fn upload(line: &Line, program: &Program) -> Result<(), InstallError> {
 }
 
 /// Waits until the agent answers as this program.
-async fn answers(line: &Arc<Line>, program: &Program, folder: &str) -> Result<(), InstallError> {
-    let client = Client::new(Way::Line(line.clone()), Path::new(folder));
+pub(super) async fn answers(client: &Client, program: &Program, folder: &str) -> Result<(), InstallError> {
     let deadline = Instant::now() + STARTING;
     let mut last = None;
     while Instant::now() < deadline {
-        match timeout_at(deadline, first_vitals(&client)).await {
+        match timeout_at(deadline, first_vitals(client)).await {
             Ok(Ok(digest)) if digest == program.digest => return Ok(()),
             Ok(Err(error)) => last = Some(error),
             Ok(Ok(_)) | Err(_) => {}
@@ -234,7 +242,11 @@ async fn run(
     if done.code == 0 {
         return Ok(done);
     }
-    let said = String::from_utf8_lossy(&done.stderr).into_owned();
-    let why = said.trim().lines().next_back().unwrap_or("it gives no reason").to_owned();
-    Err(InstallError::Failed { doing, why })
+    Err(InstallError::Failed { doing, why: last_words(&done.stderr) })
+}
+
+/// Why a script failed.
+pub(super) fn last_words(stderr: &[u8]) -> String {
+    let said = String::from_utf8_lossy(stderr);
+    said.trim().lines().next_back().unwrap_or("it gives no reason").to_owned()
 }

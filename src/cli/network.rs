@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use crate::agent::{AgentError, Applied};
-use crate::hq::agents::Presence;
+use crate::hq::agents::Voice;
 use crate::hq::agents::act::Told;
 use crate::hq::agents::remote::State;
 use crate::hq::agents::wanted::Lock;
@@ -29,7 +29,7 @@ pub struct Network {
 enum Verb {
     /// Show how each server stands
     Show,
-    /// Refuse strangers on every server
+    /// Refuse strangers on every server, HQ's own included
     Apply,
     /// Let everybody reach everything
     Off,
@@ -38,7 +38,7 @@ enum Verb {
 #[derive(Debug, Serialize)]
 struct Row {
     server: ServerName,
-    presence: Presence,
+    presence: Voice,
     rules: String,
     agent: String,
     peers: Vec<String>,
@@ -107,14 +107,14 @@ fn trouble(outcome: &Result<Applied, AgentError>) -> Option<Trouble> {
 }
 
 async fn show(cx: &Context) -> Result<(), Failure> {
-    let presence = cx.hq.agents.presence().borrow().clone();
+    let voices = cx.hq.agents.voices().borrow().clone();
     let wanted = cx.hq.agents.wanted().borrow().clone();
     let mut rows = Vec::new();
     for (server, remote) in cx.hq.agents.all() {
         let state = remote.state();
         let turn = crate::agent::Turn { epoch: 0, generation: 0 };
         let policy = wanted.as_ref().and_then(|wanted| wanted.config(&server, turn).locknet);
-        let presence = presence.get(&server).copied().unwrap_or(Presence::Suspect);
+        let presence = voices.get(&server).copied().unwrap_or(Voice::Suspect);
         rows.push(Row {
             presence,
             rules: rules(&state),

@@ -1,11 +1,14 @@
 //! `ps [STACK]`
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::context::Context;
 use super::failure::Failure;
 use crate::docker::State;
 use crate::hq::fleet::Seen;
+use crate::hq::reconcile::falls::Falls;
 use crate::launch::label;
 use crate::names::StackName;
 
@@ -28,6 +31,8 @@ struct Row {
     code: Option<i64>,
     address: Option<String>,
     seconds: i64,
+    /// Seconds until one that has fallen too often is started again.
+    again_in: Option<i64>,
 }
 
 impl Ps {
@@ -58,6 +63,7 @@ impl Ps {
                 let first = if row.stack == last { String::new() } else { row.stack.clone() };
                 last = row.stack;
                 let state = row.code.map_or_else(|| row.state.to_owned(), |code| format!("{} ({code})", row.state));
+                let state = row.again_in.map_or(state.clone(), |wait| format!("{state}, again in {}", age(wait)));
                 let dot = dot(row.state, coloured);
                 let mut cells =
                     vec![first, row.node, row.release, format!("{dot}{state}"), age(row.seconds), row.container];
@@ -82,8 +88,27 @@ async fn rows(cx: &Context, stack: Option<&StackName>) -> Result<Vec<Row>, Failu
         .map(|seen| row(seen, now, silent(seen)))
         .filter(|row| stack.is_none_or(|stack| row.stack == stack.as_str()))
         .collect();
+    show_falls(cx, &mut rows).await?;
     rows.sort_by(|a, b| (&a.stack, &a.node, &a.container).cmp(&(&b.stack, &b.node, &b.container)));
     Ok(rows)
+}
+
+/// Containers that have fallen so often that HQ waits before it starts them again.
+async fn show_falls(cx: &Context, rows: &mut [Row]) -> Result<(), Failure> {
+    let now = cx.hq.clock.now();
+    let mut known: BTreeMap<String, Falls> = BTreeMap::new();
+    for row in rows.iter_mut().filter(|row| row.state == "exited") {
+        let Ok(stack) = row.stack.parse() else { continue };
+        if !known.contains_key(&row.stack) {
+            known.insert(row.stack.clone(), cx.hq.falls(&stack).await?);
+        }
+        let due = row.container.parse().ok().and_then(|container| known[&row.stack].due(&container));
+        if let Some(due) = due.filter(|due| *due > now) {
+            row.state = "backoff";
+            row.again_in = Some(due.as_second() - now.as_second());
+        }
+    }
+    Ok(())
 }
 
 /// What a server does not say now is unknown, whatever it said last.
@@ -108,6 +133,7 @@ fn row(Seen { server, container }: &Seen, now: i64, silent: bool) -> Row {
         code,
         address: container.labels.get(label::ADDRESS).cloned(),
         seconds: now - container.created,
+        again_in: None,
     }
 }
 

@@ -21,8 +21,6 @@ use crate::hq::cluster::house::House;
 use crate::hq::push::{Paths, Pushes};
 use crate::hq::{Hq, HqError, git, socket, ssh};
 use crate::names::UserName;
-use crate::network::nft;
-use crate::network::wall::Wall;
 use crate::router::edge::Edge;
 use crate::router::nginx::Nginx;
 use crate::servers::registry;
@@ -130,7 +128,12 @@ impl Serve {
         let address = self.open_doors(places, (&root, fresh.listener), door, stop).await?;
         again::unmark(&root);
         tracing::info!(ssh = %address, took = ?began.elapsed(), "HQ is ready");
-        self.build_wall(&hq, address).await;
+        // Before anything new runs: this puts up the wall between containers. What a person broke in the tree is told, and
+        // read again until it is mended.
+        let want = async || hq.want(address.port(), self.http.port()).await.map_err(HqError::from);
+        if let Err(error) = when_up(want).await {
+            tracing::error!(error = ?error, "it cannot be read what servers should be: {error}");
+        }
         tokio::spawn(hq.clone().watch_servers());
         tokio::spawn(hq.clone().follow_agents(address, self.http));
         tokio::spawn(hq.clone().drain_on());
@@ -138,18 +141,6 @@ impl Serve {
         tokio::spawn(hq.reconcile());
         ready(address, self.http).await;
         std::future::pending().await
-    }
-
-    /// Keeps the stacks' containers apart. Without it HQ serves on, and says what is missing.
-    async fn build_wall(&self, hq: &Hq, ssh: SocketAddr) {
-        let wall = Wall {
-            hq: hq.launcher.identity.id.clone(),
-            subnets: hq.settings.subnets.to_string(),
-            open: [self.http.port(), ssh.port()].into(),
-        };
-        if let Err(error) = nft::load(&wall.text()).await {
-            tracing::error!(error = ?error, "a stack's containers can reach ports that others publish: {error}");
-        }
     }
 
     /// The listener this process had before it began anew, or a new one.

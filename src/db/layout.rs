@@ -18,6 +18,11 @@ pub fn status(stack: &StackName) -> Key {
     key(format!("stacks/{stack}/status"))
 }
 
+/// `stacks/<stack>/falls.json`: JSON, containers that fell and are started again ever more slowly.
+pub fn falls(stack: &StackName) -> Key {
+    key(format!("stacks/{stack}/falls.json"))
+}
+
 /// `stacks/<stack>/env/<NAME>`: the bare value.
 pub fn env(stack: &StackName, name: &EnvName) -> Key {
     key(format!("stacks/{stack}/env/{name}"))
@@ -56,6 +61,12 @@ pub fn releases_prefix(stack: &StackName) -> String {
 /// `proc/<stack>/<node>.json`: what should run.
 pub fn proc(stack: &StackName, node: &NodeName) -> Key {
     key(format!("proc/{stack}/{node}.json"))
+}
+
+/// The stack that a key below [`PROCS`] or [`JOURNALS`] is of.
+pub fn stack_of(key: &Key) -> Option<StackName> {
+    let name = key.segments().nth(1)?;
+    name.strip_suffix(".json").unwrap_or(name).parse().ok()
 }
 
 /// The prefix of what should run of all stacks.
@@ -172,6 +183,14 @@ pub fn last_epoch() -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_stack_of_a_key_is_known() {
+        let stack: StackName = "blog".parse().unwrap();
+        for key in [proc(&stack, &"web".parse().unwrap()), journal(&stack)] {
+            assert_eq!(stack_of(&key), Some(stack.clone()), "{key}");
+        }
+    }
 
     #[test]
     fn the_path_of_a_config_file_comes_back_from_its_key() {

@@ -97,6 +97,7 @@ mod tests {
             layout::env(&stack, &"A".parse().unwrap()),
             layout::env_version(&stack, 1),
             layout::data(&stack),
+            layout::falls(&stack),
             layout::release(&stack, ReleaseNumber(1)),
             layout::proc(&stack, &node),
             layout::journal(&stack),

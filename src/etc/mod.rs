@@ -9,7 +9,7 @@
 //! release-timeout    30m                lease          15s, after which a silent server may count as gone
 //! size               512mb    push-limit       2gb
 //! releases-kept      10       port-range       20000-29999
-//! subnets            10.208.0.0/12, cut into a /26 for each stack
+//! subnets            10.208.0.0/12, cut into one subnet for each stack: a /23, smaller ones where there are few
 //! etcd/endpoints     one address a line; with it the state lives in that cluster and not in files
 //! etcd/prefix        /quarry            etcd/user, etcd/password, etcd/ca, etcd/cert, etcd/key
 //! submodule-key      path of the SSH key that servers of submodules see; none without
@@ -196,9 +196,10 @@ pub const HOST_KEY: &str = "host_key";
 /// The authority of the etcd that `cluster etcd` makes: its key and certificate.
 pub const AUTHORITY: &str = "etcd_authority";
 
-/// Files that lie beside settings and set nothing: HQ's key, its etcd's authority, hidden ones, editors' backups, explanations.
+/// Files that lie beside settings and set nothing: HQ's key, its etcd's authority, what starts the agent at boot, hidden
+/// ones, editors' backups, explanations.
 pub fn is_setting(name: &str) -> bool {
-    ![HOST_KEY, "host_key.pub", AUTHORITY].contains(&name)
+    ![HOST_KEY, "host_key.pub", AUTHORITY, "boot", "boot.d"].contains(&name)
         && !name.starts_with('.')
         && !name.ends_with('~')
         && !name.to_ascii_uppercase().starts_with("README")

@@ -201,15 +201,18 @@ impl Hq {
             env_version: job.env,
         };
         book.write(|journal| journal.active = Some(operation)).await?;
+        self.open_ways(&plan, say).await;
         let staged = match self.launcher.before_commit(book, say).await {
             Ok(()) => self.commit(book).await.map_err(HqError::from),
             Err(error) => Err(error.into()),
         };
         if let Err(error) = staged {
             self.take_back(book, say).await;
+            self.close_ways();
             return Err(error);
         }
         self.finish(book, say).await;
+        self.close_ways();
         Ok(plan)
     }
 

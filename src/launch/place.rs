@@ -6,8 +6,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use super::address;
 use super::plan::PlanError;
 use super::world::{Instance, World};
-use super::{Proc, Reach};
-use crate::grid::{Block, Bond, Grid, NoRoom, Parent, Rules, Slice, Standing, Stay, Want, place};
+use super::{Proc, Reach, Role};
+use crate::grid::{Block, Bond, Grid, Parent, Rules, Slice, Standing, Stay, Want, place};
 use crate::instruction::{Instruction, Settings};
 use crate::names::{ContainerName, NodeName, ServerName};
 
@@ -17,6 +17,8 @@ pub struct Places<'a> {
     ports: BTreeMap<ServerName, BTreeSet<u16>>,
     addresses: BTreeMap<ServerName, BTreeSet<Ipv4Addr>>,
     services: BTreeMap<NodeName, Proc>,
+    /// How many containers of the stack have an address of the engine's choice.
+    held: BTreeMap<ServerName, u32>,
     /// The servers that answer: what stays there, what goes, and what this plan adds.
     grid: Grid,
     /// Nodes that find each other by name and so have to be on one server.
@@ -31,12 +33,17 @@ impl<'a> Places<'a> {
             ports: world.servers.iter().map(|(name, footing)| (name.clone(), footing.ports_taken.clone())).collect(),
             addresses: BTreeMap::new(),
             services: BTreeMap::new(),
+            held: BTreeMap::new(),
             grid: Grid {
                 slices: world.servers.iter().map(|(name, footing)| (name.clone(), footing.slice.clone())).collect(),
                 ..Grid::default()
             },
             groups: groups(world, instructions),
         };
+        let chosen = |instance: &&Instance| instance.role != Role::Service;
+        for instance in world.instances.iter().chain(&world.leaving).filter(chosen) {
+            *places.held.entry(instance.server.clone()).or_default() += 1;
+        }
         for proc in world.procs.values().filter(|proc| proc.address.is_some()) {
             places.know(proc.clone());
         }
@@ -144,13 +151,15 @@ impl<'a> Places<'a> {
     /// For how many more containers of a node there is room, and why not for the rest.
     pub fn fitting(&self, proc: &Proc, count: u32) -> (u32, Option<PlanError>) {
         match self.at_home(proc) {
-            Ok(Some(_)) => (count, None),
+            Ok(Some(home)) => {
+                let left = self.left(proc, &home).min(count);
+                (left, (left < count).then(|| self.full(proc, home)))
+            }
             Err(away) => (0, Some(away)),
             Ok(None) => {
                 let (seats, refused): (Vec<_>, Vec<_>) =
                     self.offered(proc, count as usize).into_iter().partition(Result::is_ok);
-                let why = refused.into_iter().find_map(Result::err);
-                (seats.len() as u32, why.map(PlanError::from))
+                (seats.len() as u32, refused.into_iter().find_map(Result::err))
             }
         }
     }
@@ -161,6 +170,7 @@ impl<'a> Places<'a> {
     /// When its home does not answer or no server has room for one of them.
     pub fn choose(&mut self, proc: &Proc, containers: &[ContainerName]) -> Result<Vec<ServerName>, PlanError> {
         let servers = match self.at_home(proc)? {
+            Some(home) if (self.left(proc, &home) as usize) < containers.len() => return Err(self.full(proc, home)),
             Some(home) => vec![home; containers.len()],
             None => self.seats(proc, containers.len())?,
         };
@@ -168,6 +178,9 @@ impl<'a> Places<'a> {
         for (server, container) in servers.iter().zip(containers) {
             if let Some(slice) = self.grid.slices.get_mut(server) {
                 slice.blocks.insert(container.clone(), block.clone());
+            }
+            if proc.address.is_none() {
+                *self.held.entry(server.clone()).or_default() += 1;
             }
         }
         Ok(servers)
@@ -201,12 +214,59 @@ impl<'a> Places<'a> {
     }
 
     fn seats(&self, proc: &Proc, count: usize) -> Result<Vec<ServerName>, PlanError> {
-        Ok(self.offered(proc, count).into_iter().collect::<Result<Vec<_>, NoRoom>>()?)
+        self.offered(proc, count).into_iter().collect()
     }
 
-    fn offered(&self, proc: &Proc, count: usize) -> Vec<Result<ServerName, NoRoom>> {
-        let mut places = place(&self.grid, &[Want::new(self.block(proc), count)], Rules::default());
-        places.pop().unwrap_or_default()
+    /// Where so many more containers of a node go. The grid counts memory; where a stack's network on a server has not
+    /// as many addresses, they go one by one, and to servers with addresses left.
+    fn offered(&self, proc: &Proc, count: usize) -> Vec<Result<ServerName, PlanError>> {
+        let block = self.block(proc);
+        let places = |grid: &Grid, count| {
+            let mut places = place(grid, &[Want::new(block.clone(), count)], Rules::default());
+            places.pop().unwrap_or_default()
+        };
+        let all = places(&self.grid, count);
+        let asked = |server: &ServerName| all.iter().flatten().filter(|seat| *seat == server).count();
+        if all.iter().flatten().all(|server| asked(server) <= self.left(proc, server) as usize) {
+            return all.into_iter().map(|seat| seat.map_err(PlanError::from)).collect();
+        }
+        let (mut grid, mut taken) = (self.grid.clone(), BTreeMap::<ServerName, u32>::new());
+        let mut full = None;
+        let mut next = |number: usize| loop {
+            let server = match places(&grid, 1).pop() {
+                Some(Ok(server)) => server,
+                Some(Err(why)) => return Err(full.clone().unwrap_or_else(|| PlanError::from(why))),
+                None => return Err(PlanError::NoServer(proc.node.clone())),
+            };
+            let slice = grid.slices.get_mut(&server).expect("only servers of the grid are chosen");
+            let here = taken.entry(server.clone()).or_default();
+            if *here < self.left(proc, &server) {
+                *here += 1;
+                // The name only has to be none that is there.
+                let name = format!("{}.{}.0.{number}", self.world.stack, proc.node);
+                slice.blocks.extend(name.parse::<ContainerName>().ok().map(|name| (name, block.clone())));
+                return Ok(server);
+            }
+            slice.standing = Standing::Draining;
+            full = Some(self.full(proc, server));
+        };
+        (0..count).map(&mut next).collect()
+    }
+
+    /// How many more containers of a node a server has addresses for. A service brings its own.
+    fn left(&self, proc: &Proc, server: &ServerName) -> u32 {
+        match (proc.address, self.world.servers.get(server)) {
+            (None, Some(footing)) => {
+                address::holds(&footing.subnet).saturating_sub(self.held.get(server).copied().unwrap_or_default())
+            }
+            (Some(_), _) | (None, None) => u32::MAX,
+        }
+    }
+
+    fn full(&self, proc: &Proc, server: ServerName) -> PlanError {
+        let subnet = self.world.servers.get(&server).map(|footing| footing.subnet.clone()).unwrap_or_default();
+        let holds = address::holds(&subnet);
+        address::Exhausted::Containers { node: proc.node.clone(), server, subnet, holds }.into()
     }
 
     fn block(&self, proc: &Proc) -> Block {
@@ -350,6 +410,34 @@ mod tests {
             };
             assert_eq!(at.to_string(), expected, "the router reaches it on its own server");
         }
+    }
+
+    #[test]
+    fn a_stack_has_no_more_containers_on_a_server_than_its_network_there_has_addresses() {
+        let roomy = |servers: &[&str]| {
+            let mut world = world(servers);
+            world.servers.values_mut().for_each(|footing| footing.slice.size = crate::units::Megabytes(100_000));
+            world
+        };
+        let first = plan(&[deploy("web", 20, settings())], &roomy(&["hq"])).unwrap();
+        // A launch that replaces all of them needs as many again.
+        let again = Instruction::Deploy {
+            node: name("web"),
+            release: crate::names::ReleaseNumber(2),
+            count: 20,
+            settings: Box::new(settings()),
+        };
+        let refused = plan(std::slice::from_ref(&again), &after(roomy(&["hq"]), &first)).unwrap_err().to_string();
+        let expected = "`web` finds no place on hq: the stack's network 10.208.0.0/26 there holds 31 containers";
+        assert!(refused.starts_with(expected), "{refused}");
+        let mut two = after(roomy(&["hq", "s1"]), &first);
+        let spread = seats(&plan(std::slice::from_ref(&again), &two).unwrap());
+        let at_hq = spread.iter().filter(|seat| *seat == "web@hq").count();
+        assert!(at_hq <= 11 && spread.len() == 20, "{spread:?}");
+        for footing in two.servers.values_mut() {
+            footing.subnet = footing.subnet.replace("/26", "/23");
+        }
+        assert_eq!(plan(&[again], &two).unwrap().revocable().filter_map(Step::makes).count(), 20);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::files::state::{self, Alone, Applied, State, StateError, Trial};
 use super::nft::{self, NftError};
 use super::policy::Policy;
 use super::rules::{self, Force, Machine, Table};
+use super::wall::Wall;
 
 /// How long HQ has to reach a server again after its rules have changed.
 pub const TRIAL: Duration = Duration::from_secs(15);
@@ -265,6 +266,17 @@ impl Locknet {
             }
         }
         Ok(nft::load(&removals(tables)).await?)
+    }
+}
+
+/// Puts a wall up, or changes the one that stands. What somebody else has put in its place goes.
+///
+/// # Errors
+/// Then what stood stands.
+pub async fn build(wall: &Wall) -> Result<(), NftError> {
+    match nft::load(&wall.text()).await {
+        Err(NftError::Refused(_)) => nft::load(&(wall.removal() + &wall.text())).await,
+        other => other,
     }
 }
 

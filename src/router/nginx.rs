@@ -183,7 +183,7 @@ impl Nginx {
         self.blocking(move || files::make_ready(&folder)).await?;
         self.choose(text).await?;
         let configuration = format!("{}/nginx.conf", files::CURRENT);
-        process::run(&self.folder, &configuration, &[]).await.map_err(start_error)?;
+        process::start(&self.folder, &configuration).await.map_err(start_error)?;
         self.answers_with(text).await
     }
 
@@ -192,7 +192,7 @@ impl Nginx {
         let (folder, own) = (self.folder.clone(), text.clone());
         self.blocking(move || files::write_text(&folder, &own)).await?;
         let configuration = format!("{}/nginx.conf", text.folder());
-        process::run(&self.folder, &configuration, &["-t", "-q"]).await.map_err(start_error)?;
+        process::test(&self.folder, &configuration).await.map_err(start_error)?;
         let (folder, own) = (self.folder.clone(), text.clone());
         self.blocking(move || files::choose_text(&folder, &own)).await
     }

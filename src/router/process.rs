@@ -56,18 +56,55 @@ pub fn size() -> Size {
     Size { workers, files }
 }
 
-/// Runs nginx with its prefix in `folder` until it has gone into the background, or, with `-t`, tested its text.
+/// There where systemd is the first process.
+const SYSTEMD: &str = "/run/systemd/system";
+
+/// A scope of its own, which ends when all its processes have: whatever becomes of the service that has started the
+/// router, or of its memory limit, the router is none of it.
+const SCOPE: [&str; 6] = [
+    "/usr/bin/systemd-run",
+    "--scope",
+    "--quiet",
+    "--collect",
+    "--slice=quarry-router.slice",
+    "--description=Quarry's router",
+];
+
+/// Tests the text of this configuration, with nginx's prefix in `folder`.
 ///
 /// # Errors
 /// It cannot be run, does not come to an end, or ends badly: then with its own words.
-pub async fn run(folder: &Path, configuration: &str, more: &[&str]) -> io::Result<()> {
-    let output = Command::new(PROGRAM)
+pub async fn test(folder: &Path, configuration: &str) -> io::Result<()> {
+    run(folder, &[PROGRAM, "-c", configuration, "-t", "-q"]).await
+}
+
+/// Starts nginx with its prefix in `folder`; returns when it has gone into the background.
+///
+/// # Errors
+/// As [`test`].
+pub async fn start(folder: &Path, configuration: &str) -> io::Result<()> {
+    let bare = [PROGRAM, "-c", configuration];
+    if !Path::new(SYSTEMD).exists() {
+        return run(folder, &bare).await;
+    }
+    match run(folder, &[&SCOPE[..], &bare].concat()).await {
+        // Nginx's own words are never about a scope; without one it serves all the same.
+        Err(error) if error.kind() == io::ErrorKind::NotFound || error.to_string().starts_with("Failed to") => {
+            tracing::warn!(%error, "the router gets no scope of its own");
+            run(folder, &bare).await
+        }
+        other => other,
+    }
+}
+
+async fn run(folder: &Path, line: &[&str]) -> io::Result<()> {
+    let output = Command::new(line[0])
+        .args(&line[1..])
         .arg("-p")
         .arg(folder)
-        .args(["-c", configuration])
-        .args(more)
         .current_dir(folder)
         .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -12,9 +12,10 @@ use crate::agent::mind::How;
 use crate::agent::{AgentError, Applied, Config, Part, Routing, files};
 use crate::names::StackName;
 use crate::network::Locknet;
-use crate::network::act::{Came, NetworkError, Standing, TRIAL};
+use crate::network::act::{Came, NetworkError, Standing, TRIAL, build};
 use crate::network::config::act::Configs;
 use crate::network::files::keep_hosts;
+use crate::network::files::machine::speaks_ipv6;
 use crate::network::nft::{self, NftError};
 use crate::network::wall::Wall;
 use crate::router::StackRoutes;
@@ -149,14 +150,14 @@ impl Ward {
         }
     }
 
-    /// Puts the wall up, each time anew: somebody may have taken it down.
+    /// Puts the wall up, each time again: somebody may have taken it down.
     async fn build_wall(&self, config: &Config) -> Result<(), NftError> {
         let before = self.wall.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(before) = before.filter(|before| config.wall.as_ref().map(Wall::table) != Some(before.table())) {
             nft::load(&before.removal()).await?;
         }
         if let Some(wall) = &config.wall {
-            nft::load(&wall.text()).await?;
+            build(wall).await?;
         }
         self.wall.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&config.wall);
         Ok(())
@@ -165,12 +166,16 @@ impl Ward {
     /// Starts, changes or ends the router.
     async fn run_router(&self, config: &Config) -> Result<(), String> {
         let now = self.router.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|now| now.listen.clone());
+        let wanted = config.router.as_ref().map(|listen| {
+            let can = |address: &&SocketAddr| address.is_ipv4() || speaks_ipv6();
+            listen.iter().filter(can).copied().collect::<Vec<_>>()
+        });
         // An agent that was cut off while it ended its router has left one that nobody knows of.
         let is_left = now.is_none() && self.folder.join("router/nginx.pid").exists();
-        if now == config.router && !is_left {
+        if now == wanted && !is_left {
             return Ok(());
         }
-        let Some(listen) = config.router.clone() else {
+        let Some(listen) = wanted else {
             // Dropped, it is watched no more.
             drop(self.router.write().unwrap_or_else(PoisonError::into_inner).take());
             return end(&Nginx::new(&self.folder, Vec::new())).await.map_err(|error| told(&error));

@@ -52,6 +52,8 @@ impl Docker {
         let request = NetworkCreateRequest {
             name: network.name.clone(),
             driver: Some("bridge".to_owned()),
+            // Whatever the engine's own settings say: what keeps containers apart goes by their IPv4 addresses.
+            enable_ipv6: Some(false),
             ipam: Some(Ipam { config: Some(vec![addresses(&network.subnet)]), ..Default::default() }),
             labels: Some(network.labels.clone().into_iter().collect()),
             ..Default::default()
@@ -121,6 +123,7 @@ mod tests {
         let config = addresses("10.208.0.64/26");
         assert_eq!(config.ip_range.as_deref(), Some("10.208.0.96/27"));
         assert_eq!(config.gateway.as_deref(), Some("10.208.0.65"));
+        assert_eq!(addresses("10.208.2.0/23").ip_range.as_deref(), Some("10.208.3.0/24"));
         assert_eq!(addresses("fd00::/64").ip_range, None);
     }
 

@@ -9,14 +9,14 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, sleep, timeout};
 
 use super::follow::act::{Follower, client};
 use super::remote::Rivals;
 use super::wanted::{Lock, Place, Wanted};
 use super::{Agents, Remote};
 use crate::agent::config::Contents;
-use crate::agent::files::{FOLDER, socket};
+use crate::agent::files::FOLDER;
 use crate::agent::ssh::{Came, InstallError, Program, Routes, dismiss, install};
 use crate::agent::{AgentError, Applied, Config};
 use crate::db::epoch::Holder;
@@ -33,6 +33,9 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Before changes are asked for again that the state no longer tells.
 const AGAIN: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether HQ's own wall stands, and the networks of every server are known.
+const WALL: Duration = Duration::from_secs(10);
 
 /// A follower and what it goes by.
 struct Task {
@@ -69,18 +72,16 @@ impl Hq {
         let mut tasks: BTreeMap<ServerName, Task> = BTreeMap::new();
         tokio::spawn(self.clone().hear_wishes());
         let epoch = self.own_epoch().await;
-        let mut members = None;
+        let (mut members, mut looks) = (None, interval(WALL));
         loop {
             let now = self.members();
             if members.as_ref() != Some(&now) || wishes.has_changed().unwrap_or(false) {
                 wishes.mark_unchanged();
-                match self.wanted(ssh.port(), http.port()).await {
-                    Ok(fresh) => {
-                        members = Some(now.clone());
-                        self.agents.want(Arc::new(fresh));
-                    }
+                match self.want(ssh.port(), http.port()).await {
+                    Ok(_) => members = Some(now.clone()),
                     Err(error) => {
                         tracing::warn!(%error, "it cannot be read what servers should be");
+                        members = None;
                         sleep(AGAIN).await;
                     }
                 }
@@ -88,6 +89,7 @@ impl Hq {
             self.follow_members(now.into_keys().collect(), &mut tasks, epoch);
             tokio::select! {
                 _ = wishes.changed() => wishes.mark_changed(),
+                _ = looks.tick() => self.look_after_ways().await,
                 () = sleep(LOOK) => {}
             }
         }
@@ -134,7 +136,8 @@ impl Hq {
         for server in members {
             if server != *self.engines().here() {
                 ways.extend(self.lines.of(&server).ok().map(|line| (server, Some(line))));
-            } else if socket(std::path::Path::new(FOLDER)).exists() {
+            } else if self.launcher.identity.suffix.is_empty() {
+                // A machine has one agent, which is its main HQ's.
                 ways.insert(server, None);
             }
         }
@@ -171,6 +174,26 @@ impl Hq {
         }
     }
 
+    /// Finds out what every server should be, has it told from now on, and makes it so on HQ's own.
+    ///
+    /// # Errors
+    /// When the tree cannot be read.
+    pub async fn want(&self, ssh: u16, http: u16) -> Result<Arc<Wanted>, DbError> {
+        // One after the other, each from its first look on: what was found out later counts.
+        let _alone = self.agents.0.finding.lock().await;
+        let before = self.agents.wanted().borrow().clone();
+        let wanted = Arc::new(self.wanted(ssh, http).await?);
+        let here = self.engines().here();
+        // Without it HQ serves on, and says what is missing.
+        if before.is_none_or(|before| before.wall(here) != wanted.wall(here))
+            && let Err(error) = self.build_own_wall(&wanted).await
+        {
+            tracing::error!(error = ?error, "a stack's containers can reach what others publish: {error}");
+        }
+        self.agents.want(wanted.clone());
+        Ok(wanted)
+    }
+
     /// What every server should be.
     ///
     /// # Errors
@@ -182,7 +205,8 @@ impl Hq {
         for (name, record) in self.server_records().await? {
             if let Some(way) = record.way {
                 seen.insert(way.hq);
-                servers.insert(name, Place { addresses: vec![way.ip], tags: record.tags });
+                let sshd = way.address.port;
+                servers.insert(name, Place { addresses: vec![way.ip], sshd: Some(sshd), tags: record.tags });
             }
         }
         let own = self.members().remove(&here);
@@ -191,11 +215,12 @@ impl Hq {
         addresses.extend(own.iter().map(|own| own.ground.address).filter(|address| *address != self.bridge.address));
         addresses.extend(seen.into_iter().filter(|address| !addresses.contains(address)).collect::<Vec<_>>());
         let tags = own.map(|own| own.tags).unwrap_or_default();
-        servers.insert(here.clone(), Place { addresses, tags });
-        let lock = layout::read_json::<Lock>(&*self.db, &layout::network()).await?.unwrap_or_default();
+        servers.insert(here.clone(), Place { addresses, sshd: None, tags });
+        let lock = layout::read_json::<Lock>(&*self.db, &layout::network()).await?;
         let hq = self.launcher.identity.id.clone();
         let subnets = self.settings.subnets.to_string();
-        Ok(Wanted { hq, subnets, lock, servers, here, ssh, http, files: self.config_files().await? })
+        let (files, ways) = (self.config_files().await?, self.ways().await?);
+        Ok(Wanted { hq, subnets, lock, servers, here, ssh, http, files, ways })
     }
 
     /// The config files of every server. One whose key is damaged is left out with a warning.
@@ -245,12 +270,11 @@ impl Hq {
     pub async fn tell_all(&self) -> Result<Told, HqError> {
         let known = self.agents.wanted().borrow().clone();
         let Some(known) = known else { return Ok(Told::new()) };
-        let wanted = Arc::new(self.wanted(known.ssh, known.http).await?);
-        self.agents.want(wanted.clone());
+        self.want(known.ssh, known.http).await?;
         let told = self.agents.all().into_iter().map(|(server, remote)| {
-            let wanted = wanted.clone();
+            let agents = self.agents.clone();
             async move {
-                let told = timeout(TELL, remote.configure(|turn| wanted.config(&server, turn))).await;
+                let told = timeout(TELL, remote.configure(|turn| agents.config(&server, turn))).await;
                 let late = || AgentError::Away { place: format!("`{server}`"), why: "it takes too long".to_owned() };
                 let told = told.unwrap_or_else(|_| Err(late()));
                 (server, told)

@@ -1,26 +1,29 @@
 //! The agents of the servers, as HQ drives them: what each is to be told, and how each stands. [`act`] follows one agent
-//! a server, [`routers`] makes one edge of all routers, [`wanted`] says what a server should be.
+//! a server, [`routers`] makes one edge of all routers, [`wanted`] says what a server should be, and [`ways`] what the
+//! containers there reach on others.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::{Mutex, OnceCell, watch};
 
 use crate::agent::ssh::Program;
+use crate::agent::{Config, Turn};
 use crate::names::ServerName;
 
 pub mod act;
 pub mod follow;
-pub mod presence;
 pub mod remote;
 pub mod routers;
 pub mod scribe;
+pub mod voice;
 pub mod wanted;
+pub mod ways;
 
 pub use remote::Remote;
 use wanted::Wanted;
 
-pub use presence::{Presence, Pulse, Ssh};
+pub use voice::{Pulse, Ssh, Voice};
 
 /// The agents HQ follows. Clones share them.
 #[derive(Clone)]
@@ -28,27 +31,29 @@ pub struct Agents(Arc<Shared>);
 
 struct Shared {
     agents: RwLock<BTreeMap<ServerName, Arc<Remote>>>,
-    presence: watch::Sender<BTreeMap<ServerName, Presence>>,
+    voices: watch::Sender<BTreeMap<ServerName, Voice>>,
     /// Goes up whenever somebody has changed what servers should be.
     wishes: watch::Sender<u64>,
     /// What every server should be.
     wanted: watch::Sender<Option<Arc<Wanted>>>,
+    /// Held while it is found out: what was found later counts.
+    finding: Mutex<()>,
     /// What HQ brings to servers as their agent.
     program: OnceCell<Program>,
 }
 
 impl Default for Agents {
     fn default() -> Self {
-        let (agents, presence, wishes) = (RwLock::default(), watch::Sender::default(), watch::Sender::default());
-        let (wanted, program) = (watch::Sender::default(), OnceCell::new());
-        Self(Arc::new(Shared { agents, presence, wishes, wanted, program }))
+        let (agents, voices, wishes) = (RwLock::default(), watch::Sender::default(), watch::Sender::default());
+        let (wanted, finding, program) = (watch::Sender::default(), Mutex::default(), OnceCell::new());
+        Self(Arc::new(Shared { agents, voices, wishes, wanted, finding, program }))
     }
 }
 
 impl Agents {
     /// How each server stands, as it changes. A server that is not in it has no agent that is followed.
-    pub fn presence(&self) -> watch::Receiver<BTreeMap<ServerName, Presence>> {
-        self.0.presence.subscribe()
+    pub fn voices(&self) -> watch::Receiver<BTreeMap<ServerName, Voice>> {
+        self.0.voices.subscribe()
     }
 
     /// Goes up whenever somebody has changed what servers should be.
@@ -74,6 +79,14 @@ impl Agents {
         });
     }
 
+    /// What a server is to be told as its next turn: what is wanted by then.
+    fn config(&self, server: &ServerName, turn: Turn) -> Config {
+        match &*self.0.wanted.borrow() {
+            Some(wanted) => wanted.config(server, turn),
+            None => Config::nothing(turn),
+        }
+    }
+
     /// Every agent that is followed, by server.
     pub fn all(&self) -> BTreeMap<ServerName, Arc<Remote>> {
         self.0.agents.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -85,17 +98,17 @@ impl Agents {
 
     fn forget(&self, server: &ServerName) {
         self.0.agents.write().unwrap_or_else(PoisonError::into_inner).remove(server);
-        self.0.presence.send_modify(|all| {
+        self.0.voices.send_modify(|all| {
             all.remove(server);
         });
     }
 
     /// Notes how a server stands; how it stood before.
-    fn note(&self, server: &ServerName, presence: Presence) -> Option<Presence> {
+    fn note(&self, server: &ServerName, voice: Voice) -> Option<Voice> {
         let mut before = None;
-        self.0.presence.send_if_modified(|all| {
-            before = all.insert(server.clone(), presence);
-            before != Some(presence)
+        self.0.voices.send_if_modified(|all| {
+            before = all.insert(server.clone(), voice);
+            before != Some(voice)
         });
         before
     }

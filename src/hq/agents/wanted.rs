@@ -1,7 +1,7 @@
 //! What each server should be, from what HQ knows of all.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,18 +11,21 @@ use crate::names::ServerName;
 use crate::network::config::ConfigPath;
 use crate::network::hosts::Entries;
 use crate::network::policy::SSH;
-use crate::network::wall::Wall;
+use crate::network::wall::{Wall, Way};
 use crate::network::{Containers, Net, Policy, Port};
 
 /// The tag of servers that route.
 pub const ROUTER: &str = "router";
 
-/// `config/network.json`: whether servers refuse strangers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// Where routers will answer with certificates.
+const HTTPS: u16 = 443;
+
+/// `config/network.json`: whether servers refuse strangers. Until somebody says so, those that were added do, and HQ's
+/// own does not: quarry has not set that one up, and does not know what else it is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Lock {
     /// They do.
-    #[default]
     On,
     /// Everybody reaches everything.
     Off,
@@ -35,8 +38,8 @@ pub struct Wanted {
     pub hq: String,
     /// Where the networks of its stacks lie.
     pub subnets: String,
-    /// Whether servers refuse strangers.
-    pub lock: Lock,
+    /// Whether servers refuse strangers, if somebody has said so.
+    pub lock: Option<Lock>,
     /// Every server.
     pub servers: BTreeMap<ServerName, Place>,
     /// HQ's own server among them.
@@ -47,6 +50,8 @@ pub struct Wanted {
     pub http: u16,
     /// The config files of every server.
     pub files: BTreeMap<ConfigPath, Contents>,
+    /// What the containers of each server reach on others. A server whose networks are not known yet is not in it.
+    pub ways: BTreeMap<ServerName, BTreeSet<Way>>,
 }
 
 /// What is known of a server.
@@ -54,6 +59,8 @@ pub struct Wanted {
 pub struct Place {
     /// Its addresses, the one for other servers first. HQ's own may be seen under several.
     pub addresses: Vec<IpAddr>,
+    /// The port at which HQ comes by SSH; none for its own.
+    pub sshd: Option<u16>,
     /// What it is good for.
     pub tags: BTreeSet<String>,
 }
@@ -72,35 +79,56 @@ impl Wanted {
 
     /// What a server should be.
     pub fn config(&self, server: &ServerName, turn: Turn) -> Config {
-        let router = self.routes(server).then(|| vec![SocketAddr::from(([0, 0, 0, 0], self.http))]);
+        let everywhere = [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)];
+        let router = self.routes(server).then(|| everywhere.map(|address| (address, self.http).into()).to_vec());
         Config {
             turn,
             label: format!("quarry.hq={}", self.hq),
             locknet: match self.lock {
-                Lock::On => Some(self.policy(server)),
-                Lock::Off => None,
+                Some(Lock::On) => Some(self.policy(server)),
+                None if *server != self.here => Some(self.policy(server)),
+                None | Some(Lock::Off) => None,
             },
-            wall: (*server != self.here).then(|| self.wall(server)),
+            wall: Some(self.wall(server)),
             hosts: self.hosts(),
             files: self.files.clone(),
             router,
         }
     }
 
-    /// What one stack publishes on a server is not for the containers of others there. On HQ's own, HQ sees to it.
-    fn wall(&self, server: &ServerName) -> Wall {
-        let open = if self.routes(server) { BTreeSet::from([self.http, 443]) } else { BTreeSet::new() };
-        Wall { hq: self.hq.clone(), subnets: self.subnets.clone(), open }
+    /// What keeps a server's containers apart from everything that is not theirs.
+    pub fn wall(&self, server: &ServerName) -> Wall {
+        let others = || self.servers.iter().filter(|(name, _)| *name != server);
+        let public = |(name, place): (&ServerName, &Place)| {
+            let ports = self.public(name);
+            let at = |address: &IpAddr| ports.iter().map(|port| SocketAddr::new(*address, *port)).collect::<Vec<_>>();
+            place.addresses.iter().flat_map(at).collect::<Vec<_>>()
+        };
+        Wall {
+            hq: self.hq.clone(),
+            subnets: self.subnets.clone(),
+            open: self.public(server),
+            peers: others().flat_map(|(_, place)| place.addresses.iter().copied()).collect(),
+            public: others().flat_map(public).collect(),
+            ways: self.ways.get(server).cloned(),
+        }
+    }
+
+    /// The TCP ports at which a server answers everybody, beside its own sshd.
+    fn public(&self, server: &ServerName) -> BTreeSet<u16> {
+        if *server == self.here {
+            BTreeSet::from([self.ssh, self.http, HTTPS])
+        } else if self.routes(server) {
+            BTreeSet::from([self.http, HTTPS])
+        } else {
+            BTreeSet::new()
+        }
     }
 
     /// Servers reach each other, everybody the ways in. What parts containers is the wall.
     fn policy(&self, server: &ServerName) -> Policy {
-        let mut open = BTreeSet::from([SSH]);
-        if *server == self.here {
-            open.extend([Port::tcp(self.ssh), Port::tcp(self.http), Port::tcp(443)]);
-        } else if self.routes(server) {
-            open.extend([Port::tcp(self.http), Port::tcp(443)]);
-        }
+        let sshd = self.servers.get(server).and_then(|place| place.sshd).map(Port::tcp);
+        let open = self.public(server).into_iter().map(Port::tcp).chain(sshd).chain([SSH]).collect();
         let peers = self.servers.values().flat_map(|place| &place.addresses).map(|address| Net::from(*address));
         Policy { peers: peers.collect(), open, containers: Containers::Free }
     }
@@ -123,6 +151,7 @@ mod tests {
     fn wanted() -> Wanted {
         let place = |address: &str, tags: &[&str]| Place {
             addresses: vec![address.parse().unwrap()],
+            sshd: (address != "10.0.0.1").then_some(if tags.is_empty() { 22 } else { 2200 }),
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
         };
         let servers = [
@@ -133,12 +162,13 @@ mod tests {
         Wanted {
             hq: "0123abcd".into(),
             subnets: "10.208.0.0/12".into(),
-            lock: Lock::On,
+            lock: Some(Lock::On),
             servers: servers.map(|(name, place)| (name.parse().unwrap(), place)).into(),
             here: "hq".parse().unwrap(),
             ssh: 2222,
             http: 80,
             files: BTreeMap::new(),
+            ways: BTreeMap::new(),
         }
     }
 
@@ -155,19 +185,44 @@ mod tests {
             assert_eq!(peers, ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
             let open: Vec<String> = policy.open.iter().map(Port::to_string).collect();
             assert_eq!(open, expected, "{server}");
-            assert_eq!(config.router.is_some(), routes, "{server}");
+            assert_eq!(config.router.is_some_and(|router| router.len() == 2), routes, "{server}");
         };
         check("hq", &["22", "80", "443", "2222"], false);
         check("s1", &["22"], false);
-        check("s2", &["22", "80", "443"], true);
+        check("s2", &["22", "80", "443", "2200"], true);
         let wall = |server| config(&wanted(), server).wall.map(|wall| wall.open);
-        assert_eq!((wall("hq"), wall("s1"), wall("s2")), (None, Some([].into()), Some([80, 443].into())));
+        assert_eq!(wall("hq"), Some([80, 443, 2222].into()));
+        assert_eq!((wall("s1"), wall("s2")), (Some([].into()), Some([80, 443].into())));
+    }
+
+    #[test]
+    fn containers_reach_of_other_servers_what_is_public_there_and_their_own_ways() {
+        let way = Way { from: "10.208.0.0/24".parse().unwrap(), to: "10.0.0.3:20001".parse().unwrap() };
+        let wanted = Wanted { ways: BTreeMap::from([("s1".parse().unwrap(), [way].into())]), ..wanted() };
+        let wall = |server: &str| config(&wanted, server).wall.unwrap();
+        let texts = |public: BTreeSet<SocketAddr>| public.iter().map(SocketAddr::to_string).collect::<Vec<_>>();
+        let of_s1 = wall("s1");
+        assert_eq!(of_s1.peers, ["10.0.0.1", "10.0.0.3"].map(|peer| peer.parse().unwrap()).into());
+        assert_eq!(
+            texts(of_s1.public),
+            ["10.0.0.1:80", "10.0.0.1:443", "10.0.0.1:2222", "10.0.0.3:80", "10.0.0.3:443"]
+        );
+        assert_eq!(of_s1.ways, Some([way].into()));
+        assert_eq!(wall("s2").ways, None, "what its networks are is not known");
+        assert_eq!(texts(wall("hq").public), ["10.0.0.3:80", "10.0.0.3:443"]);
     }
 
     #[test]
     fn an_open_network_refuses_nothing_and_everybody_is_named() {
-        let config = config(&Wanted { lock: Lock::Off, ..wanted() }, "s1");
+        let config = config(&Wanted { lock: Some(Lock::Off), ..wanted() }, "s1");
         assert_eq!((config.locknet, config.hosts.len()), (None, 3));
         assert_eq!(config.label, "quarry.hq=0123abcd");
+    }
+
+    #[test]
+    fn hqs_own_server_refuses_strangers_only_when_somebody_has_said_so() {
+        let locked = |lock, server| config(&Wanted { lock, ..wanted() }, server).locknet.is_some();
+        assert_eq!((locked(None, "hq"), locked(None, "s1")), (false, true));
+        assert_eq!((locked(Some(Lock::On), "hq"), locked(Some(Lock::Off), "s1")), (true, false));
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 use super::presence::{Presence, Signs};
 use super::{Member, Memory, Seen, Survey};
 use crate::docker::{Container, Engine, EngineError, Network};
+use crate::hq::agents::Agents;
 use crate::hq::{Hq, HqError};
 use crate::launch::label;
 use crate::names::ServerName;
@@ -46,7 +47,7 @@ impl Hq {
                 return (server, Err(Silence { why: why.clone(), error: None }));
             }
             // Of its own: one that comes back late is heard, although nobody waits for it any more.
-            let asking = tokio::spawn(ask(self.memory.clone(), server.clone(), engine));
+            let asking = tokio::spawn(ask(self.memory.clone(), self.agents.clone(), server.clone(), engine));
             let answer = match known {
                 None => asking.await,
                 Some(why) => match timeout(MOMENT, asking).await {
@@ -82,6 +83,11 @@ impl Hq {
     /// Why a server was silent the last time. HQ's own is always waited for.
     pub(in crate::hq) fn remembered(&self, server: &ServerName) -> Option<String> {
         self.memory().silent.get(server).filter(|_| server != self.engines().here()).cloned()
+    }
+
+    /// The networks of this HQ's and other HQs' stacks on each server, as its engine last told them.
+    pub(in crate::hq) fn known_networks(&self) -> BTreeMap<ServerName, Vec<Network>> {
+        self.memory().networks.clone()
     }
 
     /// Whether some server has not said yet what it runs, since this HQ began, and is not taken for lost either.
@@ -145,7 +151,7 @@ impl Hq {
 
     /// Notes which servers are heard from, until the process ends.
     pub async fn watch_servers(self: Arc<Self>) {
-        let told = self.agents.presence();
+        let told = self.agents.voices();
         loop {
             for server in self.members().into_keys() {
                 let Ok(line) = self.lines.of(&server) else { continue };
@@ -170,6 +176,7 @@ struct Silence {
 
 async fn ask(
     memory: Arc<Mutex<Memory>>,
+    agents: Agents,
     server: ServerName,
     engine: Arc<dyn Engine>,
 ) -> Result<(Vec<Container>, Vec<Network>), Silence> {
@@ -178,7 +185,12 @@ async fn ask(
     match answer {
         Ok((containers, networks)) => {
             memory.silent.remove(&server);
-            memory.containers.insert(server, containers.clone());
+            memory.containers.insert(server.clone(), containers.clone());
+            // What containers may reach goes by their networks.
+            if memory.networks.get(&server) != Some(&networks) {
+                memory.networks.insert(server, networks.clone());
+                agents.wish();
+            }
             Ok((containers, networks))
         }
         Err(error) => {

@@ -70,6 +70,8 @@ pub struct Survey {
 pub struct Memory {
     /// The containers of each as its engine last told them.
     pub containers: BTreeMap<ServerName, Vec<Container>>,
+    /// Its networks, likewise.
+    pub networks: BTreeMap<ServerName, Vec<Network>>,
     /// Those that did not answer the last time they were asked, and why.
     pub silent: BTreeMap<ServerName, String>,
     /// How each stands; up where nothing is noted.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::hq::agents::Presence as Word;
+use crate::hq::agents::Voice;
 
 /// How a server stands with HQ, beside what a person wants of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,15 +24,15 @@ pub struct Signs {
     /// For how long HQ's connection has been broken; `None` while it stands.
     pub silent: Option<Duration>,
     /// What is known by its agent, when it has one.
-    pub told: Option<Word>,
+    pub told: Option<Voice>,
 }
 
 impl Signs {
     /// Whether nothing has been heard of it for as long as a lease lasts.
     fn are_over(self, lease: Duration) -> bool {
         match (self.told, self.silent) {
-            (_, None) | (Some(Word::Up | Word::Suspect), _) => false,
-            (Some(Word::Gone), Some(_)) => true,
+            (_, None) | (Some(Voice::Up | Voice::Suspect), _) => false,
+            (Some(Voice::Gone), Some(_)) => true,
             (None, Some(silent)) => silent >= lease,
         }
     }
@@ -66,7 +66,7 @@ mod tests {
 
     const LEASE: Duration = Duration::from_secs(5);
 
-    fn after(presence: Presence, silent: Option<u64>, told: Option<Word>) -> Presence {
+    fn after(presence: Presence, silent: Option<u64>, told: Option<Voice>) -> Presence {
         presence.after(Signs { silent: silent.map(Duration::from_secs), told }, LEASE)
     }
 
@@ -76,18 +76,18 @@ mod tests {
             assert_eq!(after(before, None, None), Presence::Up);
             assert_eq!(after(before, Some(4), None), Presence::Suspect);
             assert_eq!(after(before, Some(5), None), Presence::Gone);
-            assert_eq!(after(before, Some(60), Some(Word::Suspect)), Presence::Suspect);
-            assert_eq!(after(before, Some(2), Some(Word::Gone)), Presence::Gone);
-            assert_eq!(after(before, None, Some(Word::Gone)), Presence::Up, "SSH still leads there");
+            assert_eq!(after(before, Some(60), Some(Voice::Suspect)), Presence::Suspect);
+            assert_eq!(after(before, Some(2), Some(Voice::Gone)), Presence::Gone);
+            assert_eq!(after(before, None, Some(Voice::Gone)), Presence::Up, "SSH still leads there");
         }
     }
 
     #[test]
     fn one_that_comes_back_counts_when_it_has_been_cleared() {
-        let back = after(Presence::Gone, None, Some(Word::Suspect));
+        let back = after(Presence::Gone, None, Some(Voice::Suspect));
         assert_eq!(back, Presence::Returning);
-        assert_eq!(after(back, None, Some(Word::Up)), Presence::Returning);
-        assert_eq!(after(back, Some(0), Some(Word::Up)), Presence::Gone, "what moved away must not count twice");
+        assert_eq!(after(back, None, Some(Voice::Up)), Presence::Returning);
+        assert_eq!(after(back, Some(0), Some(Voice::Up)), Presence::Gone, "what moved away must not count twice");
         assert_eq!(back.welcomed(), Presence::Up);
         assert_eq!(Presence::Gone.welcomed(), Presence::Gone);
     }

@@ -9,12 +9,16 @@ use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::falls::Falls;
 use super::{backoff, drift, overstays};
+use crate::db::{DbError, Guard, layout};
 use crate::docker::Engine;
 use crate::hq::act::{HEAL, Job};
 use crate::hq::recover::act::Rest;
 use crate::hq::{Hq, HqError};
+use crate::instruction::Instruction;
 use crate::launch::label;
+use crate::launch::world::World;
 use crate::names::{ServerName, StackName};
 
 /// Every stack is looked at this often although no event names it.
@@ -31,12 +35,15 @@ enum Heard {
     /// A server's events are heard, perhaps again: what happened meanwhile shows in a look at everything.
     Listening(ServerName),
     /// A stack was looked at, and healed where that was needed.
-    Healed(StackName, Result<(), Box<HqError>>),
+    Healed(StackName, Healed),
     /// Servers have come, gone, been lost or come back.
     Servers,
     /// The earliest appointment is due.
     Due,
 }
+
+/// What became of healing a stack; when it is to be looked at again for what waits.
+type Healed = Result<Option<Duration>, Box<HqError>>;
 
 /// When each stack is looked at next, and how often healing it has failed in a row.
 #[derive(Default)]
@@ -46,7 +53,7 @@ struct Agenda {
     round: Option<Instant>,
     /// Stacks that are being healed: one that waits for its containers does not hold up the others.
     busy: BTreeSet<StackName>,
-    healing: JoinSet<(StackName, Result<(), Box<HqError>>)>,
+    healing: JoinSet<(StackName, Healed)>,
 }
 
 impl Hq {
@@ -138,10 +145,15 @@ impl Hq {
         }
     }
 
-    async fn healed(&self, agenda: &mut Agenda, stack: StackName, healed: Result<(), Box<HqError>>) {
+    async fn healed(&self, agenda: &mut Agenda, stack: StackName, healed: Healed) {
         agenda.busy.remove(&stack);
         match healed {
-            Ok(()) => drop(agenda.failures.remove(&stack)),
+            Ok(again) => {
+                agenda.failures.remove(&stack);
+                if let Some(pause) = again {
+                    agenda.look_at(stack, Instant::now() + pause);
+                }
+            }
             Err(error) => {
                 let failures = agenda.failures.entry(stack.clone()).or_default();
                 *failures += 1;
@@ -176,9 +188,10 @@ impl Hq {
         Ok(true)
     }
 
-    /// Brings one stack back to what should run. A busy stack is left alone: its operation ends in order itself.
-    pub(in crate::hq) async fn heal(self: &Arc<Self>, stack: &StackName) -> Result<(), HqError> {
-        let Some(_turn) = self.try_turn(stack, "the reconciler") else { return Ok(()) };
+    /// Brings one stack back to what should run, and tells when to look again for what has to wait. A busy stack is left
+    /// alone: its operation ends in order itself.
+    pub(in crate::hq) async fn heal(self: &Arc<Self>, stack: &StackName) -> Result<Option<Duration>, HqError> {
+        let Some(_turn) = self.try_turn(stack, "the reconciler") else { return Ok(None) };
         let book = self.book(stack).await?;
         book.dispel_doubt().await?;
         let journal = book.read().await;
@@ -186,15 +199,19 @@ impl Hq {
             // Nobody is at it: the state was out of reach when it should have been finished.
             match self.bring_to_rest(stack).await? {
                 Rest::There => {}
-                Rest::Gone => return Ok(()),
+                Rest::Gone => return Ok(None),
             }
         }
-        let Some(current) = self.releases(stack).await?.pop() else { return Ok(()) };
+        let Some(current) = self.releases(stack).await?.pop() else { return Ok(None) };
         let world = self.world(stack, current.number, current.env_version).await?;
-        let instructions = drift(&world);
         // What seems to be missing may run where nobody has answered yet. That shows: the server answers, or is lost.
-        if instructions.is_empty() || self.knows_too_little() {
-            return Ok(());
+        if self.knows_too_little() {
+            return Ok(None);
+        }
+        let mut instructions = drift(&world);
+        let again = self.hold_fallen(&mut instructions, &world).await?;
+        if instructions.is_empty() {
+            return Ok(again);
         }
         tracing::info!(%stack, instructions = instructions.len(), "healing");
         let job = Job {
@@ -206,7 +223,39 @@ impl Hq {
             env: None,
             renew: BTreeSet::new(),
         };
-        self.operate(job, &|_| {}).await.map(drop)
+        self.operate(job, &|_| {}).await?;
+        Ok(again)
+    }
+
+    /// Which containers of a stack have fallen lately.
+    ///
+    /// # Errors
+    /// When the tree cannot be read.
+    pub async fn falls(&self, stack: &StackName) -> Result<Falls, HqError> {
+        match layout::read_json(&*self.db, &layout::falls(stack)).await {
+            // It is a count and nothing more.
+            Err(DbError::Damaged { .. }) => Ok(Falls::default()),
+            falls => Ok(falls?.unwrap_or_default()),
+        }
+    }
+
+    /// Takes out what has fallen too often to be started now.
+    async fn hold_fallen(
+        &self,
+        instructions: &mut Vec<Instruction>,
+        world: &World,
+    ) -> Result<Option<Duration>, HqError> {
+        let before = self.falls(&world.stack).await?;
+        let (mut falls, now) = (before.clone(), self.clock.now());
+        falls.see(world, now);
+        let wait = falls.hold(instructions, world, now);
+        let key = layout::falls(&world.stack);
+        if falls == Falls::default() && before != falls {
+            self.db.delete(&key, Guard::Any).await?;
+        } else if before != falls {
+            layout::put_json(&*self.db, &key, &falls, Guard::Any).await?;
+        }
+        Ok(wait.map(|wait| wait.unsigned_abs()))
     }
 }
 

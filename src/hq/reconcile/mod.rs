@@ -11,6 +11,7 @@ use crate::router::Target;
 use crate::units::Millis;
 
 pub mod act;
+pub mod falls;
 
 /// What must happen so that a stack at rest runs what it should; empty when it does. The world's own planner chooses
 /// the containers.

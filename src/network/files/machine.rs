@@ -37,6 +37,11 @@ pub fn machine() -> Result<Machine, MachineError> {
     Ok(machine)
 }
 
+/// Whether the kernel speaks IPv6 at all: without, nobody can listen there.
+pub fn speaks_ipv6() -> bool {
+    Path::new("/proc/net/if_inet6").exists()
+}
+
 fn has_outer_port(bridge: &Path) -> io::Result<bool> {
     for port in fs::read_dir(bridge.join("brif"))? {
         let interface = Path::new(INTERFACES).join(port?.file_name());

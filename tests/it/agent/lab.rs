@@ -120,7 +120,12 @@ async fn what_hq_wanted_outlives_the_agent_hq_and_the_power() {
         hosts: entries(&[("10.1.2.3", "db7")]),
         files: files(&[("/etc/app/settings", "one\n")]),
         locknet: Some(policy(&[&hq], &[80])),
-        wall: Some(Wall { hq: "test".to_owned(), subnets: "10.208.0.0/12".to_owned(), open: [80].into() }),
+        wall: Some(Wall {
+            hq: "test".to_owned(),
+            subnets: "10.208.0.0/12".to_owned(),
+            open: [80].into(),
+            ..Wall::default()
+        }),
         router: Some(vec!["0.0.0.0:80".parse().unwrap()]),
         ..config(1)
     };
@@ -241,4 +246,45 @@ async fn three_servers_refuse_strangers_and_change_together() {
         assert_eq!(answer(site.server, "blog.test").as_deref(), Some("502"));
     }
     all(config(5)).await;
+}
+
+/// Stands for systemd: notes what it is told, and starts the service as its file says.
+const SYSTEMCTL: &str = r#"#!/bin/sh
+echo "$*" >>/run/told
+unit=/etc/systemd/system/quarry-agent.service
+case "$1" in
+    restart) setsid $(sed -n s/^ExecStart=//p $unit) >>/run/agent.log 2>&1 </dev/null & ;;
+esac
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_systemd_the_agent_is_a_service_whose_end_ends_nothing_else_and_whose_rules_precede_docker() {
+    let lab = Lab::up(1);
+    let program = Program::at(Path::new(PROGRAM)).await.unwrap();
+    let server = lab.server(1);
+    let shell = |script: &str| server.ssh(&["sh", "-c", script]).succeeded().text();
+    shell(&format!(
+        "mkdir -p /run/systemd/system /usr/local/bin; cat >/usr/local/bin/systemctl <<'END'\n{SYSTEMCTL}END\n\
+         chmod 755 /usr/local/bin/systemctl"
+    ));
+    let line = Arc::new(server.line());
+    assert_eq!(install(&line, &program, FOLDER, Routes::Yes).await.unwrap(), Came::Started);
+    assert_eq!(install(&line, &program, FOLDER, Routes::Yes).await.unwrap(), Came::Runs);
+    let told = shell("cat /run/told");
+    assert_eq!(told.matches("restart quarry-agent.service").count(), 1, "{told}");
+    assert!(told.contains("daemon-reload") && told.contains("enable -q quarry-agent.service"), "{told}");
+    let unit = shell("cat /etc/systemd/system/quarry-agent.service");
+    for line in ["KillMode=process", "Slice=quarry-agent.slice", "Before=docker.service", "Restart=always"] {
+        assert!(unit.lines().any(|own| own == line), "{line} is not in\n{unit}");
+    }
+    // Docker is none that the verifier finds here.
+    let verified =
+        server.ssh(&["sh", "-c", "systemd-analyze verify /etc/systemd/system/quarry-agent.service 2>&1; true"]);
+    assert!(!verified.text().contains("quarry-agent.service:"), "{}", verified.text());
+    assert!(server.ssh(&["test", "-e", "/etc/quarry/boot"]).code != 0, "systemd starts it, nobody else");
+    // Where systemd cannot be asked for a scope, the router serves all the same.
+    let agent = Client::new(Way::Line(line.clone()), Path::new(FOLDER));
+    let applied = agent.configure(&Config { router: Some(vec!["0.0.0.0:80".parse().unwrap()]), ..config(1) }).await;
+    assert_eq!(applied.unwrap().failed, BTreeMap::new());
+    assert_eq!(answer(server, "shop.test").as_deref(), Some("404"));
 }

@@ -83,6 +83,8 @@ fn servers_are_what_hq_wants_and_route_with_it() {
     let text = page(two, port, "blog.test").unwrap_or_default();
     assert!(text.contains("second"), "{text}");
     assert!(page(one, port, "blog.test").is_none(), "s1 does not route");
+    let six = ["curl", "-s", "-m", "5", "--noproxy", "*", "-H", "Host: blog.test", &format!("http://[::1]:{port}/")];
+    assert!(two.ssh(&six).succeeded().text().contains("second"), "who comes by IPv6 is answered, too");
     until("ps of the app is written", || {
         let found = ["s1", "s2"].map(|server| std::fs::read_dir(hq.root().join("ps").join(server)));
         found.into_iter().flatten().flatten().flatten().next()

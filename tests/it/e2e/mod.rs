@@ -10,6 +10,7 @@ mod commands;
 mod doors;
 mod env;
 mod etcd;
+mod falls;
 mod git;
 mod killed;
 mod local;
@@ -22,6 +23,7 @@ mod run;
 mod servers;
 mod services;
 mod state;
+mod wall;
 
 /// The sample with a Dockerfile and these files besides, committed. It has a health check, which spares each test the
 /// seconds in which a container without one may still die.

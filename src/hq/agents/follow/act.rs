@@ -12,10 +12,10 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::agent::files::FOLDER;
 use crate::agent::http::{Client, Way};
 use crate::agent::ssh::{Came, Routes, install};
-use crate::agent::{AgentError, Routing, Vitals};
+use crate::agent::{AgentError, Routing, Vitals, process};
 use crate::db::Db;
 use crate::hq::agents::wanted::Wanted;
-use crate::hq::agents::{Agents, Presence, Pulse, Remote, Ssh, scribe};
+use crate::hq::agents::{Agents, Pulse, Remote, Ssh, Voice, scribe};
 use crate::names::ServerName;
 use crate::router::edge::Edge;
 use crate::servers::ssh::{Line, State};
@@ -128,11 +128,11 @@ impl Follower {
     }
 
     async fn bring(&self) {
-        let Some(line) = &self.line else { return };
         let routes = if self.routes() { Routes::Yes } else { Routes::No };
-        let brought = match self.agents.program().await {
-            Ok(program) => install(line, program, FOLDER, routes).await,
-            Err(error) => Err(error),
+        let brought = match (self.agents.program().await, &self.line) {
+            (Ok(program), Some(line)) => install(line, program, FOLDER, routes).await,
+            (Ok(program), None) => process::install(program, FOLDER).await,
+            (Err(error), _) => Err(error),
         };
         match brought {
             Ok(Came::Runs) => {}
@@ -168,10 +168,10 @@ impl Follower {
             let before = self.agents.note(&self.server, now);
             match (before, now) {
                 (Some(before), now) if before == now => {}
-                (_, Presence::Up) => tracing::info!(server = %self.server, "the server is there"),
-                (None, Presence::Suspect) => {}
-                (_, Presence::Suspect) => tracing::warn!(server = %self.server, "the server has fallen silent"),
-                (_, Presence::Gone) => tracing::error!(server = %self.server, "the server is gone"),
+                (_, Voice::Up) => tracing::info!(server = %self.server, "the server is there"),
+                (None, Voice::Suspect) => {}
+                (_, Voice::Suspect) => tracing::warn!(server = %self.server, "the server has fallen silent"),
+                (_, Voice::Gone) => tracing::error!(server = %self.server, "the server is gone"),
             }
         }
     }
@@ -198,7 +198,7 @@ impl Follower {
         let routes = wanted.routes(&self.server);
         let hq = wanted.router_of_hq();
         self.remote.note(|state| state.router = hq.filter(|_| routes));
-        match self.remote.configure(|turn| wanted.config(&self.server, turn)).await {
+        match self.remote.configure(|turn| self.agents.config(&self.server, turn)).await {
             Ok(applied) => {
                 for (part, why) in &applied.failed {
                     tracing::warn!(server = %self.server, ?part, why, "a server is not yet what it should be");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::{Remote, above};
-use crate::agent::{Agent, AgentError, Applied, Config, Routing, Turn};
+use crate::agent::{Agent, AgentError, Applied, Config, Part, Routing, Turn};
 
 /// A router that has not switched by then does not hold up the others.
 const SWITCH: Duration = Duration::from_secs(2);
@@ -23,14 +23,20 @@ impl Remote {
     pub async fn configure(&self, config: impl Fn(Turn) -> Config + Send + Sync) -> Result<Applied, AgentError> {
         let mut turn = self.config.lock().await;
         turn.generation += 1;
-        let mut told = self.agent.configure(&config(*turn)).await;
+        let mut wanted = config(*turn);
+        let mut told = self.agent.configure(&wanted).await;
         if let Err(AgentError::Stale { held }) = told
             && let Some(next) = above(*turn, held, self.rivals)
         {
             *turn = next;
-            told = self.agent.configure(&config(*turn)).await;
+            wanted.turn = next;
+            told = self.agent.configure(&wanted).await;
         }
-        self.note(|state| state.told = Some(told.clone()));
+        let stands = told.as_ref().is_ok_and(|applied| !applied.failed.contains_key(&Part::Wall));
+        self.note(|state| {
+            state.told = Some(told.clone());
+            state.wall = wanted.wall.filter(|_| stands);
+        });
         let applied = told?;
         if let Some(trial) = &applied.trial {
             let confirmed = self.agent.confirm(trial).await;

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, AgentError, Applied, Turn, Vitals};
+use crate::network::wall::Wall;
 
 pub mod act;
 
@@ -44,6 +45,8 @@ pub struct State {
     pub behind: Option<Instant>,
     /// What it told last.
     pub vitals: Option<Vitals>,
+    /// The wall it has for certain.
+    pub wall: Option<Wall>,
     /// What became of the last configuration.
     pub told: Option<Result<Applied, AgentError>>,
     /// Why its rules went back by themselves.

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::routing_from_afar;
 use crate::agent::Routing;
-use crate::hq::agents::{Agents, Presence, Remote};
+use crate::hq::agents::{Agents, Remote, Voice};
 use crate::names::{ServerName, StackName};
 use crate::router::StackRoutes;
 use crate::router::edge::{Edge, EdgeError};
@@ -81,8 +81,8 @@ impl Edge for Routers {
 
     async fn in_flight(&self, peer: SocketAddr) -> Result<u64, EdgeError> {
         let own = self.own.in_flight(peer).await?;
-        let presence = self.agents.presence().borrow().clone();
-        let is_gone = |server: &ServerName| presence.get(server) == Some(&Presence::Gone);
+        let voices = self.agents.voices().borrow().clone();
+        let is_gone = |server: &ServerName| voices.get(server) == Some(&Voice::Gone);
         let there = self.others().into_iter().filter(|(server, ..)| !is_gone(server));
         let others = there.map(|(_, remote, _)| async move {
             match remote.state().behind {

@@ -1,4 +1,5 @@
-//! Whether a server is there: what its agent says, and whether SSH still leads to it.
+//! Whether a server is heard: what its agent says, and whether SSH still leads to it. What HQ concludes from that is its
+//! [presence](crate::hq::fleet::presence).
 
 use std::time::Duration;
 
@@ -7,10 +8,10 @@ use tokio::time::Instant;
 /// An agent speaks each second; after so long without a word it is looked at closely.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// How a server stands.
+/// How a server is heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Presence {
+pub enum Voice {
     /// Its agent speaks.
     Up,
     /// Its agent is silent. What runs there may well run.
@@ -49,12 +50,12 @@ impl Pulse {
     }
 
     /// How the server stands.
-    pub fn at(&self, now: Instant, ssh: Ssh) -> Presence {
+    pub fn at(&self, now: Instant, ssh: Ssh) -> Voice {
         let silent = now.saturating_duration_since(self.last);
         match ssh {
-            Ssh::Fails if silent >= self.lease => Presence::Gone,
-            Ssh::Works | Ssh::Fails if self.ever && silent < SILENCE.min(self.lease) => Presence::Up,
-            Ssh::Works | Ssh::Fails => Presence::Suspect,
+            Ssh::Fails if silent >= self.lease => Voice::Gone,
+            Ssh::Works | Ssh::Fails if self.ever && silent < SILENCE.min(self.lease) => Voice::Up,
+            Ssh::Works | Ssh::Fails => Voice::Suspect,
         }
     }
 }
@@ -70,16 +71,16 @@ mod tests {
         let check = |pulse: &Pulse, seconds: f64, ssh, expected| {
             assert_eq!(pulse.at(begin + Duration::from_secs_f64(seconds), ssh), expected, "{seconds} {ssh:?}");
         };
-        check(&pulse, 0.0, Ssh::Works, Presence::Suspect);
-        check(&pulse, 4.9, Ssh::Fails, Presence::Suspect);
-        check(&pulse, 5.0, Ssh::Fails, Presence::Gone);
+        check(&pulse, 0.0, Ssh::Works, Voice::Suspect);
+        check(&pulse, 4.9, Ssh::Fails, Voice::Suspect);
+        check(&pulse, 5.0, Ssh::Fails, Voice::Gone);
         pulse.heard(begin + Duration::from_secs(10));
-        check(&pulse, 12.9, Ssh::Fails, Presence::Up);
-        check(&pulse, 13.0, Ssh::Works, Presence::Suspect);
-        check(&pulse, 99.0, Ssh::Works, Presence::Suspect);
-        check(&pulse, 14.9, Ssh::Fails, Presence::Suspect);
-        check(&pulse, 15.0, Ssh::Fails, Presence::Gone);
+        check(&pulse, 12.9, Ssh::Fails, Voice::Up);
+        check(&pulse, 13.0, Ssh::Works, Voice::Suspect);
+        check(&pulse, 99.0, Ssh::Works, Voice::Suspect);
+        check(&pulse, 14.9, Ssh::Fails, Voice::Suspect);
+        check(&pulse, 15.0, Ssh::Fails, Voice::Gone);
         pulse.heard(begin + Duration::from_secs(20));
-        check(&pulse, 20.0, Ssh::Works, Presence::Up);
+        check(&pulse, 20.0, Ssh::Works, Voice::Up);
     }
 }

@@ -82,6 +82,7 @@ if [ -d /run/systemd/system ]; then
 Description=Quarry's agent
 After=network-online.target
 Wants=network-online.target
+StartLimitIntervalSec=0
 Before=docker.service
 [Service]
 ExecStart=$1 agent --folder $3

@@ -14,6 +14,8 @@ use super::failure::{Exit, Failure};
 use super::parts::{Places, with_edge};
 use crate::db::Db;
 use crate::etc::{self, Settings};
+use crate::hq::cloud::Rents;
+use crate::hq::cloud::rent::act::OverSsh;
 use crate::hq::push::{Paths, Pushes};
 use crate::hq::{Hq, HqError, git, socket, ssh};
 use crate::names::UserName;
@@ -21,6 +23,7 @@ use crate::network::nft;
 use crate::network::wall::Wall;
 use crate::router::edge::Edge;
 use crate::router::nginx::Nginx;
+use crate::servers::cloud::process::Program;
 use crate::servers::registry;
 use crate::servers::ssh::KeyPair;
 
@@ -91,6 +94,9 @@ impl Serve {
         let hq = Hq::new(with_edge(parts, nginx.clone() as Arc<dyn Edge>, self.http));
         when_up(|| hq.open_servers()).await?;
         when_up(|| hq.recover()).await?;
+        if let Some(rents) = rents(&hq.settings) {
+            when_up(async || Ok(hq.rent_from(rents.clone()).await?)).await?;
+        }
         tokio::spawn(async move { nginx.watch().await });
         let door = when_up(|| HqDoor::open(hq.clone())).await?;
         let address = self.open_doors(places, &root, door, stop).await?;
@@ -100,6 +106,7 @@ impl Serve {
         tokio::spawn(hq.clone().follow_agents(address, self.http));
         tokio::spawn(hq.clone().drain_on());
         tokio::spawn(hq.clone().keep_collecting());
+        tokio::spawn(hq.clone().keep_size());
         tokio::spawn(hq.reconcile());
         ready(address, self.http).await;
         std::future::pending().await
@@ -163,6 +170,16 @@ where
             other => return other,
         }
     }
+}
+
+/// Where machines come from, if that is set.
+fn rents(settings: &Settings) -> Option<Rents> {
+    let cloud = settings.cloud.as_ref()?;
+    Some(Rents {
+        cloud: Arc::new(Program::new(&cloud.command, cloud.timeout)),
+        gate: Arc::new(OverSsh),
+        create_timeout: cloud.create_timeout,
+    })
 }
 
 fn canonical(root: &Path) -> Result<PathBuf, Failure> {

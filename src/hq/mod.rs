@@ -33,6 +33,7 @@ use crate::stack::files::RepositoryError;
 pub mod act;
 pub mod agents;
 pub mod change;
+pub mod cloud;
 pub mod collect;
 pub mod deploy;
 pub mod destroy;
@@ -128,6 +129,8 @@ pub struct Hq {
     members: RwLock<BTreeMap<ServerName, fleet::Member>>,
     /// What each server's engine last told.
     memory: Arc<Mutex<fleet::Memory>>,
+    /// What is known of a grid that sizes itself.
+    pub sizing: cloud::Sizing,
     queue: lock::Queue,
     /// Planning reads what others have taken: one plan at a time.
     planning: tokio::sync::Mutex<world::Reserved>,
@@ -177,6 +180,7 @@ impl Hq {
             records: tokio::sync::Mutex::default(),
             members: RwLock::new(BTreeMap::from([(here, member)])),
             memory: Arc::default(),
+            sizing: cloud::Sizing::default(),
             queue: lock::Queue::default(),
             planning: tokio::sync::Mutex::default(),
             books: Mutex::default(),
@@ -297,6 +301,12 @@ pub enum HqError {
     /// A server could not be added or changed.
     #[error(transparent)]
     Server(#[from] servers::ServerError),
+    /// The cloud did not do it.
+    #[error(transparent)]
+    Cloud(#[from] crate::servers::cloud::CloudError),
+    /// The grid cannot size itself like that.
+    #[error(transparent)]
+    Sizing(#[from] cloud::SizingError),
     /// A server's agent.
     #[error("cannot end the agent of `{server}`")]
     Agent {

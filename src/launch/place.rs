@@ -21,6 +21,8 @@ pub struct Places<'a> {
     grid: Grid,
     /// Nodes that find each other by name and so have to be on one server.
     groups: Vec<BTreeSet<NodeName>>,
+    /// Where what has no room goes, when it is only to be known what that is.
+    overflow: Option<ServerName>,
 }
 
 impl<'a> Places<'a> {
@@ -36,11 +38,22 @@ impl<'a> Places<'a> {
                 ..Grid::default()
             },
             groups: groups(world, instructions),
+            overflow: None,
         };
         for proc in world.procs.values().filter(|proc| proc.address.is_some()) {
             places.know(proc.clone());
         }
         places
+    }
+
+    /// From now on what has no room goes to this server of the world, which nothing is placed on otherwise.
+    pub fn overflow_to(&mut self, server: ServerName) {
+        self.overflow = Some(server);
+    }
+
+    /// What stands on a server, with what this plan adds.
+    pub fn blocks(&self, server: &ServerName) -> BTreeMap<ContainerName, Block> {
+        self.grid.slices.get(server).map(|slice| slice.blocks.clone()).unwrap_or_default()
     }
 
     fn know(&mut self, proc: Proc) {
@@ -162,7 +175,7 @@ impl<'a> Places<'a> {
     pub fn choose(&mut self, proc: &Proc, containers: &[ContainerName]) -> Result<Vec<ServerName>, PlanError> {
         let servers = match self.at_home(proc)? {
             Some(home) => vec![home; containers.len()],
-            None => self.seats(proc, containers.len())?,
+            None => self.seats_or_overflow(proc, containers.len())?,
         };
         let block = self.block(proc);
         for (server, container) in servers.iter().zip(containers) {
@@ -185,7 +198,7 @@ impl<'a> Places<'a> {
     fn best(&self, proc: &Proc) -> Result<ServerName, PlanError> {
         match self.at_home(proc)? {
             Some(home) => Ok(home),
-            None => self.seats(proc, 1)?.pop().ok_or_else(|| PlanError::NoServer(proc.node.clone())),
+            None => self.seats_or_overflow(proc, 1)?.pop().ok_or_else(|| PlanError::NoServer(proc.node.clone())),
         }
     }
 
@@ -204,8 +217,15 @@ impl<'a> Places<'a> {
         Ok(self.offered(proc, count).into_iter().collect::<Result<Vec<_>, NoRoom>>()?)
     }
 
+    fn seats_or_overflow(&self, proc: &Proc, count: usize) -> Result<Vec<ServerName>, PlanError> {
+        let Some(overflow) = &self.overflow else { return self.seats(proc, count) };
+        let seats = self.offered(proc, count).into_iter();
+        Ok(seats.map(|seat| seat.unwrap_or_else(|_| overflow.clone())).collect())
+    }
+
     fn offered(&self, proc: &Proc, count: usize) -> Vec<Result<ServerName, NoRoom>> {
-        let mut places = place(&self.grid, &[Want::new(self.block(proc), count)], Rules::default());
+        let rules = Rules { overbook: self.world.overbook, ..Rules::default() };
+        let mut places = place(&self.grid, &[Want::new(self.block(proc), count)], rules);
         places.pop().unwrap_or_default()
     }
 

@@ -9,11 +9,12 @@ use super::place::Places;
 use super::table::Table;
 use super::world::{Instance, World};
 use super::{ContainerPlan, Plan, Proc, Role, Step};
+use crate::grid::{Block, Slice, Standing};
 use crate::instruction::{Instruction, Settings};
 use crate::names::{ContainerName, Domain, ImageId, InnerPath, NodeName, ServerName};
 use crate::router::Peer;
 use crate::stack::Command;
-use crate::units::Millis;
+use crate::units::{Megabytes, Millis};
 
 mod containers;
 
@@ -23,22 +24,25 @@ mod containers;
 /// The first thing that cannot be had; then nothing has been planned.
 pub fn plan(instructions: &[Instruction], world: &World) -> Result<Plan, PlanError> {
     let mut planner = Planner::new(world, instructions);
-    for instruction in instructions {
-        planner.note_kind(instruction);
-        match instruction {
-            Instruction::Ensure { node, settings } => planner.ensure(node, settings)?,
-            Instruction::Deploy { node, release, count, settings } => {
-                let proc = world.proc(node, *count, *release, world.env_version, settings);
-                planner.deploy(proc)?;
-            }
-            Instruction::Scale { node, count } => planner.scale(node, *count)?,
-            Instruction::Route { node, add, remove, document_root } => {
-                planner.route(node, add, remove, document_root.as_ref());
-            }
-            Instruction::Kill { container, grace } => planner.kill(container, *grace),
-        }
-    }
+    planner.take(instructions)?;
     Ok(planner.finish())
+}
+
+/// The containers that these instructions would make and no server has room for, as blocks.
+///
+/// # Errors
+/// What else stands in the way than room.
+pub fn wanting(instructions: &[Instruction], world: &World) -> Result<BTreeMap<ContainerName, Block>, PlanError> {
+    // Two dashes that no person's server and no cloud's has in a row, and nothing new comes to it by itself.
+    let beyond: ServerName = "no--room".parse().expect("a name written in the program is well formed");
+    let Some(mut footing) = world.servers.values().next().cloned() else { return Ok(BTreeMap::new()) };
+    footing.slice = Slice { standing: Standing::Draining, ..Slice::new(Megabytes(0)) };
+    let mut world = World { waits: false, ..world.clone() };
+    world.servers.insert(beyond.clone(), footing);
+    let mut planner = Planner::new(&world, instructions);
+    planner.places.overflow_to(beyond.clone());
+    planner.take(instructions)?;
+    Ok(planner.places.blocks(&beyond))
 }
 
 struct Planner<'a> {
@@ -71,6 +75,26 @@ impl<'a> Planner<'a> {
             rested: BTreeSet::new(),
             releases_something: false,
         }
+    }
+
+    fn take(&mut self, instructions: &[Instruction]) -> Result<(), PlanError> {
+        let world = self.world;
+        for instruction in instructions {
+            self.note_kind(instruction);
+            match instruction {
+                Instruction::Ensure { node, settings } => self.ensure(node, settings)?,
+                Instruction::Deploy { node, release, count, settings } => {
+                    let proc = world.proc(node, *count, *release, world.env_version, settings);
+                    self.deploy(proc)?;
+                }
+                Instruction::Scale { node, count } => self.scale(node, *count)?,
+                Instruction::Route { node, add, remove, document_root } => {
+                    self.route(node, add, remove, document_root.as_ref());
+                }
+                Instruction::Kill { container, grace } => self.kill(container, *grace),
+            }
+        }
+        Ok(())
     }
 
     fn note_kind(&mut self, instruction: &Instruction) {

@@ -1,5 +1,6 @@
 //! The machines of the grid: what is known of each, how HQ reaches them, and how images get there.
 
+pub mod cloud;
 pub mod facts;
 pub mod lines;
 pub mod process;

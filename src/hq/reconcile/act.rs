@@ -193,6 +193,7 @@ impl Hq {
         let world = self.world(stack, current.number, current.env_version).await?;
         let instructions = drift(&world);
         if instructions.is_empty() {
+            self.sizing.note_wants(stack, BTreeMap::new());
             return Ok(());
         }
         tracing::info!(%stack, instructions = instructions.len(), "healing");

@@ -177,12 +177,18 @@ impl Hq {
     pub async fn list_servers(&self) -> Result<Vec<Listed>, HqError> {
         let mut records = self.server_records().await?;
         records.entry(self.engines().here().clone()).or_insert_with(limits::own_record);
+        let expected = self.expected_servers(&records).await?;
         let survey = self.survey().await?;
         let grid = self.grid_of(&survey.containers);
         let listed = |(name, record): (ServerName, Record)| {
             let why = self.why_down(&name, &record, &survey);
             let used = grid.slices.get(&name).map_or(Megabytes(0), Slice::used);
             Listed {
+                from: match (&record.way, &record.order) {
+                    (None, _) => "here",
+                    (Some(_), None) => "added",
+                    (Some(_), Some(_)) => "cloud",
+                },
                 address: record.way.as_ref().map(|way| way.address.to_string()),
                 ip: record.way.as_ref().map(|way| way.ip),
                 host_key: record.way.as_ref().map(|way| way.host_key.fingerprint()),
@@ -204,7 +210,7 @@ impl Hq {
                 tags: record.tags,
             }
         };
-        Ok(records.into_iter().map(listed).collect())
+        Ok(records.into_iter().map(listed).chain(expected).collect())
     }
 
     /// Why a server cannot be used now, with all that is known of it.

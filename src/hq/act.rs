@@ -5,7 +5,6 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::cloud::Wants;
 use super::world::Claim;
 use super::{Awake, Hq, HqError};
 use crate::db::{DbError, Guard, Key, layout};
@@ -13,8 +12,9 @@ use crate::instruction::Instruction;
 use crate::launch::act::Say;
 use crate::launch::journal::act::Book;
 use crate::launch::journal::{BranchMove, Operation, Phase};
-use crate::launch::plan::{PlanError, plan, wanting};
+use crate::launch::plan::{PlanError, plan};
 use crate::launch::record::Release;
+use crate::launch::shortage::{Shortage, shortage};
 use crate::launch::{Plan, Proc, Step};
 use crate::names::{NodeName, ReleaseNumber, StackName};
 use crate::router::StackRoutes;
@@ -195,23 +195,23 @@ impl Hq {
     ///
     /// # Errors
     /// When docker or the tree cannot be read; why there is no plan is part of the answer.
-    pub(super) async fn try_plan(&self, job: &Job) -> Result<(Result<Planned, PlanError>, Wants), HqError> {
+    pub(super) async fn try_plan(&self, job: &Job) -> Result<(Result<Planned, PlanError>, Shortage), HqError> {
         let (release, env_version) = self.numbers(job).await?;
         let mut reserved = self.planning.lock().await;
         let mut world = self.gather(&job.stack, release, env_version, &reserved).await?;
         world.forget(&job.renew);
         world.waits = job.verb == HEAL;
         self.note_architectures(&job.instructions, &mut world).await?;
-        let wants = match self.sizing.limits() {
-            Some(_) => wanting(&job.instructions, &world).unwrap_or_default(),
-            None => Wants::new(),
+        let shortage = match self.sizing.limits() {
+            Some(_) => shortage(&job.instructions, &world).unwrap_or_default(),
+            None => Shortage::default(),
         };
         let planned = plan(&job.instructions, &world).map(|plan| {
             let claim = Claim::of(&plan);
             claim.add(&mut reserved);
             Planned { plan, claim }
         });
-        Ok((planned, wants))
+        Ok((planned, shortage))
     }
 
     async fn perform(self: &Arc<Self>, book: &Arc<Book>, job: Job, plan: Plan, say: Say<'_>) -> Result<Plan, HqError> {

@@ -51,9 +51,9 @@ impl<'a> Places<'a> {
         self.overflow = Some(server);
     }
 
-    /// What stands on a server, with what this plan adds.
-    pub fn blocks(&self, server: &ServerName) -> BTreeMap<ContainerName, Block> {
-        self.grid.slices.get(server).map(|slice| slice.blocks.clone()).unwrap_or_default()
+    /// The servers that answer, as they are after this plan.
+    pub fn into_grid(self) -> Grid {
+        self.grid
     }
 
     fn know(&mut self, proc: Proc) {

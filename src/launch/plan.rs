@@ -9,12 +9,12 @@ use super::place::Places;
 use super::table::Table;
 use super::world::{Instance, World};
 use super::{ContainerPlan, Plan, Proc, Role, Step};
-use crate::grid::{Block, Slice, Standing};
+use crate::grid::Grid;
 use crate::instruction::{Instruction, Settings};
 use crate::names::{ContainerName, Domain, ImageId, InnerPath, NodeName, ServerName};
 use crate::router::Peer;
 use crate::stack::Command;
-use crate::units::{Megabytes, Millis};
+use crate::units::Millis;
 
 mod containers;
 
@@ -28,21 +28,19 @@ pub fn plan(instructions: &[Instruction], world: &World) -> Result<Plan, PlanErr
     Ok(planner.finish())
 }
 
-/// The containers that these instructions would make and no server has room for, as blocks.
+/// The grid after these instructions; what has no room goes to a server of the world that nothing else goes to.
 ///
 /// # Errors
 /// What else stands in the way than room.
-pub fn wanting(instructions: &[Instruction], world: &World) -> Result<BTreeMap<ContainerName, Block>, PlanError> {
-    // Two dashes that no person's server and no cloud's has in a row, and nothing new comes to it by itself.
-    let beyond: ServerName = "no--room".parse().expect("a name written in the program is well formed");
-    let Some(mut footing) = world.servers.values().next().cloned() else { return Ok(BTreeMap::new()) };
-    footing.slice = Slice { standing: Standing::Draining, ..Slice::new(Megabytes(0)) };
-    let mut world = World { waits: false, ..world.clone() };
-    world.servers.insert(beyond.clone(), footing);
-    let mut planner = Planner::new(&world, instructions);
-    planner.places.overflow_to(beyond.clone());
+pub(super) fn grid_after(
+    instructions: &[Instruction],
+    world: &World,
+    overflow: &ServerName,
+) -> Result<Grid, PlanError> {
+    let mut planner = Planner::new(world, instructions);
+    planner.places.overflow_to(overflow.clone());
     planner.take(instructions)?;
-    Ok(planner.places.blocks(&beyond))
+    Ok(planner.places.into_grid())
 }
 
 struct Planner<'a> {

@@ -10,7 +10,7 @@
 //! [`rent`] brings one rental forward. Limits are state and not settings: they are changed by a command from any door,
 //! count at once, and move with the state. The program that is run as root is a setting, which no key can change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::grid::{Autosize, Block, Overbook};
+use crate::launch::shortage::Shortage;
 use crate::names::{ContainerName, ServerName, StackName};
 use crate::servers::cloud::{Cloud, Machine, MachineId};
 use crate::units::Millis;
@@ -129,8 +130,36 @@ struct State {
     strangers: Vec<Machine>,
 }
 
-/// Containers without room.
-pub type Wants = BTreeMap<ContainerName, Block>;
+/// What has no room.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wants {
+    /// Containers that are to be made; those of one launch all together, or they would take the room of each other.
+    pub blocks: BTreeMap<ContainerName, Block>,
+    /// Containers that go when those come.
+    pub going: BTreeSet<ContainerName>,
+}
+
+impl Wants {
+    /// What a launch waits for that is not begun before all of it has room.
+    pub fn of(shortage: Shortage) -> Self {
+        if shortage.without.is_empty() {
+            return Self::default();
+        }
+        let Shortage { mut without, with, going } = shortage;
+        without.extend(with);
+        Self { blocks: without, going }
+    }
+
+    /// What is left when all that has room has been begun.
+    pub fn rest(shortage: Shortage) -> Self {
+        Self { blocks: shortage.without, going: BTreeSet::new() }
+    }
+
+    /// Whether nothing is wanted.
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+}
 
 /// Why a rental does not come forward.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,7 +203,12 @@ impl Sizing {
 
     /// What has no room, of all stacks.
     pub fn wants(&self) -> Wants {
-        self.state().wants.values().flat_map(Clone::clone).collect()
+        let mut all = Wants::default();
+        for wants in self.state().wants.values() {
+            all.blocks.extend(wants.blocks.clone());
+            all.going.extend(wants.going.iter().cloned());
+        }
+        all
     }
 
     /// Whether anything waits for room.

@@ -1,7 +1,7 @@
 //! What a grid that sizes itself needs and what it can spare, as slicegrid sees it.
 
 use super::Wants;
-use crate::grid::{Asked, Event, Grid, NoRoom, Rules, Slicegrid};
+use crate::grid::{Asked, Event, Grid, NoRoom, Rules, Slicegrid, Stay};
 use crate::names::ServerName;
 
 /// What is to come and to go.
@@ -16,9 +16,9 @@ pub struct Outlook {
 
 /// The outlook of a grid in which these containers have no room.
 pub fn outlook(grid: Grid, wants: &Wants) -> Outlook {
-    let mut slicegrid = Slicegrid::new(grid, Rules::default());
+    let mut slicegrid = without_going(grid, wants);
     let mut events = Vec::new();
-    for (container, block) in wants {
+    for (container, block) in &wants.blocks {
         // What no new slice helps waits for something else.
         events.extend(slicegrid.add(container.clone(), block.clone()).unwrap_or_default());
     }
@@ -39,11 +39,17 @@ pub fn outlook(grid: Grid, wants: &Wants) -> Outlook {
 /// # Errors
 /// Why one of them will never have any.
 pub fn check(grid: Grid, others: &Wants, wants: &Wants) -> Result<(), NoRoom> {
-    let mut slicegrid = Slicegrid::new(grid, Rules::default());
-    for (container, block) in others {
+    let mut slicegrid = without_going(grid, wants);
+    for (container, block) in &others.blocks {
         drop(slicegrid.add(container.clone(), block.clone()));
     }
-    wants.iter().try_for_each(|(container, block)| slicegrid.add(container.clone(), block.clone()).map(drop))
+    wants.blocks.iter().try_for_each(|(container, block)| slicegrid.add(container.clone(), block.clone()).map(drop))
+}
+
+fn without_going(mut grid: Grid, wants: &Wants) -> Slicegrid {
+    let blocks = grid.slices.values_mut().flat_map(|slice| &mut slice.blocks);
+    blocks.filter(|(name, _)| wants.going.contains(*name)).for_each(|(_, block)| block.stay = Stay::Leaving);
+    Slicegrid::new(grid, Rules::default())
 }
 
 /// Whether the grid would do without a slice that it has asked for.
@@ -76,7 +82,7 @@ mod tests {
             let block = Block::new(Megabytes(*size), "shop".parse().unwrap(), "web".parse().unwrap());
             (format!("shop.web.1.{number}").parse().unwrap(), block)
         };
-        sizes.iter().enumerate().map(want).collect()
+        Wants { blocks: sizes.iter().enumerate().map(want).collect(), going: Default::default() }
     }
 
     fn asked(size: u64) -> Asked {
@@ -94,6 +100,13 @@ mod tests {
         assert!(check(waiting.clone(), &wants(&[]), &wants(&[600, 600])).is_ok());
         let why = check(waiting, &wants(&[]), &wants(&[600, 600, 600])).unwrap_err().to_string();
         assert!(why.contains("raise `max`"), "{why}");
+    }
+
+    #[test]
+    fn what_goes_with_a_launch_is_not_in_its_way() {
+        let full = grid(&[("s1", slice(1000, 900, Origin::Added))], 3);
+        let wants = Wants { going: ["b900".parse().unwrap()].into(), ..wants(&[900]) };
+        assert_eq!(outlook(full, &wants).asks, []);
     }
 
     #[test]

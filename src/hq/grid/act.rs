@@ -29,7 +29,7 @@ impl Hq {
             slice.origin = Origin::Created;
         }
         grid.autosize = self.sizing.limits().map(|limits| limits.autosize);
-        grid.waiting = self.sizing.wants();
+        grid.waiting = self.sizing.wants().blocks;
         let coming =
             rentals.iter().filter(|(server, rental)| rental.stage.is_coming() && !grid.slices.contains_key(*server));
         grid.asked = coming.map(|(_, rental)| Asked { size: rental.size, tags: rental.tags.clone() }).collect();

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::{backoff, drift, overstays};
 use crate::docker::Engine;
 use crate::hq::act::{HEAL, Job};
+use crate::hq::cloud::Wants;
 use crate::hq::recover::act::Rest;
 use crate::hq::{Hq, HqError};
 use crate::launch::label;
@@ -193,7 +194,7 @@ impl Hq {
         let world = self.world(stack, current.number, current.env_version).await?;
         let instructions = drift(&world);
         if instructions.is_empty() {
-            self.sizing.note_wants(stack, BTreeMap::new());
+            self.sizing.note_wants(stack, Wants::default());
             return Ok(());
         }
         tracing::info!(%stack, instructions = instructions.len(), "healing");

@@ -28,7 +28,7 @@ struct Wish<'a> {
 
 impl Drop for Wish<'_> {
     fn drop(&mut self) {
-        self.sizing.note_wants(self.stack, Wants::new());
+        self.sizing.note_wants(self.stack, Wants::default());
     }
 }
 
@@ -39,15 +39,16 @@ impl Hq {
     /// # Errors
     /// Why there is no plan: also when the cloud cannot help, or not in time.
     pub(in crate::hq) async fn find_room(self: &Arc<Self>, job: &Job, say: Say<'_>) -> Result<Planned, HqError> {
-        let (planned, wants) = self.try_plan(job).await?;
+        let (planned, shortage) = self.try_plan(job).await?;
         if job.verb == HEAL {
-            self.sizing.note_wants(&job.stack, wants);
+            self.sizing.note_wants(&job.stack, Wants::rest(shortage));
             return planned.map_err(HqError::from);
         }
+        let wants = Wants::of(shortage);
         match planned {
             Err(PlanError::NoRoom(why)) if !wants.is_empty() => {
                 self.check_room(&wants).await?;
-                say(&phase(&format!("No room for {}; asking the cloud for it", described(&wants))));
+                say(&phase(&format!("No room for all of {}; asking the cloud for it", described(&wants))));
                 say(&detail(&why.to_string()));
                 self.wait_for_room(job, wants, say).await
             }
@@ -77,7 +78,8 @@ impl Hq {
                     say(&detail(&line));
                 }
             }
-            let (planned, wants) = self.try_plan(job).await?;
+            let (planned, shortage) = self.try_plan(job).await?;
+            let wants = Wants::of(shortage);
             match planned {
                 // Limits that were taken away meanwhile leave nothing to wait for.
                 Err(PlanError::NoRoom(_)) if Instant::now() < until && !wants.is_empty() => {

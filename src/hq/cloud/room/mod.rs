@@ -33,8 +33,8 @@ pub fn listed(server: &ServerName, rental: &Rental, trouble: Option<&Trouble>) -
 
 /// `3 containers (1536mb)`
 pub fn described(wants: &Wants) -> String {
-    let memory = Megabytes(wants.values().map(|block| block.size.0).sum());
-    match wants.len() {
+    let memory = Megabytes(wants.blocks.values().map(|block| block.size.0).sum());
+    match wants.blocks.len() {
         1 => format!("1 container ({memory})"),
         count => format!("{count} containers ({memory})"),
     }

@@ -128,7 +128,10 @@ impl Hq {
         }
         let known = self.known_stacks().await?;
         self.sizing.state().wants.retain(|stack, _| known.contains(stack));
-        for (server, rental) in self.rentals().await? {
+        let rentals = self.rentals().await?;
+        // One that was forgotten has no appointments.
+        chores.due.retain(|server, _| rentals.contains_key(server));
+        for (server, rental) in rentals {
             if self.has_work(&server, &rental) {
                 chores.begin(self, server);
             } else {
@@ -214,7 +217,7 @@ impl Hq {
             }
             Err(error) => {
                 let why = chain(&*error);
-                let pause = self.sizing.note_trouble(&server, why.clone());
+                let pause = self.sizing.note_trouble(&server, why.clone(), Instant::now());
                 tracing::warn!(%server, why, again_in = ?pause, "a rented machine does not come forward");
                 pause
             }

@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -230,11 +231,11 @@ impl Sizing {
     }
 
     /// Notes an error, and for how long to leave the rental alone after it.
-    fn note_trouble(&self, server: &ServerName, why: String) -> std::time::Duration {
+    fn note_trouble(&self, server: &ServerName, why: String, now: Instant) -> Duration {
         let mut state = self.state();
         let failures = state.troubles.get(server).map_or(1, |trouble| trouble.failures + 1);
         let pause = rental::backoff(failures);
-        state.troubles.insert(server.clone(), Trouble { why, failures, again: Instant::now() + pause });
+        state.troubles.insert(server.clone(), Trouble { why, failures, again: now + pause });
         pause
     }
 

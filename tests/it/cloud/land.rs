@@ -216,7 +216,7 @@ impl Land {
         async move {
             let looking = async {
                 while !look().await {
-                    sleep(Duration::from_millis(200)).await;
+                    sleep(Duration::from_millis(20)).await;
                 }
             };
             if timeout(Duration::from_secs(3600), looking).await.is_err() {

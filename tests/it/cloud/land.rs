@@ -139,7 +139,8 @@ impl Land {
             for (server, record) in hq.server_records().await.unwrap() {
                 match &record.way {
                     Some(way) => hq.enrol(&server, &record, Arc::new(self.engine(&way.address.host))),
-                    None => hq.open_servers().await.unwrap(),
+                    // HQ's own has its engine already, and no other way in.
+                    None => drop(hq.change_server(&server, |_| {}).await.unwrap()),
                 }
             }
             hq.recover().await.unwrap();

@@ -226,7 +226,7 @@ impl Hq {
     }
 
     /// The containers of this HQ on one server.
-    pub(super) fn own_containers(&self, survey: &Survey, server: &ServerName) -> Vec<ContainerName> {
+    pub(in crate::hq) fn own_containers(&self, survey: &Survey, server: &ServerName) -> Vec<ContainerName> {
         let own = |seen: &&Seen| {
             seen.server == *server && seen.container.labels.get(label::HQ) == Some(&self.launcher.identity.id)
         };
@@ -261,7 +261,20 @@ impl Hq {
         // What goes there must not come again while the rest is seen to.
         self.change_server(server, |record| record.standing = Standing::Draining).await?;
         self.rehome(server, say).await?;
-        if let Err(error) = self.leave_clean(&survey, server).await {
+        self.take_out(&survey, server, say).await
+    }
+
+    /// Takes a server out that nothing has its home on any more. Waits for no stack's turn.
+    ///
+    /// # Errors
+    /// When the tree cannot be written.
+    pub(in crate::hq) async fn take_out(
+        self: &Arc<Self>,
+        survey: &Survey,
+        server: &ServerName,
+        say: Say<'_>,
+    ) -> Result<(), HqError> {
+        if let Err(error) = self.leave_clean(survey, server).await {
             tracing::warn!(%server, error = ?error, "a server that was removed keeps something of quarry's");
             say(&phase(&format!("{server} keeps what quarry has there: {error}")));
         }
@@ -290,7 +303,7 @@ impl Hq {
     }
 
     /// What could not move from a server begins anew on another one.
-    async fn rehome(self: &Arc<Self>, server: &ServerName, say: Say<'_>) -> Result<(), HqError> {
+    pub(in crate::hq) async fn rehome(self: &Arc<Self>, server: &ServerName, say: Say<'_>) -> Result<(), HqError> {
         for stack in self.known_stacks().await? {
             let _turn = self.turn(&stack, format!("the removal of {server}"), say).await;
             let mut lost = Vec::new();

@@ -177,14 +177,21 @@ impl Hq {
             tracing::warn!(%server, ?left, "a server that was spare stays");
             return Ok(Emptied::No);
         }
-        match self.remove_server(server, Force::No, &|_| {}).await {
-            Ok(()) => Ok(Emptied::Yes),
-            Err(HqError::Server(ServerError::Busy { containers, .. })) => {
-                tracing::warn!(%server, ?containers, "a server that was spare stays");
-                Ok(Emptied::No)
-            }
-            Err(error) => Err(error),
+        // A turn may be held by the very operation that waits for room: until here it can have the server back.
+        let awaited = self.sizing.awaited.notified();
+        tokio::select! {
+            homeless = self.rehome(server, &|_| {}) => homeless?,
+            () = awaited => return Ok(Emptied::No),
         }
+        let survey = self.survey().await?;
+        if survey.silent.contains_key(server) {
+            return Err(ServerError::Silent(server.clone()).into());
+        }
+        if !self.own_containers(&survey, server).is_empty() || self.sizing.is_awaited() {
+            return Ok(Emptied::No);
+        }
+        self.take_out(&survey, server, &|_| {}).await?;
+        Ok(Emptied::Yes)
     }
 
     /// A machine that a person has made a server by hand is theirs.

@@ -238,7 +238,12 @@ async fn grow_and_shrink(land: &Land, hq: &Running) {
     if hq.places("blog").await.len() != 3 {
         hq.launch("blog", land.web(3, 400)).await.unwrap();
     }
-    land.until_standing(&["auto1"]).await;
+    // Where the first one was on its way out already, it is another one.
+    land.until("one machine", || async {
+        let (standing, rentals) = (land.standing(), land.rentals().await);
+        standing.len() == 1 && rentals == [format!("{} serving", standing[0])]
+    })
+    .await;
     hq.scale("blog", "web", 1).await.unwrap();
     land.until_standing(&[]).await;
 }

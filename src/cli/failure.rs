@@ -68,7 +68,8 @@ impl From<HqError> for Failure {
             | HqError::Mistakes(_)
             | HqError::Compile(_)
             | HqError::Images(_)
-            | HqError::Tarball(_) => Exit::Mistake,
+            | HqError::Tarball(_)
+            | HqError::Sizing(_) => Exit::Mistake,
             HqError::State(_)
             | HqError::Asleep
             | HqError::Unsettled(_)
@@ -80,6 +81,7 @@ impl From<HqError> for Failure {
             | HqError::Plan(_)
             | HqError::Launch(_)
             | HqError::Engine(_)
+            | HqError::Cloud(_)
             | HqError::Agent { .. }
             | HqError::File { .. }
             | HqError::Full { .. }

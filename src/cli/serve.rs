@@ -17,12 +17,15 @@ use super::parts::{Places, with_edge};
 use crate::db::Db;
 use crate::db::gate::act::Gate;
 use crate::etc::{self, Settings};
+use crate::hq::cloud::Rents;
+use crate::hq::cloud::rent::act::OverSsh;
 use crate::hq::cluster::house::House;
 use crate::hq::push::{Paths, Pushes};
 use crate::hq::{Hq, HqError, git, socket, ssh};
 use crate::names::UserName;
 use crate::router::edge::Edge;
 use crate::router::nginx::Nginx;
+use crate::servers::cloud::process::Program;
 use crate::servers::registry;
 use crate::servers::ssh::KeyPair;
 
@@ -123,6 +126,9 @@ impl Serve {
         hq.inhabit(fresh.house);
         when_up(|| hq.open_servers()).await?;
         when_up(|| hq.recover()).await?;
+        if let Some(rents) = rents(&hq.settings) {
+            when_up(async || Ok(hq.rent_from(rents.clone()).await?)).await?;
+        }
         tokio::spawn(async move { nginx.watch().await });
         let door = when_up(|| HqDoor::open(hq.clone())).await?;
         let address = self.open_doors(places, (&root, fresh.listener), door, stop).await?;
@@ -138,6 +144,7 @@ impl Serve {
         tokio::spawn(hq.clone().follow_agents(address, self.http));
         tokio::spawn(hq.clone().drain_on());
         tokio::spawn(hq.clone().keep_collecting());
+        tokio::spawn(hq.clone().keep_size());
         tokio::spawn(hq.reconcile());
         ready(address, self.http).await;
         std::future::pending().await
@@ -212,6 +219,16 @@ where
             other => return other,
         }
     }
+}
+
+/// Where machines come from, if that is set.
+fn rents(settings: &Settings) -> Option<Rents> {
+    let cloud = settings.cloud.as_ref()?;
+    Some(Rents {
+        cloud: Arc::new(Program::new(&cloud.command, cloud.timeout)),
+        gate: Arc::new(OverSsh),
+        create_timeout: cloud.create_timeout,
+    })
 }
 
 fn canonical(root: &Path) -> Result<PathBuf, Failure> {

@@ -94,7 +94,7 @@ impl Servers {
             None | Some(Verb::List) => list(cx).await,
             Some(Verb::Show { server }) => show(cx, &server).await,
             Some(Verb::Add { address, tags, size, name, fingerprint }) => {
-                let wanted = Wanted { address, name, tags: checked(tags)?, size, fingerprint };
+                let wanted = Wanted { address, name, tags: checked(tags)?, size, fingerprint, order: None };
                 add(cx, wanted, stdin).await
             }
             Some(Verb::Tag { server, tags, remove }) => retag(cx, &server, checked(tags)?, checked(remove)?).await,
@@ -119,19 +119,30 @@ async fn list(cx: &Context) -> Result<(), Failure> {
     let cells: Vec<Vec<String>> = servers
         .iter()
         .map(|server| {
-            let address = server.address.clone().unwrap_or_else(|| "(HQ's own)".to_owned());
+            let address = server.address.clone().unwrap_or_else(|| nowhere(server).to_owned());
             let memory = format!("{} of {}", server.used, server.size);
             let count = server.containers.len().to_string();
-            vec![server.name.to_string(), server.state.to_owned(), address, memory, count, tags(server)]
+            let from = server.from.to_owned();
+            vec![server.name.to_string(), server.state.to_owned(), address, from, memory, count, tags(server)]
         })
         .collect();
-    cx.out.table(&["SERVER", "STATE", "ADDRESS", "MEMORY", "CONTAINERS", "TAGS"], &cells).await?;
+    cx.out.table(&["SERVER", "STATE", "ADDRESS", "FROM", "MEMORY", "CONTAINERS", "TAGS"], &cells).await?;
     for server in &servers {
         if let Some(why) = &server.why {
-            cx.out.note(&format!("{} is down: {why}", server.name)).await?;
+            let state = if server.state == "up" { "down" } else { server.state };
+            cx.out.note(&format!("{} is {state}: {why}", server.name)).await?;
         }
     }
+    for machine in cx.hq.sizing.strangers() {
+        let line = "the cloud has a machine of this HQ that it knows nothing of; look at it, and destroy it there:";
+        cx.out.note(&format!("{line} {} ({})", machine.id, machine.token)).await?;
+    }
     Ok(())
+}
+
+/// What stands for the address of a server that has none.
+fn nowhere(server: &Listed) -> &'static str {
+    if server.from == "here" { "(HQ's own)" } else { "(none yet)" }
 }
 
 fn tags(server: &Listed) -> String {
@@ -154,7 +165,8 @@ async fn show(cx: &Context, name: &ServerName) -> Result<(), Failure> {
     let lines = [
         ("name", server.name.to_string()),
         ("state", state),
-        ("address", server.address.clone().unwrap_or_else(|| "HQ's own".to_owned())),
+        ("address", server.address.clone().unwrap_or_else(|| nowhere(&server).to_owned())),
+        ("from", server.from.to_owned()),
         ("hostname", server.hostname.clone()),
         ("host key", server.host_key.clone().unwrap_or_else(|| "none needed".to_owned())),
         ("memory", format!("{}, {} promised, {} free", server.size, server.used, server.free)),

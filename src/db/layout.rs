@@ -170,6 +170,19 @@ pub fn grid() -> Key {
     key("grid/grid.json".into())
 }
 
+/// `grid/autosize.json`: JSON, within what bounds the grid sizes itself; without it a person adds and removes servers.
+pub fn autosize() -> Key {
+    key("grid/autosize.json".into())
+}
+
+/// The prefix of what HQ has rented from a cloud.
+pub const RENTALS: &str = "grid/rentals";
+
+/// `grid/rentals/<server>.json`: JSON, a machine from the intent to order it until it is surely gone.
+pub fn rental(server: &ServerName) -> Key {
+    key(format!("{RENTALS}/{server}.json"))
+}
+
 /// `hq/epoch`: JSON, the HQ that acts, under its lease.
 pub fn epoch() -> Key {
     key(format!("{REIGN}/epoch"))

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::{EtcError, Mistake, Settings, decide, etcd, is_setting};
 
 /// Folders that hold settings; others are mistakes.
-const FOLDERS: [&str; 5] = ["", "env", "build", "build/env", "etcd"];
+const FOLDERS: [&str; 6] = ["", "env", "build", "build/env", "etcd", "cloud"];
 
 /// The longest setting: a CA bundle of every public authority has 250 kB.
 const LONGEST: u64 = 4_000_000;
@@ -87,7 +87,7 @@ fn collect(
                 Err(error) => mistake(error.to_string()),
             },
             Ok(found) if found.is_file() => mistake(format!("it is longer than {LONGEST} bytes")),
-            Ok(_) => mistake("settings are plain files in this folder, env, build, build/env and etcd".into()),
+            Ok(_) => mistake("settings are plain files in this folder, env, build, build/env, etcd and cloud".into()),
             Err(error) => mistake(error.to_string()),
         }
     }
@@ -150,11 +150,11 @@ mod tests {
     #[test]
     fn every_mistake_is_reported_by_its_full_path() {
         let dir =
-            folder(&[("size", "big"), ("build/ca-bundle", "/nowhere/ca.pem"), ("cloud/token", "x"), ("env/A/B", "x")]);
+            folder(&[("size", "big"), ("build/ca-bundle", "/nowhere/ca.pem"), ("clouds/token", "x"), ("env/A/B", "x")]);
         fs::write(dir.path().join("env/RAW"), b"\xff").unwrap();
         let error = read(dir.path()).unwrap_err();
         let files: Vec<_> = error.0.iter().map(|mistake| mistake.file.clone()).collect();
-        assert_eq!(files, ["build/ca-bundle", "cloud", "env/A", "env/RAW", "size"].map(|file| dir.path().join(file)));
+        assert_eq!(files, ["build/ca-bundle", "clouds", "env/A", "env/RAW", "size"].map(|file| dir.path().join(file)));
         assert!(error.to_string().contains("cannot read `/nowhere/ca.pem`"));
     }
 

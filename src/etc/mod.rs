@@ -26,6 +26,7 @@ use crate::env::Env;
 use crate::names::{BadName, Domain};
 use crate::units::{Megabytes, Millis};
 
+pub mod cloud;
 pub mod etcd;
 pub mod files;
 
@@ -61,6 +62,8 @@ pub struct Settings {
     pub address: Option<IpAddr>,
     /// The state's home; this machine's files without it.
     pub etcd: Option<etcd::Etcd>,
+    /// Where machines come from; from people without it.
+    pub cloud: Option<cloud::Cloud>,
     /// The private SSH key with which submodules are fetched.
     pub submodule_key: Option<PathBuf>,
 }
@@ -93,6 +96,7 @@ impl Default for Settings {
             lease: Millis::seconds(15),
             address: None,
             etcd: None,
+            cloud: None,
             submodule_key: None,
         }
     }
@@ -171,22 +175,29 @@ impl std::error::Error for EtcError {}
 pub fn decide(files: &BTreeMap<String, String>) -> Result<Settings, EtcError> {
     let mut settings = Settings::default();
     let mut mistakes = Vec::new();
-    let mut cluster = etcd::Draft::default();
+    let (mut cluster, mut cloud) = (etcd::Draft::default(), cloud::Draft::default());
     for (path, text) in files {
-        let done = match path.strip_prefix("etcd/") {
-            Some(name) => cluster.set(name, text),
-            None => set(&mut settings, path, text),
+        let done = match path.split_once('/') {
+            Some(("etcd", name)) => cluster.set(name, text),
+            Some(("cloud", name)) => cloud.set(name, text),
+            Some(_) | None => set(&mut settings, path, text),
         };
         if let Err(what) = done {
             mistakes.push(Mistake { file: path.into(), what });
         }
     }
+    let mut missing = Vec::new();
     match cluster.finish() {
         Ok(cluster) => settings.etcd = cluster,
-        // A file with a mistake of its own is not missing.
-        Err((name, _)) if mistakes.iter().any(|mistake| mistake.file.ends_with(name)) => {}
-        Err((name, what)) => mistakes.push(Mistake { file: format!("etcd/{name}").into(), what }),
+        Err((name, what)) => missing.push(Mistake { file: format!("etcd/{name}").into(), what }),
     }
+    match cloud.finish() {
+        Ok(cloud) => settings.cloud = cloud,
+        Err((name, what)) => missing.push(Mistake { file: format!("cloud/{name}").into(), what }),
+    }
+    // A file with a mistake of its own is not missing.
+    missing.retain(|missing| mistakes.iter().all(|mistake| mistake.file != missing.file));
+    mistakes.extend(missing);
     if mistakes.is_empty() { Ok(settings) } else { Err(EtcError(mistakes)) }
 }
 
@@ -230,7 +241,7 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Every file but those in `env/`, `build/env/` and `etcd/`.
+/// Every file but those in `env/`, `build/env/`, `etcd/` and `cloud/`.
 const KNOWN: [&str; 13] = [
     "address",
     "hostnames",
@@ -248,7 +259,10 @@ const KNOWN: [&str; 13] = [
 ];
 
 fn unknown(name: &str) -> String {
-    format!("there is no setting `{name}`; there are {}, env/<NAME>, build/env/<NAME> and etcd/…", KNOWN.join(", "))
+    format!(
+        "there is no setting `{name}`; there are {}, env/<NAME>, build/env/<NAME>, etcd/… and cloud/…",
+        KNOWN.join(", ")
+    )
 }
 
 fn parse<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {

@@ -12,8 +12,9 @@ use crate::instruction::Instruction;
 use crate::launch::act::Say;
 use crate::launch::journal::act::Book;
 use crate::launch::journal::{BranchMove, Operation, Phase};
-use crate::launch::plan::plan;
+use crate::launch::plan::{PlanError, plan};
 use crate::launch::record::Release;
+use crate::launch::shortage::{Shortage, shortage};
 use crate::launch::{Plan, Proc, Step};
 use crate::names::{NodeName, ReleaseNumber, StackName};
 use crate::router::StackRoutes;
@@ -37,6 +38,14 @@ pub struct Job {
     pub env: Option<u64>,
     /// Nodes whose containers are all replaced.
     pub renew: BTreeSet<NodeName>,
+}
+
+/// A plan, and what it has been promised.
+pub struct Planned {
+    /// The plan.
+    pub plan: Plan,
+    /// What nobody else may have until its containers show it.
+    pub claim: Claim,
 }
 
 /// How long the last part of an operation waits before it is tried again.
@@ -168,26 +177,41 @@ impl Hq {
         self.check_awake()?;
         self.settle_earlier(&job.stack).await?;
         let book = self.book(&job.stack).await?;
-        let (release, env_version) = self.numbers(&job).await?;
-        let mut reserved = self.planning.lock().await;
-        let mut world = self.gather(&job.stack, release, env_version, &reserved).await?;
-        world.forget(&job.renew);
-        world.waits = job.verb == HEAL;
-        self.note_architectures(&job.instructions, &mut world).await?;
-        let plan = plan(&job.instructions, &world)?;
-        if world.waits && !plan.does_something() {
+        let Planned { plan, claim } = self.find_room(&job, say).await?;
+        if job.verb == HEAL && !plan.does_something() {
             tracing::warn!(stack = %job.stack, notes = ?plan.notes, "what is missing waits");
             return Ok(plan);
         }
-        let claim = Claim::of(&plan);
-        claim.add(&mut reserved);
-        drop(reserved);
         for note in &plan.notes {
             say(&super::progress::detail(note));
         }
         let done = self.perform(&book, job, plan, say).await;
         claim.remove(&mut *self.planning.lock().await);
         done
+    }
+
+    /// One try to plan a job, and what has no room of it where the grid sizes itself. What the plan hands out is claimed
+    /// before anybody else plans.
+    ///
+    /// # Errors
+    /// When docker or the tree cannot be read; why there is no plan is part of the answer.
+    pub(super) async fn try_plan(&self, job: &Job) -> Result<(Result<Planned, PlanError>, Shortage), HqError> {
+        let (release, env_version) = self.numbers(job).await?;
+        let mut reserved = self.planning.lock().await;
+        let mut world = self.gather(&job.stack, release, env_version, &reserved).await?;
+        world.forget(&job.renew);
+        world.waits = job.verb == HEAL;
+        self.note_architectures(&job.instructions, &mut world).await?;
+        let shortage = match self.sizing.limits() {
+            Some(_) => shortage(&job.instructions, &world).unwrap_or_default(),
+            None => Shortage::default(),
+        };
+        let planned = plan(&job.instructions, &world).map(|plan| {
+            let claim = Claim::of(&plan);
+            claim.add(&mut reserved);
+            Planned { plan, claim }
+        });
+        Ok((planned, shortage))
     }
 
     async fn perform(self: &Arc<Self>, book: &Arc<Book>, job: Job, plan: Plan, say: Say<'_>) -> Result<Plan, HqError> {

@@ -44,5 +44,6 @@ pub fn own_record() -> Record {
         processors: processors().0 / 1000,
         architecture: std::env::consts::ARCH.into(),
         standing: Standing::Up,
+        order: None,
     }
 }

@@ -33,6 +33,7 @@ use crate::stack::files::RepositoryError;
 pub mod act;
 pub mod agents;
 pub mod change;
+pub mod cloud;
 pub mod cluster;
 pub mod collect;
 pub mod deploy;
@@ -129,6 +130,8 @@ pub struct Hq {
     members: RwLock<BTreeMap<ServerName, fleet::Member>>,
     /// What each server's engine last told.
     memory: Arc<Mutex<fleet::Memory>>,
+    /// What is known of a grid that sizes itself.
+    pub sizing: cloud::Sizing,
     queue: lock::Queue,
     /// Planning reads what others have taken: one plan at a time.
     planning: tokio::sync::Mutex<world::Reserved>,
@@ -180,6 +183,7 @@ impl Hq {
             records: tokio::sync::Mutex::default(),
             members: RwLock::new(BTreeMap::from([(here, member)])),
             memory: Arc::default(),
+            sizing: cloud::Sizing::default(),
             queue: lock::Queue::default(),
             planning: tokio::sync::Mutex::default(),
             books: Mutex::default(),
@@ -301,6 +305,12 @@ pub enum HqError {
     /// A server could not be added or changed.
     #[error(transparent)]
     Server(#[from] servers::ServerError),
+    /// The cloud did not do it.
+    #[error(transparent)]
+    Cloud(#[from] crate::servers::cloud::CloudError),
+    /// The grid cannot size itself like that.
+    #[error(transparent)]
+    Sizing(#[from] cloud::SizingError),
     /// The etcd that HQ makes.
     #[error(transparent)]
     Cluster(#[from] cluster::ClusterError),

@@ -24,6 +24,7 @@ pub mod plan;
 pub mod record;
 #[cfg(test)]
 pub(crate) mod sample;
+pub mod shortage;
 pub mod step;
 pub mod table;
 pub mod undo;

@@ -23,6 +23,8 @@ pub struct Places<'a> {
     grid: Grid,
     /// Nodes that find each other by name and so have to be on one server.
     groups: Vec<BTreeSet<NodeName>>,
+    /// Where what has no room goes, when it is only to be known what that is.
+    overflow: Option<ServerName>,
 }
 
 impl<'a> Places<'a> {
@@ -39,6 +41,7 @@ impl<'a> Places<'a> {
                 ..Grid::default()
             },
             groups: groups(world, instructions),
+            overflow: None,
         };
         let chosen = |instance: &&Instance| instance.role != Role::Service;
         for instance in world.instances.iter().chain(&world.leaving).filter(chosen) {
@@ -48,6 +51,16 @@ impl<'a> Places<'a> {
             places.know(proc.clone());
         }
         places
+    }
+
+    /// From now on what has no room goes to this server of the world, which nothing is placed on otherwise.
+    pub fn overflow_to(&mut self, server: ServerName) {
+        self.overflow = Some(server);
+    }
+
+    /// The servers that answer, as they are after this plan.
+    pub fn into_grid(self) -> Grid {
+        self.grid
     }
 
     fn know(&mut self, proc: Proc) {
@@ -172,7 +185,7 @@ impl<'a> Places<'a> {
         let servers = match self.at_home(proc)? {
             Some(home) if (self.left(proc, &home) as usize) < containers.len() => return Err(self.full(proc, home)),
             Some(home) => vec![home; containers.len()],
-            None => self.seats(proc, containers.len())?,
+            None => self.seats_or_overflow(proc, containers.len())?,
         };
         let block = self.block(proc);
         for (server, container) in servers.iter().zip(containers) {
@@ -198,7 +211,7 @@ impl<'a> Places<'a> {
     fn best(&self, proc: &Proc) -> Result<ServerName, PlanError> {
         match self.at_home(proc)? {
             Some(home) => Ok(home),
-            None => self.seats(proc, 1)?.pop().ok_or_else(|| PlanError::NoServer(proc.node.clone())),
+            None => self.seats_or_overflow(proc, 1)?.pop().ok_or_else(|| PlanError::NoServer(proc.node.clone())),
         }
     }
 
@@ -217,12 +230,19 @@ impl<'a> Places<'a> {
         self.offered(proc, count).into_iter().collect()
     }
 
+    fn seats_or_overflow(&self, proc: &Proc, count: usize) -> Result<Vec<ServerName>, PlanError> {
+        let Some(overflow) = &self.overflow else { return self.seats(proc, count) };
+        let seats = self.offered(proc, count).into_iter();
+        Ok(seats.map(|seat| seat.unwrap_or_else(|_| overflow.clone())).collect())
+    }
+
     /// Where so many more containers of a node go. The grid counts memory; where a stack's network on a server has not
     /// as many addresses, they go one by one, and to servers with addresses left.
     fn offered(&self, proc: &Proc, count: usize) -> Vec<Result<ServerName, PlanError>> {
         let block = self.block(proc);
+        let rules = Rules { overbook: self.world.overbook, ..Rules::default() };
         let places = |grid: &Grid, count| {
-            let mut places = place(grid, &[Want::new(block.clone(), count)], Rules::default());
+            let mut places = place(grid, &[Want::new(block.clone(), count)], rules);
             places.pop().unwrap_or_default()
         };
         let all = places(&self.grid, count);

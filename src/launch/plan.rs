@@ -9,6 +9,7 @@ use super::place::Places;
 use super::table::Table;
 use super::world::{Instance, World};
 use super::{ContainerPlan, Plan, Proc, Role, Step};
+use crate::grid::Grid;
 use crate::instruction::{Instruction, Settings};
 use crate::names::{ContainerName, Domain, ImageId, InnerPath, NodeName, ServerName};
 use crate::router::Peer;
@@ -23,22 +24,23 @@ mod containers;
 /// The first thing that cannot be had; then nothing has been planned.
 pub fn plan(instructions: &[Instruction], world: &World) -> Result<Plan, PlanError> {
     let mut planner = Planner::new(world, instructions);
-    for instruction in instructions {
-        planner.note_kind(instruction);
-        match instruction {
-            Instruction::Ensure { node, settings } => planner.ensure(node, settings)?,
-            Instruction::Deploy { node, release, count, settings } => {
-                let proc = world.proc(node, *count, *release, world.env_version, settings);
-                planner.deploy(proc)?;
-            }
-            Instruction::Scale { node, count } => planner.scale(node, *count)?,
-            Instruction::Route { node, add, remove, document_root } => {
-                planner.route(node, add, remove, document_root.as_ref());
-            }
-            Instruction::Kill { container, grace } => planner.kill(container, *grace),
-        }
-    }
+    planner.take(instructions)?;
     Ok(planner.finish())
+}
+
+/// The grid after these instructions; what has no room goes to a server of the world that nothing else goes to.
+///
+/// # Errors
+/// What else stands in the way than room.
+pub(super) fn grid_after(
+    instructions: &[Instruction],
+    world: &World,
+    overflow: &ServerName,
+) -> Result<Grid, PlanError> {
+    let mut planner = Planner::new(world, instructions);
+    planner.places.overflow_to(overflow.clone());
+    planner.take(instructions)?;
+    Ok(planner.places.into_grid())
 }
 
 struct Planner<'a> {
@@ -71,6 +73,26 @@ impl<'a> Planner<'a> {
             rested: BTreeSet::new(),
             releases_something: false,
         }
+    }
+
+    fn take(&mut self, instructions: &[Instruction]) -> Result<(), PlanError> {
+        let world = self.world;
+        for instruction in instructions {
+            self.note_kind(instruction);
+            match instruction {
+                Instruction::Ensure { node, settings } => self.ensure(node, settings)?,
+                Instruction::Deploy { node, release, count, settings } => {
+                    let proc = world.proc(node, *count, *release, world.env_version, settings);
+                    self.deploy(proc)?;
+                }
+                Instruction::Scale { node, count } => self.scale(node, *count)?,
+                Instruction::Route { node, add, remove, document_root } => {
+                    self.route(node, add, remove, document_root.as_ref());
+                }
+                Instruction::Kill { container, grace } => self.kill(container, *grace),
+            }
+        }
+        Ok(())
     }
 
     fn note_kind(&mut self, instruction: &Instruction) {

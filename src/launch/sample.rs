@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::world::{Footing, Instance, World};
 use super::{ContainerPlan, Ground, Identity, Plan, Step};
-use crate::grid::{Block, Filter, Slice};
+use crate::grid::{Block, Filter, Overbook, Slice};
 use crate::instruction::Settings;
 use crate::names::{ImageId, ReleaseNumber};
 use crate::stack::{Kind, Overlap};
@@ -46,6 +46,7 @@ pub fn world(servers: &[&str]) -> World {
         servers: servers.iter().enumerate().map(footing).collect(),
         here: name(servers[0]),
         built: BTreeMap::new(),
+        overbook: Overbook::default(),
         waits: false,
         sites: "/sites".into(),
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::{Ground, Identity, Proc, Role, Step, label};
 use crate::docker::{Container, State};
-use crate::grid::{Architecture, Slice};
+use crate::grid::{Architecture, Overbook, Slice};
 use crate::instruction::Settings;
 use crate::names::{ContainerName, ImageId, NodeName, ReleaseNumber, ServerName, StackName};
 use crate::router::StackRoutes;
@@ -78,6 +78,8 @@ pub struct World {
     pub built: BTreeMap<ImageId, Architecture>,
     /// Folder under which this release's sites go.
     pub sites: PathBuf,
+    /// Whether a server may be promised more memory than it has.
+    pub overbook: Overbook,
     /// What finds no room waits for it, and the rest comes about all the same; else everything is refused.
     pub waits: bool,
 }

@@ -1,6 +1,7 @@
 //! The machines of the grid: what is known of each, how HQ reaches them, and how images get there.
 
 pub mod authority;
+pub mod cloud;
 pub mod etcd;
 pub mod facts;
 pub mod lines;

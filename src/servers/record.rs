@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::cloud::Token;
 use super::facts::Facts;
 use super::ssh::{Address, HostKey};
 use crate::grid::{Architecture, Standing};
@@ -33,6 +34,9 @@ pub struct Record {
     /// Whether a person wants anything new there: up or draining.
     #[serde(default)]
     pub standing: Standing,
+    /// The order by which HQ rented it. Only such a server is ever given back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Token>,
 }
 
 /// How HQ comes to a server.
@@ -61,6 +65,7 @@ impl Record {
             processors: facts.processors,
             architecture: facts.architecture.clone(),
             standing: earlier.map(|record| record.standing).unwrap_or_default(),
+            order: earlier.and_then(|record| record.order.clone()),
         }
     }
 }

@@ -132,33 +132,7 @@ impl World {
     }
 
     fn settings(&self, kind: Kind, overlap: Overlap) -> Box<Settings> {
-        Box::new(Settings {
-            kind,
-            image: self.image.clone(),
-            command: None,
-            args: Vec::new(),
-            cwd: None,
-            ports: if kind == Kind::Worker { Vec::new() } else { vec![80] },
-            volumes: Vec::new(),
-            env: Default::default(),
-            links: BTreeMap::new(),
-            size: Megabytes(64),
-            filter: Default::default(),
-            fixed: false,
-            cpus: None,
-            health: Some(Health {
-                probe: Probe::Command(Command::Words(vec!["true".into()])),
-                interval: Millis(100),
-                timeout: Millis(1000),
-                retries: 1,
-                start: Millis(1000),
-            }),
-            release: None,
-            overlap,
-            grace: Millis(500),
-            hook: Vec::new(),
-            unhook: Vec::new(),
-        })
+        settings(&self.image, kind, overlap)
     }
 
     /// A container that is none of quarry's.
@@ -206,6 +180,37 @@ impl World {
         }
         list
     }
+}
+
+/// How a node of a test runs.
+pub fn settings(image: &ImageId, kind: Kind, overlap: Overlap) -> Box<Settings> {
+    Box::new(Settings {
+        kind,
+        image: image.clone(),
+        command: None,
+        args: Vec::new(),
+        cwd: None,
+        ports: if kind == Kind::Worker { Vec::new() } else { vec![80] },
+        volumes: Vec::new(),
+        env: Default::default(),
+        links: BTreeMap::new(),
+        size: Megabytes(64),
+        filter: Default::default(),
+        fixed: false,
+        cpus: None,
+        health: Some(Health {
+            probe: Probe::Command(Command::Words(vec!["true".into()])),
+            interval: Millis(100),
+            timeout: Millis(1000),
+            retries: 1,
+            start: Millis(1000),
+        }),
+        release: None,
+        overlap,
+        grace: Millis(500),
+        hook: Vec::new(),
+        unhook: Vec::new(),
+    })
 }
 
 fn node(name: &str) -> NodeName {

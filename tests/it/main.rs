@@ -5,6 +5,7 @@
 
 mod agent;
 mod build;
+mod cloud;
 mod crash;
 mod db_contract;
 mod db_etcd;

@@ -24,7 +24,7 @@ mod checks;
 mod clock;
 mod dice;
 mod found;
-mod life;
+pub mod life;
 mod machine;
 mod operations;
 mod promises;

@@ -2,7 +2,7 @@
 
 use crate::db::{Guard, layout};
 use crate::docker::State;
-use crate::grid::{Block, Grid, Standing};
+use crate::grid::{Asked, Block, Grid, Origin, Standing};
 use crate::hq::fleet::presence::Presence;
 use crate::hq::fleet::{Member, Seen};
 use crate::hq::{Hq, HqError};
@@ -24,6 +24,15 @@ impl Hq {
                 slice.standing = Standing::Suspect;
             }
         }
+        let rentals = self.rentals().await?;
+        for (_, slice) in grid.slices.iter_mut().filter(|(server, _)| rentals.contains_key(*server)) {
+            slice.origin = Origin::Created;
+        }
+        grid.autosize = self.sizing.limits().map(|limits| limits.autosize);
+        grid.waiting = self.sizing.wants().blocks;
+        let coming =
+            rentals.iter().filter(|(server, rental)| rental.stage.is_coming() && !grid.slices.contains_key(*server));
+        grid.asked = coming.map(|(_, rental)| Asked { size: rental.size, tags: rental.tags.clone() }).collect();
         layout::put_json(&*self.db, &layout::grid(), &grid, Guard::Any).await?;
         Ok(grid)
     }

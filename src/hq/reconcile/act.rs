@@ -14,6 +14,7 @@ use super::{backoff, drift, overstays};
 use crate::db::{DbError, Guard, layout};
 use crate::docker::Engine;
 use crate::hq::act::{HEAL, Job};
+use crate::hq::cloud::Wants;
 use crate::hq::recover::act::Rest;
 use crate::hq::{Hq, HqError};
 use crate::instruction::Instruction;
@@ -211,6 +212,7 @@ impl Hq {
         let mut instructions = drift(&world);
         let again = self.hold_fallen(&mut instructions, &world).await?;
         if instructions.is_empty() {
+            self.sizing.note_wants(stack, Wants::default());
             return Ok(again);
         }
         tracing::info!(%stack, instructions = instructions.len(), "healing");

@@ -177,12 +177,18 @@ impl Hq {
     pub async fn list_servers(&self) -> Result<Vec<Listed>, HqError> {
         let mut records = self.server_records().await?;
         records.entry(self.engines().here().clone()).or_insert_with(limits::own_record);
+        let expected = self.expected_servers(&records).await?;
         let survey = self.survey().await?;
         let grid = self.grid_of(&survey.containers);
         let listed = |(name, record): (ServerName, Record)| {
             let why = self.why_down(&name, &record, &survey);
             let used = grid.slices.get(&name).map_or(Megabytes(0), Slice::used);
             Listed {
+                from: match (&record.way, &record.order) {
+                    (None, _) => "here",
+                    (Some(_), None) => "added",
+                    (Some(_), Some(_)) => "cloud",
+                },
                 address: record.way.as_ref().map(|way| way.address.to_string()),
                 ip: record.way.as_ref().map(|way| way.ip),
                 host_key: record.way.as_ref().map(|way| way.host_key.fingerprint()),
@@ -204,7 +210,7 @@ impl Hq {
                 tags: record.tags,
             }
         };
-        Ok(records.into_iter().map(listed).collect())
+        Ok(records.into_iter().map(listed).chain(expected).collect())
     }
 
     /// Why a server cannot be used now, with all that is known of it.
@@ -220,7 +226,7 @@ impl Hq {
     }
 
     /// The containers of this HQ on one server.
-    pub(super) fn own_containers(&self, survey: &Survey, server: &ServerName) -> Vec<ContainerName> {
+    pub(in crate::hq) fn own_containers(&self, survey: &Survey, server: &ServerName) -> Vec<ContainerName> {
         let own = |seen: &&Seen| {
             seen.server == *server && seen.container.labels.get(label::HQ) == Some(&self.launcher.identity.id)
         };
@@ -256,7 +262,20 @@ impl Hq {
         // What goes there must not come again while the rest is seen to.
         self.change_server(server, |record| record.standing = Standing::Draining).await?;
         self.rehome(server, say).await?;
-        if let Err(error) = self.leave_clean(&survey, server).await {
+        self.take_out(&survey, server, say).await
+    }
+
+    /// Takes a server out that nothing has its home on any more. Waits for no stack's turn.
+    ///
+    /// # Errors
+    /// When the tree cannot be written.
+    pub(in crate::hq) async fn take_out(
+        self: &Arc<Self>,
+        survey: &Survey,
+        server: &ServerName,
+        say: Say<'_>,
+    ) -> Result<(), HqError> {
+        if let Err(error) = self.leave_clean(survey, server).await {
             tracing::warn!(%server, error = ?error, "a server that was removed keeps something of quarry's");
             say(&phase(&format!("{server} keeps what quarry has there: {error}")));
         }
@@ -285,7 +304,7 @@ impl Hq {
     }
 
     /// What could not move from a server begins anew on another one.
-    async fn rehome(self: &Arc<Self>, server: &ServerName, say: Say<'_>) -> Result<(), HqError> {
+    pub(in crate::hq) async fn rehome(self: &Arc<Self>, server: &ServerName, say: Say<'_>) -> Result<(), HqError> {
         for stack in self.known_stacks().await? {
             let _turn = self.turn(&stack, format!("the removal of {server}"), say).await;
             let mut data = self.data(&stack).await?;

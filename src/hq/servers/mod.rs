@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::names::{BadName, ContainerName, ServerName};
+use crate::servers::cloud::Token;
 use crate::servers::facts::{Facts, NoFact};
 use crate::servers::ssh::{Address, KeyPairError, LinkError};
 use crate::units::Megabytes;
@@ -25,6 +26,8 @@ pub struct Wanted {
     pub size: Option<Megabytes>,
     /// The fingerprint its host key must have. It also lets a server in again that was installed anew.
     pub fingerprint: Option<String>,
+    /// The order by which HQ rented it.
+    pub order: Option<Token>,
 }
 
 impl Wanted {
@@ -168,9 +171,12 @@ pub struct Listed {
     pub ip: Option<IpAddr>,
     /// What it calls itself.
     pub hostname: String,
-    /// `up`, `draining`, `down`, `lost` or `returning`.
+    /// `up`, `draining`, `down`, `lost` or `returning`; of a rented one that is no server `ordered`, `creating`,
+    /// `leaving` or `destroying`.
     pub state: &'static str,
-    /// Why it is down, for how long.
+    /// Where it comes from: `here` (HQ's own), `added` by a person, or `cloud`.
+    pub from: &'static str,
+    /// Why it is down, for how long, or why its machine does not come.
     pub why: Option<String>,
     /// Its memory for containers.
     pub size: Megabytes,
@@ -203,6 +209,7 @@ mod tests {
                 tags: BTreeSet::new(),
                 size: None,
                 fingerprint: wanted.map(str::to_owned),
+                order: None,
             };
             assert_eq!(wanted.accepts("SHA256:AbC"), expected, "{wanted:?}");
         };

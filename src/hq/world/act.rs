@@ -67,6 +67,7 @@ impl Hq {
             built: BTreeMap::new(),
             routes: tables.into_iter().find(|table| table.stack == *stack),
             sites: self.sites_folder(stack, release),
+            overbook: self.sizing.overbook(),
             waits: false,
         })
     }

@@ -38,6 +38,11 @@ pub struct Reserved {
 }
 
 impl Reserved {
+    /// Whether a launch under way will have something on a server.
+    pub fn reaches(&self, server: &ServerName) -> bool {
+        self.blocks.keys().any(|(on, _)| on == server)
+    }
+
     fn ports_of(&self, server: &ServerName) -> BTreeSet<u16> {
         self.ports.iter().filter(|(of, _)| of == server).map(|(_, port)| *port).collect()
     }

@@ -84,13 +84,13 @@ fn at_once(what: impl FnOnce() -> Done) -> Done {
 }
 
 /// Browsers that ask for a page again and again, each the next moment it has it.
-struct Load {
+pub struct Load {
     stop: Arc<AtomicBool>,
     browsers: Vec<JoinHandle<(usize, Vec<String>)>>,
 }
 
 impl Load {
-    fn on(to: SocketAddr, host: &'static str, path: &'static str) -> Self {
+    pub fn on(to: SocketAddr, host: &'static str, path: &'static str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let browse = |_| {
             let stop = stop.clone();
@@ -112,7 +112,7 @@ impl Load {
 
     /// How many pages came; every one must.
     #[track_caller]
-    fn end(self) -> usize {
+    pub fn end(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         let (mut pages, mut failed) = (0, Vec::new());
         for browser in self.browsers {

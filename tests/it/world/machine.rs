@@ -82,6 +82,7 @@ impl Machine {
             processors: 2,
             architecture: "x86_64".into(),
             standing: Standing::Up,
+            order: None,
         }
     }
 

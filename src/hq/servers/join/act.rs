@@ -68,6 +68,7 @@ impl Hq {
         let mut record = Record::found(&facts, Some(way), earlier.as_ref());
         record.size = wanted.size.unwrap_or(record.size);
         record.tags.extend(wanted.tags);
+        record.order = wanted.order.or(record.order);
         self.keep_server(&name, &record).await?;
         self.join(line, &record);
         let standing = if record.standing == Standing::Draining { "still draining" } else { "up" };

@@ -14,6 +14,7 @@ pub mod hosts;
 pub mod nft;
 pub mod policy;
 pub mod rules;
+pub mod sshd;
 pub mod wall;
 
 pub use act::Locknet;

@@ -36,9 +36,9 @@ const SEAMS: [&str; 9] = [
 ];
 
 /// A file, or a folder of them, with one of these names knows that one outside thing.
-const TOUCH: [&str; 18] = [
+const TOUCH: [&str; 19] = [
     "ssh", "git", "tar", "bollard", "etcd", "files", "nginx", "iptables", "nft", "tcp", "http", "process", "stats",
-    "socket", "terminal", "limits", "lock", "tarball",
+    "socket", "terminal", "limits", "lock", "tarball", "sshd",
 ];
 
 /// What a file that decides does not do.

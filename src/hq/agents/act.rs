@@ -26,6 +26,7 @@ use crate::hq::{Hq, HqError};
 use crate::launch::act::Say;
 use crate::names::ServerName;
 use crate::network::config::ConfigPath;
+use crate::network::sshd;
 use crate::servers::ssh::Line;
 
 /// How often it is looked whether a server has come or gone.
@@ -205,8 +206,8 @@ impl Hq {
         for (name, record) in self.server_records().await? {
             if let Some(way) = record.way {
                 seen.insert(way.hq);
-                let sshd = way.address.port;
-                servers.insert(name, Place { addresses: vec![way.ip], sshd: Some(sshd), tags: record.tags });
+                let sshd = BTreeSet::from([way.address.port]);
+                servers.insert(name, Place { addresses: vec![way.ip], sshd, tags: record.tags });
             }
         }
         let own = self.members().remove(&here);
@@ -215,8 +216,10 @@ impl Hq {
         addresses.extend(own.iter().map(|own| own.ground.address).filter(|address| *address != self.bridge.address));
         addresses.extend(seen.into_iter().filter(|address| !addresses.contains(address)).collect::<Vec<_>>());
         let tags = own.map(|own| own.tags).unwrap_or_default();
-        servers.insert(here.clone(), Place { addresses, sshd: None, tags });
         let lock = layout::read_json::<Lock>(&*self.db, &layout::network()).await?;
+        // Asking takes a moment, and only rules for HQ's own machine need to know.
+        let sshd = if lock == Some(Lock::On) { sshd::ports().await } else { BTreeSet::new() };
+        servers.insert(here.clone(), Place { addresses, sshd, tags });
         let hq = self.launcher.identity.id.clone();
         let subnets = self.settings.subnets.to_string();
         let (files, ways) = (self.config_files().await?, self.ways().await?);

@@ -59,8 +59,8 @@ pub struct Wanted {
 pub struct Place {
     /// Its addresses, the one for other servers first. HQ's own may be seen under several.
     pub addresses: Vec<IpAddr>,
-    /// The port at which HQ comes by SSH; none for its own.
-    pub sshd: Option<u16>,
+    /// The ports at which its own sshd lets people and HQ in, as far as that is known.
+    pub sshd: BTreeSet<u16>,
     /// What it is good for.
     pub tags: BTreeSet<String>,
 }
@@ -127,7 +127,7 @@ impl Wanted {
 
     /// Servers reach each other, everybody the ways in. What parts containers is the wall.
     fn policy(&self, server: &ServerName) -> Policy {
-        let sshd = self.servers.get(server).and_then(|place| place.sshd).map(Port::tcp);
+        let sshd = self.servers.get(server).into_iter().flat_map(|place| &place.sshd).copied().map(Port::tcp);
         let open = self.public(server).into_iter().map(Port::tcp).chain(sshd).chain([SSH]).collect();
         let peers = self.servers.values().flat_map(|place| &place.addresses).map(|address| Net::from(*address));
         Policy { peers: peers.collect(), open, containers: Containers::Free }
@@ -151,7 +151,7 @@ mod tests {
     fn wanted() -> Wanted {
         let place = |address: &str, tags: &[&str]| Place {
             addresses: vec![address.parse().unwrap()],
-            sshd: (address != "10.0.0.1").then_some(if tags.is_empty() { 22 } else { 2200 }),
+            sshd: BTreeSet::from([if tags.is_empty() { 22 } else { 2200 }]),
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
         };
         let servers = [
@@ -187,7 +187,7 @@ mod tests {
             assert_eq!(open, expected, "{server}");
             assert_eq!(config.router.is_some_and(|router| router.len() == 2), routes, "{server}");
         };
-        check("hq", &["22", "80", "443", "2222"], false);
+        check("hq", &["22", "80", "443", "2200", "2222"], false);
         check("s1", &["22"], false);
         check("s2", &["22", "80", "443", "2200"], true);
         let wall = |server| config(&wanted(), server).wall.map(|wall| wall.open);

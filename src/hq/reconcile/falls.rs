@@ -50,6 +50,8 @@ impl Falls {
         let ours: BTreeMap<&ContainerName, &Instance> =
             alone(world).map(|instance| (&instance.name, instance)).collect();
         self.0.retain(|name, _| ours.contains_key(name));
+        // A clock that was set back must not make anybody wait until it is that late again.
+        self.0.values_mut().for_each(|fall| fall.since = fall.since.min(now));
         for (name, instance) in ours {
             match (self.0.get_mut(name), instance.runs) {
                 (None, true) => {}
@@ -165,6 +167,15 @@ mod tests {
             now += expected;
             assert_eq!(look(&mut falls, false, now), Ok(true));
         }
+    }
+
+    #[test]
+    fn nobody_waits_until_a_clock_that_was_set_back_is_that_late_again() {
+        let mut falls = Falls::default();
+        assert_eq!(look(&mut falls, false, 100_000), Ok(true));
+        assert_eq!(look(&mut falls, false, 100_005), Err(10));
+        assert_eq!(look(&mut falls, false, 500), Err(10));
+        assert_eq!(look(&mut falls, false, 510), Ok(true));
     }
 
     #[test]

@@ -139,3 +139,16 @@ fn the_old_one_is_not_started_again_before_the_new_one_is_gone() {
         ],
     );
 }
+
+#[test]
+fn what_fell_is_started_again_although_the_clock_was_set_back() {
+    check(
+        59,
+        4,
+        &[
+            (Push { stack: 0, web: 3, nodes: 3, code: Falls }, 13105),
+            (Stall { server: 0, seconds: 2 }, 3937),
+            (Jump { seconds: -60483 }, 0),
+        ],
+    );
+}

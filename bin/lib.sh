@@ -124,6 +124,7 @@ install_registry() {
         systemctl disable --now docker-registry >/dev/null 2>&1 ||
             note "could not stop Debian's own registry: systemctl stop docker-registry"
     elif [[ $came_with_us ]]; then
+        # Where nothing starts services it was not started.
         service docker-registry stop >/dev/null 2>&1 || true
     fi
 }

@@ -26,12 +26,10 @@ local now = ngx.now
 
 -- How long a peer that refused a connection is passed over while others answer, in seconds.
 local REST = 1
--- The same for one that did not answer at all: its server may be lost, and each try costs a request CONNECT seconds.
+-- The same for one that did not answer at all: its server may be lost, and each try costs a request the connect timeout.
 local LONG_REST = 10
 -- Most peers tried for one request.
 local TRIES = 5
--- Connect timeout in seconds, as in nginx.conf.
-local CONNECT = 2.5
 -- Read and send timeout of an upgraded connection, in seconds.
 local UPGRADED = 24 * 3600
 
@@ -323,7 +321,7 @@ function M.balance()
         end
     end
     if var.quarry_upgrade ~= "" then
-        balancer.set_timeouts(CONNECT, UPGRADED, UPGRADED)
+        balancer.set_timeouts(nil, UPGRADED, UPGRADED)
     end
     local ok, problem = balancer.set_current_peer(peer.host, peer.port)
     if not ok then

@@ -9,8 +9,9 @@ use tokio::time::timeout;
 
 use super::bootstrap::{PROGRAM, START, UPLOAD};
 use super::http::{Client, Way};
-use super::ssh::{Came, InstallError, Program, answers, came, last_words};
+use super::ssh::{Came, InstallError, Program, answers, came};
 use super::stats;
+use crate::servers::ssh::{ScriptError, last_words};
 
 /// A copy on a busy disk.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,8 +37,8 @@ pub async fn install(program: &Program, folder: &str) -> Result<Came, InstallErr
 }
 
 /// Runs a script with these words; what it says.
-async fn run(doing: &'static str, script: &str, words: &[&str], input: Stdio) -> Result<String, InstallError> {
-    let failed = |why: String| InstallError::Failed { doing, why };
+async fn run(doing: &'static str, script: &str, words: &[&str], input: Stdio) -> Result<String, ScriptError> {
+    let failed = |why: String| ScriptError::Failed { doing, why };
     let mut command = Command::new("sh");
     command.args(["-c", script, "sh"]).args(words).current_dir("/").kill_on_drop(true);
     command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio::io::AsyncRead;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::bootstrap::{DISMISS, INSTALL, LOOK, MISSING, PACKAGES, PROGRAM, ROUTER_PACKAGES, START, UPLOAD};
 use super::http::{Client, Way};
 use super::{Agent, AgentError, stats};
-use crate::servers::ssh::{Done, Line, Link, LinkError};
+use crate::servers::ssh::{Line, Link, LinkError, ScriptError};
 
 /// A short command.
 const COMMAND: Duration = Duration::from_secs(30);
@@ -79,14 +78,9 @@ pub enum InstallError {
         /// What the server has.
         there: String,
     },
-    /// A command there failed.
-    #[error("cannot {doing}: {why}")]
-    Failed {
-        /// What was tried.
-        doing: &'static str,
-        /// Its last words.
-        why: String,
-    },
+    /// A script there failed.
+    #[error(transparent)]
+    Script(#[from] ScriptError),
     /// It was started and does not answer.
     #[error("the agent does not come up; see {log} there")]
     Silent {
@@ -142,7 +136,7 @@ pub async fn install(line: &Arc<Line>, program: &Program, folder: &str, routes: 
         upload(line, program).await?;
     }
     let words = [PROGRAM, &program.digest, folder];
-    let done = run(&link, "start the agent", START, &words, tokio::io::empty(), COMMAND).await?;
+    let done = link.script("start the agent", START, &words, tokio::io::empty(), COMMAND).await?;
     answers(&Client::new(Way::Line(line.clone()), Path::new(folder)), program, folder).await?;
     Ok(came(&String::from_utf8_lossy(&done.stdout)))
 }
@@ -162,12 +156,13 @@ pub(super) fn came(said: &str) -> Came {
 /// What stands in the way.
 pub async fn dismiss(line: &Line, folder: &str) -> Result<(), InstallError> {
     let link = line.link().await?;
-    run(&link, "end the agent", DISMISS, &[PROGRAM, folder], tokio::io::empty(), COMMAND).await.map(drop)
+    link.script("end the agent", DISMISS, &[PROGRAM, folder], tokio::io::empty(), COMMAND).await?;
+    Ok(())
 }
 
 /// The digest of the program that is there; empty when there is none.
 async fn look(link: &Link) -> Result<String, InstallError> {
-    let done = run(link, "look at the server", LOOK, &[PROGRAM], tokio::io::empty(), COMMAND).await?;
+    let done = link.script("look at the server", LOOK, &[PROGRAM], tokio::io::empty(), COMMAND).await?;
     let text = String::from_utf8_lossy(&done.stdout).into_owned();
     let facts: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.split_once('=')).collect();
     let fact = |name: &str| facts.get(name).copied().unwrap_or_default().to_owned();
@@ -188,21 +183,23 @@ async fn supply(link: &Link, routes: Routes) -> Result<(), InstallError> {
     };
     let needed: Vec<(&str, &str)> = PACKAGES.iter().chain(router).copied().collect();
     let pieces: Vec<&str> = needed.iter().map(|(piece, _)| *piece).collect();
-    let done = run(link, "look for programs", MISSING, &pieces, tokio::io::empty(), COMMAND).await?;
+    let done = link.script("look for programs", MISSING, &pieces, tokio::io::empty(), COMMAND).await?;
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     let is_missing = |piece: &str| said.lines().any(|line| line == piece);
     let packages: Vec<&str> = needed.iter().filter(|(piece, _)| is_missing(piece)).map(|(_, name)| *name).collect();
     if packages.is_empty() {
         return Ok(());
     }
-    run(link, "install packages", INSTALL, &packages, tokio::io::empty(), INSTALLING).await.map(drop)
+    link.script("install packages", INSTALL, &packages, tokio::io::empty(), INSTALLING).await?;
+    Ok(())
 }
 
 async fn upload(line: &Line, program: &Program) -> Result<(), InstallError> {
     let file = tokio::fs::File::open(&program.path).await;
     let file = file.map_err(|source| InstallError::Program { path: program.path.clone(), source })?;
     let words = [PROGRAM, program.digest.as_str()];
-    run(&*line.bulk().await?, "copy the program", UPLOAD, &words, file, UPLOADING).await.map(drop)
+    line.bulk().await?.script("copy the program", UPLOAD, &words, file, UPLOADING).await?;
+    Ok(())
 }
 
 /// Waits until the agent answers as this program.
@@ -226,27 +223,4 @@ async fn first_vitals(client: &Client) -> Result<String, AgentError> {
         Some(vitals) => Ok(vitals?.program),
         None => Ok(String::new()),
     }
-}
-
-/// Runs a script with these words.
-async fn run(
-    link: &Link,
-    doing: &'static str,
-    script: &str,
-    words: &[&str],
-    input: impl AsyncRead + Send + Unpin,
-    limit: Duration,
-) -> Result<Done, InstallError> {
-    let words = [&["sh", "-c", script, "sh"], words].concat();
-    let done = link.exec(&words, input, limit).await?;
-    if done.code == 0 {
-        return Ok(done);
-    }
-    Err(InstallError::Failed { doing, why: last_words(&done.stderr) })
-}
-
-/// Why a script failed.
-pub(super) fn last_words(stderr: &[u8]) -> String {
-    let said = String::from_utf8_lossy(stderr);
-    said.trim().lines().next_back().unwrap_or("it gives no reason").to_owned()
 }

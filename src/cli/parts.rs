@@ -15,13 +15,14 @@ use super::failure::{Exit, Failure};
 use crate::clock::{Clock, SystemClock};
 use crate::db::epoch::act::Reign;
 use crate::db::epoch::{EpochError, process};
-use crate::db::etcd::{Cluster, Etcd};
+use crate::db::etcd::Etcd;
 use crate::db::files::{Files, Hold};
 use crate::db::{Db, DbError};
 use crate::docker::Engine;
 use crate::docker::bollard::Docker;
 use crate::docker::engines::Engines;
 use crate::etc::{self, Settings};
+use crate::hq::cluster::act::cluster;
 use crate::hq::fleet::HERE;
 use crate::hq::{Awake, Parts, identity};
 use crate::launch::Ground;
@@ -276,17 +277,6 @@ impl From<HomeError> for Failure {
             error @ (HomeError::NoCluster { .. } | HomeError::Elsewhere { .. }) => Self::of(Exit::Mistake, &error),
             error => Self::of(Exit::Refused, &error),
         }
-    }
-}
-
-fn cluster(etcd: &etc::etcd::Etcd) -> Cluster {
-    let open = |(name, secret): &(String, etc::etcd::Secret)| (name.clone(), secret.0.clone());
-    Cluster {
-        endpoints: etcd.endpoints.clone(),
-        prefix: etcd.prefix.clone(),
-        ca: etcd.ca.clone(),
-        identity: etcd.identity.as_ref().map(open),
-        login: etcd.login.as_ref().map(open),
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKey};
 use serde::{Deserialize, Serialize};
 
-pub use self::command::Done;
+pub use self::command::{Done, ScriptError, last_words};
 pub use self::key_pair::{KeyPair, KeyPairError};
 pub use self::line::{Line, State};
 pub use self::link::Link;

@@ -139,7 +139,8 @@ impl Hq {
     }
 }
 
-fn cluster(home: &etc::etcd::Etcd) -> Cluster {
+/// The cluster that settings name.
+pub fn cluster(home: &etc::etcd::Etcd) -> Cluster {
     let open = |(name, secret): &(String, Secret)| (name.clone(), secret.0.clone());
     Cluster {
         endpoints: home.endpoints.clone(),

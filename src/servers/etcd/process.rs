@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tokio::io::AsyncRead;
-
 use super::script::{CLEAR, INSTALL, LOOK, START, WHY, WRITE};
 use crate::servers::authority::Identity;
 use crate::servers::member::FOLDER;
-use crate::servers::ssh::{Done, Link, LinkError};
+use crate::servers::ssh::{Link, LinkError, ScriptError};
 
 /// A short command.
 const COMMAND: Duration = Duration::from_secs(60);
@@ -49,14 +47,9 @@ pub enum MemberError {
     /// What the distribution has is too old.
     #[error("its etcd is version {0}, and 3.4 or later is needed; install one there")]
     Old(String),
-    /// A command there failed.
-    #[error("cannot {doing}: {why}")]
-    Failed {
-        /// What was tried.
-        doing: &'static str,
-        /// Its last words.
-        why: String,
-    },
+    /// A script there failed.
+    #[error(transparent)]
+    Script(#[from] ScriptError),
 }
 
 /// Whether the server has a member's data. Nothing is changed.
@@ -75,7 +68,7 @@ pub async fn supply(link: &Link, say: impl Fn()) -> Result<(), MemberError> {
     let mut version = look(link).await?.remove("version").unwrap_or_default();
     if version.is_empty() {
         say();
-        run(link, "install etcd", INSTALL, &[], tokio::io::empty(), INSTALLING).await?;
+        link.script("install etcd", INSTALL, &[], tokio::io::empty(), INSTALLING).await?;
         version = look(link).await?.remove("version").unwrap_or_default();
     }
     if is_recent(&version) { Ok(()) } else { Err(MemberError::Old(version)) }
@@ -94,9 +87,10 @@ pub async fn start(link: &Link, papers: &Papers<'_>) -> Result<(), MemberError> 
     ];
     for (name, mode, text) in files {
         let path = format!("{FOLDER}/{name}");
-        run(link, "write etcd's settings", WRITE, &[&path, mode], text.as_bytes(), COMMAND).await?;
+        link.script("write etcd's settings", WRITE, &[&path, mode], text.as_bytes(), COMMAND).await?;
     }
-    run(link, "start etcd", START, &[FOLDER], tokio::io::empty(), COMMAND).await.map(drop)
+    link.script("start etcd", START, &[FOLDER], tokio::io::empty(), COMMAND).await?;
+    Ok(())
 }
 
 /// Ends the member, and takes its data away.
@@ -104,12 +98,13 @@ pub async fn start(link: &Link, papers: &Papers<'_>) -> Result<(), MemberError> 
 /// # Errors
 /// When it does not end.
 pub async fn clear(link: &Link) -> Result<(), MemberError> {
-    run(link, "end etcd", CLEAR, &[FOLDER], tokio::io::empty(), COMMAND).await.map(drop)
+    link.script("end etcd", CLEAR, &[FOLDER], tokio::io::empty(), COMMAND).await?;
+    Ok(())
 }
 
 /// What the member last complained about, if anything.
 pub async fn why(link: &Link) -> Option<String> {
-    let done = run(link, "read etcd's log", WHY, &[FOLDER], tokio::io::empty(), COMMAND).await.ok()?;
+    let done = link.script("read etcd's log", WHY, &[FOLDER], tokio::io::empty(), COMMAND).await.ok()?;
     let line = String::from_utf8_lossy(&done.stdout).trim().to_owned();
     // A line of its log is JSON with more than anybody wants to read.
     let told = serde_json::from_str::<BTreeMap<String, serde_json::Value>>(&line).ok().map(|fields| {
@@ -120,7 +115,7 @@ pub async fn why(link: &Link) -> Option<String> {
 }
 
 async fn look(link: &Link) -> Result<BTreeMap<String, String>, MemberError> {
-    let done = run(link, "look at the server", LOOK, &[FOLDER], tokio::io::empty(), COMMAND).await?;
+    let done = link.script("look at the server", LOOK, &[FOLDER], tokio::io::empty(), COMMAND).await?;
     let text = String::from_utf8_lossy(&done.stdout).into_owned();
     let facts: BTreeMap<String, String> = text
         .lines()
@@ -133,25 +128,6 @@ async fn look(link: &Link) -> Result<BTreeMap<String, String>, MemberError> {
 fn is_recent(version: &str) -> bool {
     let mut numbers = version.split('.').map_while(|part| part.parse::<u32>().ok());
     (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()) >= OLDEST
-}
-
-/// Runs a script with these words.
-async fn run(
-    link: &Link,
-    doing: &'static str,
-    script: &str,
-    words: &[&str],
-    input: impl AsyncRead + Send + Unpin,
-    limit: Duration,
-) -> Result<Done, MemberError> {
-    let words = [&["sh", "-c", script, "sh"], words].concat();
-    let done = link.exec(&words, input, limit).await?;
-    if done.code == 0 {
-        return Ok(done);
-    }
-    let said = String::from_utf8_lossy(&done.stderr).into_owned();
-    let why = said.trim().lines().next_back().unwrap_or("it gives no reason").to_owned();
-    Err(MemberError::Failed { doing, why })
 }
 
 #[cfg(test)]

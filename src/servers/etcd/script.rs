@@ -14,7 +14,7 @@ export DEBIAN_FRONTEND=noninteractive
 if [ -n "$(dpkg --audit)" ]; then
     dpkg --configure -a >&2 || exit 1
 fi
-[ ! -d /run/systemd/system ] || systemctl mask etcd.service >/dev/null 2>&1 || true
+[ ! -d /run/systemd/system ] || systemctl mask etcd.service >/dev/null 2>&1
 tries=0
 until apt-get -q update >/dev/null; do
     [ $((tries += 1)) -lt 10 ] || exit 1
@@ -22,7 +22,8 @@ until apt-get -q update >/dev/null; do
 done
 apt-get -o DPkg::Lock::Timeout=300 -q -y --no-install-recommends install etcd-server >&2 || exit 1
 if [ ! -d /run/systemd/system ]; then
-    service etcd stop >/dev/null 2>&1 || true
+    # It may not have been started, nor be set to start: that is as wanted.
+    service etcd stop >/dev/null 2>&1
     update-rc.d etcd disable >/dev/null 2>&1 || true
 fi
 "#;
@@ -87,7 +88,7 @@ while :; do
     [ ! -e "$1/log" ] || [ "\$(wc -c <"$1/log")" -lt 10000000 ] || mv -f "$1/log" "$1/log.old"
     setpriv --reuid=$as --regid=$as --clear-groups "$etcd" --config-file "$1/etcd.yml" >>"$1/log" 2>&1 &
     etcd=\$!
-    wait \$etcd || true
+    wait \$etcd
     sleep 1
 done
 KEEP
@@ -102,6 +103,7 @@ if [ ! -e /etc/quarry/boot ]; then
     chmod 755 /etc/quarry/boot
 fi
 if ! flock -n "$1/lock" true; then
+    # It may be ending already.
     kill "$(cat "$1/pid")" 2>/dev/null || true
     flock -w 20 "$1/lock" true || { echo "the etcd that runs there does not end" >&2; exit 1; }
 fi

@@ -26,7 +26,45 @@ pub struct Done {
     pub stderr: Vec<u8>,
 }
 
+/// Why a script on a server did not do what it is for.
+#[derive(Debug, thiserror::Error)]
+pub enum ScriptError {
+    /// The way to the server.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// It ended with another code than 0.
+    #[error("cannot {doing}: {why}")]
+    Failed {
+        /// What it is for.
+        doing: &'static str,
+        /// Its last words.
+        why: String,
+    },
+}
+
+/// Why a script failed, as far as it says.
+pub fn last_words(stderr: &[u8]) -> String {
+    let said = String::from_utf8_lossy(stderr);
+    said.trim().lines().next_back().unwrap_or("it gives no reason").to_owned()
+}
+
 impl Link {
+    /// Runs a shell script with these words as its arguments; `doing` says what it is for.
+    ///
+    /// # Errors
+    /// When it fails, and as [`Link::exec`].
+    pub async fn script(
+        &self,
+        doing: &'static str,
+        script: &str,
+        words: &[&str],
+        input: impl AsyncRead + Send + Unpin,
+        limit: Duration,
+    ) -> Result<Done, ScriptError> {
+        let done = self.exec(&[&["sh", "-c", script, "sh"], words].concat(), input, limit).await?;
+        if done.code == 0 { Ok(done) } else { Err(ScriptError::Failed { doing, why: last_words(&done.stderr) }) }
+    }
+
     /// Runs `words` on the server, which reads `input`, and keeps what it prints.
     ///
     /// # Errors

@@ -200,6 +200,14 @@ fn a_first_deploy_killed_at_any_step_is_finished_or_undone() {
     assert_eq!(outcomes, BTreeSet::from([false, true]), "both outcomes happened");
 }
 
+/// Whether the page is the one that was pushed; if not, it is the one shown before. The branch is where the release is.
+fn is_finished(hq: &Hq, repository: &Repository, [page, wanted, shown]: [&String; 3], when: &str) -> bool {
+    assert!(page == wanted || page == shown, "{when}: {page}");
+    let tip = references(hq, "blog")["refs/heads/master"].clone();
+    assert_eq!(tip == repository.head(), page == wanted, "{when}: the branch is where the release is");
+    page == wanted
+}
+
 #[test]
 fn a_redeploy_killed_at_any_step_is_finished_or_undone_and_the_site_answers_all_along() {
     let mut hq = Hq::start();
@@ -219,10 +227,7 @@ fn a_redeploy_killed_at_any_step_is_finished_or_undone_and_the_site_answers_all_
             agree(hq, "blog", when).unwrap();
             let page = hq.page("blog.localhost", "/");
             let wanted = fs::read_to_string(repository.file("index.html")).unwrap();
-            assert!(page == wanted || page == shown, "{when}: {page}");
-            let tip = references(hq, "blog")["refs/heads/master"].clone();
-            assert_eq!(tip == repository.head(), page == wanted, "{when}: the branch is where the release is");
-            outcomes.insert(page == wanted);
+            outcomes.insert(is_finished(hq, &repository, [&page, &wanted, &shown], when));
             shown = page;
         },
     );
@@ -240,7 +245,7 @@ fn a_deploy_over_three_servers_killed_at_any_step_is_finished_or_undone_and_the_
     let before = hq.page("blog.localhost", "/");
     let greeting = |page: &str| page.split(' ').next().unwrap().to_owned();
     let visitor = Visitor::of(hq.http, "blog.localhost");
-    let (mut shown, mut wanted) = (greeting(&before), String::new());
+    let mut shown = greeting(&before);
     let mut outcomes = BTreeSet::new();
     let deaths = die_at_every_instant(
         &mut hq,
@@ -257,11 +262,8 @@ fn a_deploy_over_three_servers_killed_at_any_step_is_finished_or_undone_and_the_
             assert_eq!(everywhere.len(), 3, "{when}: {everywhere:?}");
             agree_with(hq, "blog", when, everywhere).unwrap();
             let page = greeting(&hq.page("blog.localhost", "/"));
-            wanted = std::fs::read_to_string(repository.file("greeting")).unwrap().trim().to_owned();
-            assert!(page == wanted || page == shown, "{when}: {page}");
-            let tip = references(hq, "blog")["refs/heads/master"].clone();
-            assert_eq!(tip == repository.head(), page == wanted, "{when}: the branch is where the release is");
-            outcomes.insert(page == wanted);
+            let wanted = fs::read_to_string(repository.file("greeting")).unwrap().trim().to_owned();
+            outcomes.insert(is_finished(hq, &repository, [&page, &wanted, &shown], when));
             shown = page;
         },
     );

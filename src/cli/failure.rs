@@ -103,6 +103,7 @@ impl From<HqError> for Failure {
                 | ServerError::NoDocker { .. }
                 | ServerError::Failed { .. }
                 | ServerError::Busy { .. }
+                | ServerError::Keeps { .. }
                 | ServerError::Silent(_)
                 | ServerError::Own => Exit::Refused,
             },

@@ -142,7 +142,6 @@ impl Serve {
         }
         tokio::spawn(hq.clone().watch_servers());
         tokio::spawn(hq.clone().follow_agents(address, self.http));
-        tokio::spawn(hq.clone().drain_on());
         tokio::spawn(hq.clone().keep_collecting());
         tokio::spawn(hq.clone().keep_size());
         tokio::spawn(hq.reconcile());

@@ -209,8 +209,6 @@ async fn add(cx: &Context, wanted: Wanted, stdin: Stdin) -> Result<(), Failure> 
 }
 
 async fn ready(cx: &Context, name: ServerName) -> Result<(), Failure> {
-    // What had no room so far may have it now.
-    tokio::spawn(cx.hq.clone().drain_on());
     if cx.out.json { show(cx, &name).await } else { cx.out.note(&format!("added {name}")).await }
 }
 
@@ -286,7 +284,8 @@ async fn drain(cx: &Context, server: ServerName) -> Result<(), Failure> {
             .note(&format!("{server} is empty; `servers resume {server}` or `servers remove {server}`"))
             .await;
     }
-    cx.out.note(&format!("on {server} stays what keeps its data there, has no room elsewhere or runs once:")).await?;
+    let stays = format!("on {server} stays what keeps its data there or runs once; what has no room yet leaves later:");
+    cx.out.note(&stays).await?;
     for container in left {
         cx.out.note(&format!("       {container}")).await?;
     }
@@ -295,8 +294,6 @@ async fn drain(cx: &Context, server: ServerName) -> Result<(), Failure> {
 
 async fn resume(cx: &Context, server: &ServerName) -> Result<(), Failure> {
     cx.hq.change_server(server, |record| record.standing = Standing::Up).await?;
-    // What another drained server could not get rid of may come here.
-    tokio::spawn(cx.hq.clone().drain_on());
     cx.out.note(&format!("{server} takes new containers")).await
 }
 

@@ -22,6 +22,9 @@ use crate::router::StackRoutes;
 /// The verb of what the reconciler does.
 pub const HEAL: &str = "heal";
 
+/// The verb of what moves off a server that is drained.
+pub const DRAIN: &str = "drain";
+
 /// One operation, ready to be planned.
 pub struct Job {
     /// Whose.
@@ -38,6 +41,13 @@ pub struct Job {
     pub env: Option<u64>,
     /// Nodes whose containers are all replaced.
     pub renew: BTreeSet<NodeName>,
+}
+
+impl Job {
+    /// Whether it gets what room there is and comes again for the rest, instead of waiting for all of it.
+    pub fn takes_what_there_is(&self) -> bool {
+        [HEAL, DRAIN].contains(&self.verb)
+    }
 }
 
 /// A plan, and what it has been promised.
@@ -178,8 +188,8 @@ impl Hq {
         self.settle_earlier(&job.stack).await?;
         let book = self.book(&job.stack).await?;
         let Planned { plan, claim } = self.find_room(&job, say).await?;
-        if job.verb == HEAL && !plan.does_something() {
-            tracing::warn!(stack = %job.stack, notes = ?plan.notes, "what is missing waits");
+        if job.takes_what_there_is() && !plan.does_something() {
+            tracing::debug!(stack = %job.stack, notes = ?plan.notes, "what is missing waits");
             return Ok(plan);
         }
         for note in &plan.notes {

@@ -5,17 +5,22 @@
 //! shrunk to the acts that matter, printed as the Rust code of a test, and becomes one.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use quarry::db;
-use quarry::names::{ServerName, StackName};
+use quarry::names::StackName;
 use quarry::router::fake::FakeEdge;
+use quarry::servers::cloud;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use self::acts::Land;
 use self::dice::Dice;
 use self::life::Life;
 use self::machine::Machine;
+use self::members::Members;
 use self::promises::{Promise, State};
 use self::reign::Running;
 
@@ -26,27 +31,40 @@ mod dice;
 mod found;
 pub mod life;
 mod machine;
+mod members;
 mod operations;
+mod people;
 mod promises;
 mod pushes;
 mod reign;
+mod rented;
 mod rest;
 mod seams;
 mod seeds;
+mod signs;
 mod story;
 mod supply;
+mod troubles;
 
 /// What outlives every HQ.
 pub struct World {
     pub tree: Arc<db::fake::Fake>,
-    pub machines: Vec<Arc<Machine>>,
     pub edge: FakeEdge,
+    /// Where servers can be rented, if they can.
+    pub cloud: cloud::fake::Fake,
+    pub has_cloud: bool,
+    /// The most servers there ever may have been.
+    pub most: Mutex<usize>,
+    /// Something may have been placed where there was no room: at some time the grid did not size itself, or containers
+    /// were replaced by others of the same release.
+    pub overbooks: AtomicBool,
     pub root: tempfile::TempDir,
     pub dice: Dice,
     pub clock: clock::Clock,
     /// The HQ that acts, unless it is starting.
     pub hq: watch::Sender<Option<Running>>,
-    /// Each fixed node's server, by stack and node.
+    members: Mutex<Members>,
+    /// Each fixed node's machine, by stack and node.
     homes: Mutex<BTreeMap<(String, String), Lies>>,
     promises: Mutex<BTreeMap<StackName, Promise>>,
     /// Writes until one whose answer gets lost.
@@ -64,21 +82,25 @@ pub struct World {
 /// Where the data of a fixed node lies.
 #[derive(Debug, Clone)]
 struct Lies {
-    server: ServerName,
+    at: IpAddr,
     /// It was part of some release.
     counts: bool,
 }
 
 impl World {
-    pub fn new(seed: u64, servers: usize) -> Arc<Self> {
-        Arc::new(Self {
+    pub fn new(seed: u64, Land { servers, cloud: has_cloud }: Land) -> Arc<Self> {
+        let world = Arc::new(Self {
             tree: Arc::new(db::fake::Fake::new()),
-            machines: (0..servers).map(|number| Arc::new(Machine::new(number))).collect(),
             edge: FakeEdge::new(),
+            cloud: cloud::fake::Fake::new(),
+            has_cloud,
+            most: Mutex::new(0),
+            overbooks: AtomicBool::new(false),
             root: tempfile::tempdir().unwrap(),
             dice: Dice::new(seed),
             clock: clock::Clock::new(),
             hq: watch::Sender::new(None),
+            members: Mutex::default(),
             homes: Mutex::default(),
             promises: Mutex::default(),
             unclear: Mutex::default(),
@@ -88,7 +110,15 @@ impl World {
             log: Mutex::default(),
             wrong: Mutex::default(),
             went_wrong: Notify::new(),
-        })
+        });
+        for number in 0..servers {
+            let machine = world.arrive(Machine::new(number, has_cloud));
+            world.seat(&machine.name, &machine);
+        }
+        if has_cloud {
+            world.furnish_cloud();
+        }
+        world
     }
 
     /// Another number each time.

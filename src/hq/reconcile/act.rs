@@ -127,6 +127,9 @@ impl Hq {
         let now = Instant::now();
         if agenda.round.is_none_or(|round| round <= now) {
             agenda.round = Some(now + ROUND);
+            if let Err(error) = self.notice_records().await {
+                tracing::warn!(%error, "the servers' records cannot be read");
+            }
             match self.known_stacks().await {
                 Ok(stacks) => stacks.into_iter().for_each(|stack| agenda.look_at(stack, now)),
                 Err(error) => tracing::warn!(%error, "the stacks cannot be listed"),
@@ -211,21 +214,14 @@ impl Hq {
         }
         let mut instructions = drift(&world);
         let again = self.hold_fallen(&mut instructions, &world).await?;
-        if instructions.is_empty() {
-            self.sizing.note_wants(stack, Wants::default());
-            return Ok(again);
-        }
-        tracing::info!(%stack, instructions = instructions.len(), "healing");
-        let job = Job {
-            stack: stack.clone(),
-            verb: HEAL,
-            instructions,
-            release: None,
-            branch: None,
-            env: None,
-            renew: BTreeSet::new(),
+        let job = match instructions.is_empty() {
+            true => self.leftovers(&world),
+            false => Some(healing(stack, instructions)),
         };
-        self.operate(job, &|_| {}).await?;
+        match job {
+            Some(job) => drop(self.operate(job, &|_| {}).await?),
+            None => self.sizing.note_wants(stack, Wants::default()),
+        }
         Ok(again)
     }
 
@@ -258,6 +254,19 @@ impl Hq {
             layout::put_json(&*self.db, &key, &falls, Guard::Any).await?;
         }
         Ok(wait.map(|wait| wait.unsigned_abs()))
+    }
+}
+
+fn healing(stack: &StackName, instructions: Vec<Instruction>) -> Job {
+    tracing::info!(%stack, instructions = instructions.len(), "healing");
+    Job {
+        stack: stack.clone(),
+        verb: HEAL,
+        instructions,
+        release: None,
+        branch: None,
+        env: None,
+        renew: BTreeSet::new(),
     }
 }
 

@@ -167,7 +167,28 @@ impl Hq {
         change(&mut record);
         self.keep_server(server, &record).await?;
         self.note_member(server, &record);
+        // What has no room so far may have it now, and what runs there may have to leave.
+        self.fleet_changed.notify_one();
         Ok(record)
+    }
+
+    /// Takes what the tree says of the servers: a record may have been edited by hand, or written by a change whose answer
+    /// got lost.
+    ///
+    /// # Errors
+    /// When the tree cannot be read.
+    pub(in crate::hq) async fn notice_records(&self) -> Result<(), DbError> {
+        // Whoever is at it knows better, and is not waited for.
+        let Ok(_alone) = self.records.try_lock() else { return Ok(()) };
+        let members = self.members();
+        for (server, record) in self.server_records().await? {
+            let Some(known) = members.get(&server) else { continue };
+            let same = known.size == record.size && known.tags == record.tags && known.standing == record.standing;
+            if !same {
+                self.note_member(&server, &record);
+            }
+        }
+        Ok(())
     }
 
     /// Every server with what runs there.
@@ -233,11 +254,11 @@ impl Hq {
         survey.containers.iter().filter(own).map(|seen| seen.container.name.clone()).collect()
     }
 
-    /// Takes a server out of the grid. With `force` what runs there is given up, and what only was there begins anew
-    /// elsewhere.
+    /// Takes a server out of the grid. With `force` what cannot move from there is given up, and what only was there
+    /// begins anew elsewhere.
     ///
     /// # Errors
-    /// [`ServerError::Busy`] and [`ServerError::Silent`] without force.
+    /// [`ServerError::Busy`], [`ServerError::Keeps`] and [`ServerError::Silent`] without force.
     pub async fn remove_server(
         self: &Arc<Self>,
         server: &ServerName,
@@ -257,12 +278,22 @@ impl Hq {
                 return Err(ServerError::Busy { server: server.clone(), containers }.into());
             }
             Force::No if survey.silent.contains_key(server) => return Err(ServerError::Silent(server.clone()).into()),
-            Force::No | Force::Yes => {}
+            Force::No => self.check_keeps_nothing(server).await?,
+            Force::Yes => {}
         }
-        // What goes there must not come again while the rest is seen to.
-        self.change_server(server, |record| record.standing = Standing::Draining).await?;
+        // What goes there must not come again while the rest is seen to; and what can move is not given up.
+        match survey.silent.contains_key(server) {
+            true => drop(self.change_server(server, |record| record.standing = Standing::Draining).await?),
+            false => drop(self.drain_server(server, say).await?),
+        }
         self.rehome(server, say).await?;
         self.take_out(&survey, server, say).await
+    }
+
+    /// Data of nodes that rest, or have ended and may come back, is lost only when a person says so.
+    async fn check_keeps_nothing(&self, server: &ServerName) -> Result<(), HqError> {
+        let Some(nodes) = self.homes().await?.remove(server) else { return Ok(()) };
+        Err(ServerError::Keeps { server: server.clone(), nodes: nodes.into_iter().collect() }.into())
     }
 
     /// Takes a server out that nothing has its home on any more. Waits for no stack's turn.

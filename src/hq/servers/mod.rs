@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::names::{BadName, ContainerName, ServerName};
+use crate::names::{BadName, ContainerName, NodeName, ServerName, StackName};
 use crate::servers::cloud::Token;
 use crate::servers::facts::{Facts, NoFact};
 use crate::servers::ssh::{Address, KeyPairError, LinkError};
@@ -124,6 +124,17 @@ pub enum ServerError {
         /// What.
         containers: Vec<ContainerName>,
     },
+    /// Nothing runs there, but data lies there that is nowhere else.
+    #[error(
+        "nothing runs on `{server}`, but it alone has the data of {}, for the day when that runs again; --force gives \
+         it up", whose(.nodes)
+    )]
+    Keeps {
+        /// Where.
+        server: ServerName,
+        /// Whose.
+        nodes: Vec<(StackName, NodeName)>,
+    },
     /// Nobody knows what runs there.
     #[error("`{0}` does not answer, so what runs there cannot be seen; --force removes it all the same")]
     Silent(ServerName),
@@ -139,10 +150,19 @@ pub enum ServerError {
 }
 
 fn many(containers: &[ContainerName]) -> String {
+    few(containers.iter().map(|name| format!("`{name}`")).collect())
+}
+
+fn whose(nodes: &[(StackName, NodeName)]) -> String {
+    few(nodes.iter().map(|(stack, node)| format!("{node} of {stack}")).collect())
+}
+
+/// The first of these, and how many more there are.
+fn few(words: Vec<String>) -> String {
     const SHOWN: usize = 5;
-    let names: Vec<String> = containers.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
-    let more = containers.len().saturating_sub(SHOWN);
-    if more == 0 { names.join(", ") } else { format!("{} and {more} more", names.join(", ")) }
+    let more = words.len().saturating_sub(SHOWN);
+    let shown = words[..words.len() - more].join(", ");
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
 }
 
 /// A name for a server that was given none: its own one's first label, as far as it makes a name.

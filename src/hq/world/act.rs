@@ -80,6 +80,23 @@ impl Hq {
         Ok(layout::read_json(&*self.db, &layout::data(stack)).await?.unwrap_or_default())
     }
 
+    /// The nodes of all stacks whose data is on one server alone, by that server: those that run, those that rest, and
+    /// those that have ended and may come back to it.
+    ///
+    /// # Errors
+    /// When the tree cannot be read.
+    pub async fn homes(&self) -> Result<BTreeMap<ServerName, BTreeSet<(StackName, NodeName)>>, HqError> {
+        let mut homes: BTreeMap<ServerName, BTreeSet<_>> = BTreeMap::new();
+        for stack in self.known_stacks().await? {
+            let fixed = self.procs(&stack).await?.into_iter().filter(Proc::is_fixed);
+            let lies = fixed.filter_map(|proc| Some((proc.node, proc.home?)));
+            for (node, home) in self.data(&stack).await?.into_iter().chain(lies) {
+                homes.entry(home).or_default().insert((stack.clone(), node));
+            }
+        }
+        Ok(homes)
+    }
+
     /// Notes where the volumes of these lie, for the day when they have ended and are wanted again.
     ///
     /// # Errors

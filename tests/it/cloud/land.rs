@@ -155,7 +155,6 @@ impl Land {
             () = start => {}
             () = life.over() => return None,
         }
-        running.tasks.push(tokio::spawn(hq.clone().drain_on()));
         running.tasks.push(tokio::spawn(hq.clone().keep_size()));
         running.tasks.push(tokio::spawn(hq.reconcile()));
         Some(running)

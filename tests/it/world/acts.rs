@@ -23,6 +23,14 @@ pub enum Act {
     Drain { server: usize },
     /// It takes new containers again.
     Resume { server: usize },
+    /// A server that should have nothing any more is taken out of the grid.
+    Remove { server: usize },
+    /// A server is taken out, and what it has is given up.
+    GiveUp { server: usize },
+    /// A server that was taken out comes back.
+    Add { server: usize },
+    /// There may be so many servers; 0: what is rented stays, and no more comes.
+    Limit { max: usize },
     /// A container's process ends by itself.
     Fall { which: u64 },
     /// Somebody stops a container by hand.
@@ -33,6 +41,8 @@ pub enum Act {
     PowerOff { server: usize, seconds: u64 },
     /// A server cannot be reached for so many seconds; what runs there runs on.
     Away { server: usize, seconds: u64 },
+    /// The same, but its agent is heard all the time.
+    Heard { server: usize, seconds: u64 },
     /// A server's engine takes calls and answers none for so many seconds.
     Stall { server: usize, seconds: u64 },
     /// A server's engine refuses the call after so many others.
@@ -49,6 +59,14 @@ pub enum Act {
     RouterAway { seconds: u64 },
     /// The clock jumps by so many seconds.
     Jump { seconds: i64 },
+    /// The cloud refuses so many calls.
+    CloudRefuses { calls: usize },
+    /// The cloud does what the next calls ask for, and their answers get lost.
+    CloudForgets { calls: usize },
+    /// The cloud has no more than so many machines; 0: enough again.
+    Quota { machines: usize },
+    /// A rented machine is gone.
+    TakeAway { which: u64 },
 }
 
 /// What the containers of a push do.
@@ -90,11 +108,54 @@ pub type Turn = (Act, u64);
 /// How many stacks there can be.
 pub const STACKS: u8 = 3;
 
-/// What a seed comes to, with so many servers.
-pub fn turns(dice: &Dice, servers: usize) -> Vec<Turn> {
+/// What a seed comes to, in such a world.
+pub fn turns(dice: &Dice, land: Land) -> Vec<Turn> {
     let count = 4 + dice.below(22);
     let first = (Act::Push { stack: 0, web: 2, nodes: dice.below(16) as u8, code: Code::Good }, pause(dice));
-    std::iter::once(first).chain((1..count).map(|_| (act(dice, servers), pause(dice)))).collect()
+    let act = |_| {
+        let act = if land.cloud && dice.one_in(5) { with_cloud(dice) } else { act(dice, land) };
+        (act, pause(dice))
+    };
+    std::iter::once(first).chain((1..count).map(act)).collect()
+}
+
+/// What a world has to begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Land {
+    /// Servers of people's, HQ's own with them.
+    pub servers: usize,
+    /// Where more can be rented.
+    pub cloud: bool,
+}
+
+impl Land {
+    /// Servers of people's only.
+    pub fn of(servers: usize) -> Self {
+        Self { servers, cloud: false }
+    }
+
+    /// The same, and a cloud.
+    pub fn with_cloud(servers: usize) -> Self {
+        Self { servers, cloud: true }
+    }
+
+    /// The Rust code of it, for named tests.
+    pub fn code(self) -> String {
+        let Self { servers, cloud } = self;
+        if cloud { format!("Land::with_cloud({servers})") } else { format!("Land::of({servers})") }
+    }
+}
+
+/// What may happen only where there is a cloud.
+fn with_cloud(dice: &Dice) -> Act {
+    let calls = |dice: &Dice| 1 + dice.below(dice.weighed(&[(3, 3), (1, 60)])) as usize;
+    match dice.weighed(&[(6, 0), (3, 1), (3, 2), (2, 3), (3, 4)]) {
+        0 => Act::Limit { max: dice.below(7) as usize },
+        1 => Act::CloudRefuses { calls: calls(dice) },
+        2 => Act::CloudForgets { calls: calls(dice) },
+        3 => Act::Quota { machines: dice.below(4) as usize },
+        _ => Act::TakeAway { which: dice.below(8) },
+    }
 }
 
 fn pause(dice: &Dice) -> u64 {
@@ -106,8 +167,12 @@ fn seconds(dice: &Dice) -> u64 {
     1 + dice.below(dice.weighed(&[(2, 3), (3, 30), (1, 300)]))
 }
 
-fn act(dice: &Dice, servers: usize) -> Act {
+/// How many of the rented machines anything happens to.
+const RENTED: usize = 3;
+
+fn act(dice: &Dice, land: Land) -> Act {
     let stack = dice.below(STACKS.into()) as u8;
+    let servers = land.servers + if land.cloud { RENTED } else { 0 };
     let server = dice.below(servers as u64) as usize;
     match dice.weighed(&[
         (24, 0),
@@ -130,6 +195,12 @@ fn act(dice: &Dice, servers: usize) -> Act {
         (2, 17),
         (3, 18),
         (1, 19),
+        (3, 20),
+        (3, 21),
+        (3, 22),
+        (2, 23),
+        (3, 24),
+        (2, 25),
     ]) {
         0 => Act::Push { stack, web: dice.below(4) as u32, nodes: dice.below(16) as u8, code: code(dice) },
         1 => Act::Scale { stack, web: dice.below(5) as u32 },
@@ -152,6 +223,10 @@ fn act(dice: &Dice, servers: usize) -> Act {
         18 => Act::RouterAway { seconds: seconds(dice) },
         20 => Act::Drain { server },
         21 => Act::Resume { server },
+        22 => Act::Remove { server },
+        23 => Act::GiveUp { server },
+        24 => Act::Add { server },
+        25 => Act::Heard { server, seconds: seconds(dice) },
         _ => Act::Jump { seconds: dice.below(200_000) as i64 - 100_000 },
     }
 }

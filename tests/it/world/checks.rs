@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 
 use quarry::docker::State;
 use quarry::launch::label;
@@ -21,12 +22,19 @@ struct One {
     role: String,
     runs: bool,
     ports: Vec<SocketAddr>,
+    /// Its server counts: it was not lost, and nobody has given it up.
+    counts: bool,
+}
+
+fn number(text: &str) -> u64 {
+    text.parse().unwrap_or_default()
 }
 
 impl World {
     fn containers(&self) -> Vec<One> {
         let mut list = Vec::new();
-        for machine in &self.machines {
+        for machine in self.machines() {
+            let counts = !machine.is_lost() && !machine.is_given_up();
             machine.engine.each(|container, request| {
                 let text = |name: &str| container.labels.get(name).cloned().unwrap_or_default();
                 list.push(One {
@@ -37,6 +45,7 @@ impl World {
                     role: text(label::ROLE),
                     runs: matches!(container.state, State::Running | State::Paused),
                     ports: request.ports.iter().map(|port| SocketAddr::new(port.address, port.port)).collect(),
+                    counts,
                 });
             });
         }
@@ -80,10 +89,10 @@ impl World {
         })
     }
 
-    /// Of what may exist only once there are never two that run.
+    /// Of what may exist only once there are never two that run, but for what a lost server still may do.
     fn alone_is_alone(&self, containers: &[One]) -> Option<String> {
         let mut running: BTreeMap<(&str, &str), &str> = BTreeMap::new();
-        let alone = |one: &&One| one.runs && one.role != "once" && ALONE.contains(&one.node.as_str());
+        let alone = |one: &&One| one.runs && one.counts && one.role != "once" && ALONE.contains(&one.node.as_str());
         for one in containers.iter().filter(alone) {
             if let Some(other) = running.insert((&one.stack, &one.node), &one.name) {
                 return Some(format!("{other} and {} run at once", one.name));
@@ -100,21 +109,40 @@ impl World {
             return;
         }
         let mut homes = self.homes.lock().unwrap();
-        let first = Lies { server: machine.name.clone(), counts: false };
-        let home = homes.entry((stack.to_owned(), node.to_owned())).or_insert(first).server.clone();
-        if home != machine.name {
-            self.broken(|| format!("{name} is made on {}, its data is on {home}", machine.name));
+        let first = Lies { at: machine.address, counts: false };
+        let home = homes.entry((stack.to_owned(), node.to_owned())).or_insert(first);
+        if home.at == machine.address {
+            return;
+        }
+        match self.machine_at(home.at).filter(|machine| !machine.is_given_up()) {
+            Some(other) => self.broken(|| format!("{name} is made on {}, its data is on {}", machine.name, other.name)),
+            None => home.at = machine.address,
         }
     }
 
     /// What may go anywhere is only made where there is room for it. (What has a home goes there in any case.)
     fn has_room(&self, machine: &Machine, name: &str) {
         let node = name.split('.').nth(1).unwrap_or_default();
-        if !MOVABLE.contains(&node) {
+        if !MOVABLE.contains(&node) || self.overbooks.load(Ordering::SeqCst) {
             return;
         }
+        // What is on its way out counts as room: all of a stack but its newest release, and its services.
+        let mut stacks: BTreeMap<String, BTreeMap<u64, u64>> = BTreeMap::new();
         let mut taken = SIZE;
-        machine.engine.each(|_, _| taken.0 += SIZE.0);
+        machine.engine.each(|container, _| {
+            let of = |name: &str| container.labels.get(name).cloned().unwrap_or_default();
+            match of(label::ROLE) == "service" {
+                _ if matches!(container.state, State::Exited(_)) => {}
+                true => taken.0 += SIZE.0,
+                false => *stacks.entry(of(label::STACK)).or_default().entry(number(&of(label::RELEASE))).or_default() += SIZE.0,
+            }
+        });
+        let coming = name.split('.').next().unwrap_or_default();
+        let newest = |(stack, releases): (&String, &BTreeMap<u64, u64>)| {
+            let release = if stack == coming { Some(number(name.split('.').nth(2).unwrap_or_default())) } else { None };
+            release.map_or(releases.values().next_back(), |release| releases.get(&release)).copied()
+        };
+        taken.0 += stacks.iter().filter_map(newest).sum::<u64>();
         if taken > machine.size {
             self.broken(|| format!("{name} is made on {}, which then has {taken} in {}", machine.name, machine.size));
         }
@@ -127,6 +155,10 @@ impl World {
             self.has_room(machine, name);
         }
         let Some(name) = doing.strip_prefix("stop ").or_else(|| doing.strip_prefix("remove ")) else { return };
+        // What could not move is given up with its server.
+        if machine.is_given_up() {
+            return;
+        }
         let mut serving = Vec::new();
         machine.engine.each(|container, request| {
             let node = container.labels.get(label::NODE).map(String::as_str).unwrap_or_default();

@@ -2,11 +2,11 @@
 
 use super::acts::Act::*;
 use super::acts::Code::*;
-use super::acts::Turn;
+use super::acts::{Land, Turn};
 use super::story::Story;
 
-fn check(seed: u64, servers: usize, turns: &[Turn]) {
-    if let Err(failure) = (Story { seed, servers, turns }).tell() {
+fn check(seed: u64, land: Land, turns: &[Turn]) {
+    if let Err(failure) = (Story { seed, land, turns }).tell() {
         panic!("{}\n\n{}", failure.why, failure.told);
     }
 }
@@ -15,7 +15,7 @@ fn check(seed: u64, servers: usize, turns: &[Turn]) {
 fn a_node_that_comes_back_at_once_waits_for_its_twin_to_go() {
     check(
         83,
-        1,
+        Land::of(1),
         &[
             (Push { stack: 0, web: 3, nodes: 12, code: Deaf }, 11640),
             (Push { stack: 0, web: 3, nodes: 10, code: Good }, 0),
@@ -28,7 +28,7 @@ fn a_node_that_comes_back_at_once_waits_for_its_twin_to_go() {
 fn a_journal_whose_write_was_in_doubt_is_cleared() {
     check(
         138,
-        1,
+        Land::of(1),
         &[
             (Away { server: 0, seconds: 26 }, 0),
             (Unclear { puts: 6 }, 0),
@@ -41,14 +41,14 @@ fn a_journal_whose_write_was_in_doubt_is_cleared() {
 
 #[test]
 fn a_healed_table_is_the_one_a_new_plan_would_make() {
-    check(25, 1, &[(Push { stack: 0, web: 2, nodes: 4, code: Good }, 3089), (RemoveByHand { which: 43 }, 0)]);
+    check(25, Land::of(1), &[(Push { stack: 0, web: 2, nodes: 4, code: Good }, 3089), (RemoveByHand { which: 43 }, 0)]);
 }
 
 #[test]
 fn what_a_refused_push_left_never_serves() {
     check(
         43,
-        1,
+        Land::of(1),
         &[
             (Push { stack: 0, web: 2, nodes: 12, code: Good }, 0),
             (Scale { stack: 2, web: 3 }, 0),
@@ -64,7 +64,7 @@ fn what_a_refused_push_left_never_serves() {
 fn a_port_is_taken_as_long_as_the_router_may_serve_it() {
     check(
         502,
-        1,
+        Land::of(1),
         &[
             (Push { stack: 0, web: 2, nodes: 2, code: Good }, 0),
             (Rest { stack: 0, alone: 0 }, 5),
@@ -80,7 +80,7 @@ fn a_port_is_taken_as_long_as_the_router_may_serve_it() {
 fn the_port_of_a_service_that_is_not_there_is_given_to_nobody_else() {
     check(
         181,
-        2,
+        Land::of(2),
         &[
             (Push { stack: 1, web: 0, nodes: 3, code: Good }, 290),
             (Push { stack: 0, web: 1, nodes: 2, code: Deaf }, 37257),
@@ -95,7 +95,7 @@ fn the_port_of_a_service_that_is_not_there_is_given_to_nobody_else() {
 fn containers_that_came_to_have_one_name_on_two_servers_get_names_of_their_own() {
     check(
         249,
-        2,
+        Land::of(2),
         &[
             (Push { stack: 0, web: 2, nodes: 10, code: Good }, 22761),
             (PowerOff { server: 1, seconds: 118 }, 0),
@@ -108,7 +108,7 @@ fn containers_that_came_to_have_one_name_on_two_servers_get_names_of_their_own()
 fn what_may_exist_only_once_is_not_made_again_while_its_server_cannot_be_asked() {
     check(
         879,
-        3,
+        Land::of(3),
         &[
             (Push { stack: 0, web: 2, nodes: 10, code: Good }, 0),
             (Destroy { stack: 2 }, 0),
@@ -126,7 +126,7 @@ fn what_may_exist_only_once_is_not_made_again_while_its_server_cannot_be_asked()
 fn the_old_one_is_not_started_again_before_the_new_one_is_gone() {
     check(
         908,
-        1,
+        Land::of(1),
         &[
             (Push { stack: 0, web: 2, nodes: 3, code: Good }, 36426),
             (Away { server: 0, seconds: 3 }, 0),
@@ -144,7 +144,7 @@ fn the_old_one_is_not_started_again_before_the_new_one_is_gone() {
 fn what_fell_is_started_again_although_the_clock_was_set_back() {
     check(
         59,
-        4,
+        Land::of(4),
         &[
             (Push { stack: 0, web: 3, nodes: 3, code: Falls }, 13105),
             (Stall { server: 0, seconds: 2 }, 3937),

@@ -1,6 +1,7 @@
 //! A server, and its engine as one HQ reaches it.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,6 +31,9 @@ const HOST_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLW
 /// The servers' memory: HQ's own has enough, the others are small enough to fill up.
 const SIZES: [u64; 5] = [4000, 1000, 400, 700, 250];
 
+/// The memory of HQ's own server where others can be rented: soon too little.
+const SCARCE: Megabytes = Megabytes(500);
+
 /// How a server can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
@@ -37,6 +41,8 @@ pub enum Reach {
     Up,
     /// Nothing comes through.
     Away,
+    /// The same, but its agent is heard by another way.
+    Heard,
     /// Calls arrive, no answer comes back.
     Stalled,
 }
@@ -50,19 +56,95 @@ pub struct Machine {
     pub reach: watch::Sender<Reach>,
     /// How many changing calls come before the one that is refused.
     pub refuse: Mutex<Option<u64>>,
+    /// HQ took it for lost: what was on it may run elsewhere too, until it counts again.
+    lost: AtomicBool,
+    /// Somebody gave it up, or its cloud took it away: what was on it begins anew elsewhere.
+    given_up: AtomicBool,
+    /// Its cloud has destroyed it.
+    scrapped: AtomicBool,
 }
 
 impl Machine {
-    pub fn new(number: usize) -> Self {
+    /// One of people's; the first is HQ's own, where others can be rented a small one.
+    pub fn new(number: usize, cloud: bool) -> Self {
         let name = if number == 0 { "hq".to_owned() } else { format!("s{number}") };
+        let size = if number == 0 && cloud { SCARCE } else { Megabytes(SIZES[number % SIZES.len()]) };
+        Self::at(name.parse().unwrap(), format!("10.77.0.{}", number + 10).parse().unwrap(), size)
+    }
+
+    pub fn at(name: ServerName, address: IpAddr, size: Megabytes) -> Self {
         Self {
-            size: Megabytes(SIZES[number % SIZES.len()]),
-            name: name.parse().unwrap(),
-            address: format!("10.77.0.{}", number + 10).parse().unwrap(),
+            size,
+            name,
+            address,
             engine: Fake::new(),
             reach: watch::Sender::new(Reach::Up),
             refuse: Mutex::default(),
+            lost: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
+            scrapped: AtomicBool::new(false),
         }
+    }
+
+    pub fn set_lost(&self, lost: bool) {
+        self.lost.store(lost, Ordering::SeqCst);
+    }
+
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::SeqCst)
+    }
+
+    pub fn set_given_up(&self, given_up: bool) {
+        self.given_up.store(given_up, Ordering::SeqCst);
+    }
+
+    pub fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::SeqCst)
+    }
+
+    /// Its power goes, until [`Machine::power_on`].
+    pub fn power_off(&self) {
+        self.engine.power_off();
+        self.reach.send_replace(Reach::Away);
+    }
+
+    pub fn power_on(&self) {
+        if !self.is_scrapped() {
+            self.engine.power_on();
+            self.reach.send_replace(Reach::Up);
+        }
+    }
+
+    /// It is reached like this from now on, if it was reached like that.
+    pub fn change_reach(&self, from: Reach, to: Reach) {
+        self.reach.send_if_modified(|now| {
+            let changes = *now == from && !self.is_scrapped();
+            *now = if changes { to } else { *now };
+            changes
+        });
+    }
+
+    /// It is gone for ever.
+    pub fn scrap(&self) {
+        self.scrapped.store(true, Ordering::SeqCst);
+        self.set_given_up(true);
+        self.power_off();
+    }
+
+    pub fn is_scrapped(&self) -> bool {
+        self.scrapped.load(Ordering::SeqCst)
+    }
+
+    /// Nothing is wrong with it any more.
+    pub async fn mend(&self) {
+        *self.refuse.lock().unwrap() = None;
+        if self.is_scrapped() {
+            return;
+        }
+        if self.engine.version().await.is_err() {
+            self.engine.power_on();
+        }
+        self.reach.send_replace(Reach::Up);
     }
 
     /// What HQ knows of it.
@@ -86,7 +168,7 @@ impl Machine {
         }
     }
 
-    fn reach(&self) -> Reach {
+    pub fn reach(&self) -> Reach {
         *self.reach.borrow()
     }
 
@@ -96,7 +178,7 @@ impl Machine {
         loop {
             let now = *reach.borrow_and_update();
             match now {
-                Reach::Away => return,
+                Reach::Away | Reach::Heard => return,
                 Reach::Stalled => {
                     if timeout(PATIENCE, reach.changed()).await.is_err() {
                         return;
@@ -196,7 +278,7 @@ impl Docker {
         self.life.instant().await;
         self.delay().await;
         match answer {
-            Ok(_) if self.machine.reach() == Reach::Away => Err(self.machine.unreachable()),
+            Ok(_) if matches!(self.machine.reach(), Reach::Away | Reach::Heard) => Err(self.machine.unreachable()),
             answer => answer,
         }
     }
@@ -207,7 +289,7 @@ impl Docker {
     ) -> Result<T, EngineError> {
         let machine = self.machine.clone();
         match machine.reach() {
-            Reach::Away => return Err(machine.unreachable()),
+            Reach::Away | Reach::Heard => return Err(machine.unreachable()),
             Reach::Up | Reach::Stalled => {}
         }
         // Half of what a stalled engine was asked for it does later, the other half it never hears of.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use quarry::hq::{Hq, HqError};
 use quarry::instruction::Instruction;
@@ -97,7 +98,11 @@ async fn wish(world: &Arc<World>, hq: &Hq, stack: &StackName, old: &State, act: 
                 None => None,
             }
         }
-        Act::Restart { .. } => plain(old.clone()),
+        Act::Restart { .. } => {
+            // What comes and what goes are of one release and cannot be told apart.
+            world.overbooks.store(true, Ordering::SeqCst);
+            plain(old.clone())
+        }
         Act::Colour { colour, .. } => match releases.last() {
             Some(last) => {
                 let again = again(hq, stack, now, last).await?;

@@ -39,12 +39,10 @@ pub fn build(world: &Arc<World>, stack: &StackName, number: u64, code: Code) -> 
         Code::Deaf => Behaviour { deaf: true, ..Behaviour::default() },
     };
     let release = Behaviour::exits(200, if code == Code::ReleaseFails { 1 } else { 0 });
-    let image = world.machines[0].engine.add_image(&source);
-    for machine in &world.machines {
-        machine.engine.behave_image(image.as_str(), behaviour.clone());
-        machine.engine.behave(&format!("{stack}.web-release.{number}.0").parse().unwrap(), release.clone());
-    }
-    world.machines[0].engine.retag(&source, &format!("quarry/{stack}/web:{number}"));
+    let image = world.own().engine.add_image(&source);
+    world.behave_image(image.as_str(), &behaviour);
+    world.behave(&format!("{stack}.web-release.{number}.0").parse().unwrap(), &release);
+    world.own().engine.retag(&source, &format!("quarry/{stack}/web:{number}"));
     image
 }
 

@@ -16,7 +16,9 @@ use tokio::time::sleep;
 use super::World;
 use super::life::Life;
 use super::machine::{Docker, Machine};
+use super::rented::rents;
 use super::seams::{Router, Tree};
+use super::signs::tell;
 use super::supply::Carrier;
 
 /// An HQ that has recovered and acts.
@@ -51,15 +53,19 @@ async fn serve(world: &Arc<World>, life: &Arc<Life>, process: u32) {
     let db: Arc<dyn Db> = Arc::new(Tree { world: world.clone(), life: life.clone(), tree: world.tree.beside() });
     let claimant = Claimant { host: "hq".into(), pid: process, since: world.clock.now(), place: "hq 8:1".into() };
     let Some(mut reign) = again(|| Reign::begin(db.clone(), claimant.clone())).await else { return };
-    let engines: Vec<Arc<Docker>> = world.machines.iter().map(|machine| docker(world, life, machine)).collect();
-    let mut hq = Hq::new(parts(world, life, db, engines[0].clone()));
-    Arc::get_mut(&mut hq).unwrap().launcher.supply = Arc::new(Carrier { engines: engines.clone() });
+    let mut hq = Hq::new(parts(world, life, db, docker(world, life, &world.own())));
+    let carrier = Carrier { world: world.clone(), life: life.clone() };
+    Arc::get_mut(&mut hq).unwrap().launcher.supply = Arc::new(carrier);
     let Some(records) = again(|| hq.server_records()).await else { return };
-    for engine in &engines[1..] {
-        let name = &engine.machine.name;
-        if let Some(record) = records.get(name) {
-            hq.enrol(name, record, engine.clone());
-        }
+    for (server, record) in records {
+        let Some(way) = &record.way else {
+            // HQ's own has its engine already, and no other way in.
+            let Some(_) = again(|| hq.change_server(&server, |_| {})).await else { return };
+            continue;
+        };
+        let machine = world.machine_at(way.ip).unwrap();
+        world.seat(&server, &machine);
+        hq.enrol(&server, &record, docker(world, life, &machine));
     }
     let recovered = again(|| async {
         match hq.recover().await {
@@ -73,9 +79,14 @@ async fn serve(world: &Arc<World>, life: &Arc<Life>, process: u32) {
         }
     });
     let Some(()) = recovered.await else { return };
+    if world.has_cloud {
+        let Some(()) = again(|| hq.rent_from(rents(world, life))).await else { return };
+    }
     world.note(|| format!("HQ {process} is ready"));
-    world.hq.send_replace(Some(Running { hq: hq.clone(), life: life.clone() }));
-    tokio::spawn(hq.clone().drain_on());
+    let running = Running { hq: hq.clone(), life: life.clone() };
+    world.hq.send_replace(Some(running.clone()));
+    tokio::spawn(tell(world.clone(), running));
+    tokio::spawn(hq.clone().keep_size());
     let mut reconciler = tokio::spawn(hq.reconcile());
     tokio::select! {
         error = reign.lost() => world.note(|| format!("HQ {process} lost its right: {error}")),
@@ -103,8 +114,9 @@ fn docker(world: &Arc<World>, life: &Arc<Life>, machine: &Arc<Machine>) -> Arc<D
 }
 
 fn parts(world: &Arc<World>, life: &Arc<Life>, db: Arc<dyn Db>, local: Arc<Docker>) -> Parts {
-    let engines = Engines::new(world.machines[0].name.clone(), local);
-    let address = Some(world.machines[0].address);
+    let own = world.own();
+    let engines = Engines::new(own.name.clone(), local);
+    let address = Some(own.address);
     Parts {
         root: world.root.path().to_owned(),
         settings: Settings { releases_kept: KEPT, address, ..Settings::default() },
@@ -114,7 +126,7 @@ fn parts(world: &Arc<World>, life: &Arc<Life>, db: Arc<dyn Db>, local: Arc<Docke
         awake: Awake::Yes,
         clock: Arc::new(WorldClock(world.clone())),
         identity: Identity { id: "0123abcd".into(), suffix: String::new() },
-        ground: Ground { address: world.machines[0].address, ports: 20_000..=20_099 },
+        ground: Ground { address: own.address, ports: 20_000..=20_099 },
         url_port: String::new(),
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use quarry::db::{Db, layout};
 use quarry::docker::{Network, State};
+use quarry::hq::cloud::rental::Stage;
 use quarry::hq::reconcile::drift;
 use quarry::hq::{Hq, HqError};
 use quarry::instruction::Instruction;
@@ -14,6 +15,7 @@ use quarry::names::StackName;
 
 use super::World;
 use super::acts::STACKS;
+use super::machine::Machine;
 use super::operations::named;
 use super::promises::see;
 
@@ -45,7 +47,39 @@ impl World {
             }
         }
         let existing = hq.stack_names().await?;
-        Ok(self.orphans(&known, &existing))
+        let members = self.members_of(hq);
+        Ok(self.orphans(&members, &known, &existing).or(self.unrest_of_rented(hq).await?))
+    }
+
+    /// The machines that are servers of an HQ.
+    fn members_of(&self, hq: &Hq) -> Vec<Arc<Machine>> {
+        let members = hq.members();
+        let at = |machine: &Arc<Machine>| members.values().any(|member| member.ground.address == machine.address);
+        self.machines().into_iter().filter(at).collect()
+    }
+
+    /// What is rented serves, and what is empty is given back.
+    async fn unrest_of_rented(&self, hq: &Hq) -> Result<Option<String>, HqError> {
+        let rentals = hq.rentals().await?;
+        if let Some((server, rental)) = rentals.iter().find(|(_, rental)| rental.stage != Stage::Serving) {
+            return Ok(Some(format!("{server} is {:?}", rental.stage)));
+        }
+        let standing: BTreeSet<_> = self.cloud.standing().into_iter().map(|order| order.token).collect();
+        let known: BTreeSet<_> = rentals.values().map(|rental| rental.token.clone()).collect();
+        if standing != known {
+            return Ok(Some(format!("{standing:?} are rented, and HQ knows of {known:?}")));
+        }
+        let strangers = hq.sizing.strangers();
+        if !strangers.is_empty() {
+            return Ok(Some(format!("HQ knows nothing of {strangers:?}")));
+        }
+        let homes = hq.homes().await?;
+        let empty = rentals.iter().find(|(server, rental)| {
+            let mut containers = 0;
+            self.rented(&rental.token).unwrap().engine.each(|_, _| containers += 1);
+            containers == 0 && !homes.contains_key(*server)
+        });
+        Ok(empty.map(|(server, _)| format!("{server} is rented for nothing")))
     }
 
     /// A stack runs what it should, and neither its drift nor its own release has anything left to do.
@@ -72,7 +106,7 @@ impl World {
             return Ok(Some(format!("{stack}: the tree has {kept:?} and the router serves {served:?}")));
         }
         let mut running: BTreeMap<String, u32> = BTreeMap::new();
-        for machine in &self.machines {
+        for machine in self.members_of(hq) {
             machine.engine.each(|container, _| {
                 if container.labels.get(label::STACK).map(String::as_str) == Some(stack.as_str()) {
                     let node = container.labels[label::NODE].clone();
@@ -106,12 +140,17 @@ impl World {
     }
 
     /// No container or network belongs to nobody.
-    fn orphans(&self, known: &BTreeSet<StackName>, existing: &BTreeSet<StackName>) -> Option<String> {
+    fn orphans(
+        &self,
+        members: &[Arc<Machine>],
+        known: &BTreeSet<StackName>,
+        existing: &BTreeSet<StackName>,
+    ) -> Option<String> {
         let among = |labels: &BTreeMap<String, String>, stacks: &BTreeSet<StackName>| {
             let stack = labels.get(label::STACK).and_then(|text| text.parse::<StackName>().ok());
             stack.is_some_and(|stack| stacks.contains(&stack))
         };
-        for machine in &self.machines {
+        for machine in members {
             let mut found = None;
             machine.engine.each(|container, _| {
                 if !among(&container.labels, known) {

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::acts::{Turn, turns};
+use super::acts::{Land, Turn, turns};
 use super::dice::Dice;
 use super::story::{Failure, Story};
 
@@ -20,10 +20,10 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// What a seed comes to.
-fn story_of(seed: u64) -> (usize, Vec<Turn>) {
+fn story_of(seed: u64) -> (Land, Vec<Turn>) {
     let dice = Dice::new(!seed);
-    let servers = 1 + dice.below(5) as usize;
-    (servers, turns(&dice, servers))
+    let land = Land { servers: 1 + dice.below(5) as usize, cloud: dice.one_in(3) };
+    (land, turns(&dice, land))
 }
 
 #[test]
@@ -31,10 +31,10 @@ fn whatever_happens_the_promises_hold() {
     if let Some(seed) = number("QUARRY_SEED") {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
-        let (servers, turns) = story_of(seed);
-        if let Err(failure) = (Story { seed, servers, turns: &turns }).tell() {
-            let (turns, failure) = shrink(seed, servers, turns, failure);
-            panic!("{}", report(seed, servers, &turns, &failure));
+        let (land, turns) = story_of(seed);
+        if let Err(failure) = (Story { seed, land, turns: &turns }).tell() {
+            let (turns, failure) = shrink(seed, land, turns, failure);
+            panic!("{}", report(seed, land, &turns, &failure));
         }
         return;
     }
@@ -51,26 +51,26 @@ fn whatever_happens_the_promises_hold() {
                     if seed >= seeds {
                         return;
                     }
-                    let (servers, turns) = story_of(seed);
-                    if let Err(failure) = (Story { seed, servers, turns: &turns }).tell() {
+                    let (land, turns) = story_of(seed);
+                    if let Err(failure) = (Story { seed, land, turns: &turns }).tell() {
                         stop.store(true, Ordering::SeqCst);
-                        failed.lock().unwrap().get_or_insert((seed, servers, turns, failure));
+                        failed.lock().unwrap().get_or_insert((seed, land, turns, failure));
                     }
                 }
             });
         }
     });
-    if let Some((seed, servers, turns, failure)) = failed.into_inner().unwrap() {
-        let (turns, failure) = shrink(seed, servers, turns, failure);
-        panic!("{}", report(seed, servers, &turns, &failure));
+    if let Some((seed, land, turns, failure)) = failed.into_inner().unwrap() {
+        let (turns, failure) = shrink(seed, land, turns, failure);
+        panic!("{}", report(seed, land, &turns, &failure));
     }
 }
 
 /// Leaves acts out, and pauses, as long as some promise is still broken.
-fn shrink(seed: u64, servers: usize, mut turns: Vec<Turn>, mut failure: Failure) -> (Vec<Turn>, Failure) {
+fn shrink(seed: u64, land: Land, mut turns: Vec<Turn>, mut failure: Failure) -> (Vec<Turn>, Failure) {
     let began = Instant::now();
     let fails = |turns: &[Turn]| {
-        if began.elapsed() > SHRINKING { None } else { (Story { seed, servers, turns }).tell().err() }
+        if began.elapsed() > SHRINKING { None } else { (Story { seed, land, turns }).tell().err() }
     };
     let mut length = turns.len().div_ceil(2);
     loop {
@@ -104,9 +104,9 @@ fn shrink(seed: u64, servers: usize, mut turns: Vec<Turn>, mut failure: Failure)
 }
 
 /// A failure as the code of a named test.
-fn report(seed: u64, servers: usize, turns: &[Turn], failure: &Failure) -> String {
+fn report(seed: u64, land: Land, turns: &[Turn], failure: &Failure) -> String {
     let mut text = format!("seed {seed} breaks a promise: {}\n\n", failure.why);
-    let _ = writeln!(text, "#[test]\nfn what_was_promised() {{\n    check({seed}, {servers}, &[");
+    let _ = writeln!(text, "#[test]\nfn what_was_promised() {{\n    check({seed}, {}, &[", land.code());
     for (act, pause) in turns {
         let _ = writeln!(text, "        ({act:?}, {pause}),");
     }

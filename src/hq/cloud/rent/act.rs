@@ -9,7 +9,6 @@ use crate::db::{DbError, Guard, layout};
 use crate::grid::Standing;
 use crate::hq::cloud::gate::Gate;
 use crate::hq::cloud::rental::{Move, Rental, Seen, Server, Stage};
-use crate::hq::cloud::sized::keeps;
 use crate::hq::cloud::{Rents, SizingError};
 use crate::hq::fleet::presence::Presence;
 use crate::hq::servers::act::Force;
@@ -110,7 +109,7 @@ impl Hq {
         if record.and_then(|record| record.order).is_none_or(|order| order != rental.token) {
             return Ok(Server::None);
         }
-        let kept = self.all_procs().await?.values().any(|proc| keeps(proc, server));
+        let kept = self.homes().await?.contains_key(server);
         Ok(match (kept, self.presence(server)) {
             (true, _) => Server::Keeps,
             (false, Presence::Gone) => Server::Lost,
@@ -152,8 +151,6 @@ impl Hq {
         rents.gate.admit(self, wanted).await?;
         let rental = Rental { id: Some(machine.id), ..rental };
         self.note_rental(server, rental, Stage::Serving).await?;
-        // What a drained server could not get rid of may have room now.
-        tokio::spawn(self.clone().drain_on());
         Ok(())
     }
 
@@ -173,7 +170,8 @@ impl Hq {
         };
         // A launch that was planned before the server began to drain shows in its claims, then in its containers.
         let is_claimed = self.planning.lock().await.reaches(server);
-        if is_claimed || !left.is_empty() || self.sizing.is_awaited() {
+        let keeps = self.homes().await?.contains_key(server);
+        if is_claimed || keeps || !left.is_empty() || self.sizing.is_awaited() {
             tracing::warn!(%server, ?left, "a server that was spare stays");
             return Ok(Emptied::No);
         }

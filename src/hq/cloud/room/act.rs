@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::{described, news};
-use crate::hq::act::{HEAL, Job, Planned};
+use crate::hq::act::{Job, Planned};
 use crate::hq::cloud::outlook::check;
 use crate::hq::cloud::sized::Awaited;
 use crate::hq::cloud::{Sizing, Wants};
@@ -33,14 +33,14 @@ impl Drop for Wish<'_> {
 }
 
 impl Hq {
-    /// Plans a job, after waiting for room if need be. What is healed does not wait: it gets what room there is, and the
-    /// rest when there is more.
+    /// Plans a job, after waiting for room if need be. What is healed or moves off a server does not wait: it gets what
+    /// room there is, and the rest when there is more.
     ///
     /// # Errors
     /// Why there is no plan: also when the cloud cannot help, or not in time.
     pub(in crate::hq) async fn find_room(self: &Arc<Self>, job: &Job, say: Say<'_>) -> Result<Planned, HqError> {
         let (planned, shortage) = self.try_plan(job).await?;
-        if job.verb == HEAL {
+        if job.takes_what_there_is() {
             self.sizing.note_wants(&job.stack, Wants::rest(shortage));
             return planned.map_err(HqError::from);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Awaited, keeps, known, pin};
+use super::{Awaited, known, pin};
 use crate::db::{DbError, layout};
 use crate::grid::{Asked, Block, Grid, Origin, Standing, Stay};
 use crate::hq::cloud::Limits;
@@ -82,7 +82,7 @@ impl Hq {
             let mut seen = survey.containers.iter().filter(|seen| seen.container.name == *container);
             seen.any(|seen| seen.container.labels.get(label::ROLE).is_some_and(|role| role == "once"))
         };
-        let going = self.all_going().await?;
+        let (going, homes) = (self.all_going().await?, self.homes().await?);
         let reserved = self.planning.lock().await;
         for (server, slice) in &mut grid.slices {
             if survey.silent.contains_key(server) && slice.standing == Standing::Up {
@@ -102,9 +102,9 @@ impl Hq {
             reserved.fill(server, slice);
             let launched = slice.blocks.iter_mut().filter(|(name, _)| !running.contains_key(*name));
             launched.for_each(|(_, block)| block.stay = Stay::Fixed);
-            for ((stack, node), proc) in procs.iter().filter(|(_, proc)| keeps(proc, server)) {
+            for (stack, node) in homes.get(server).into_iter().flatten() {
                 let name = self.launcher.identity.container(stack, node, ReleaseNumber(0), 0);
-                pin(slice, name, Block::new(proc.settings.size, stack.clone(), node.clone()));
+                pin(slice, name, stack.clone(), node.clone());
             }
             if rentals.get(server).is_some_and(|rental| rental.stage == Stage::Serving) {
                 slice.origin = Origin::Created;

@@ -2,7 +2,7 @@
 
 use crate::grid::{Block, Slice, Stay};
 use crate::launch::Proc;
-use crate::names::{ContainerName, ServerName};
+use crate::names::{ContainerName, NodeName, StackName};
 use crate::units::Megabytes;
 
 pub mod act;
@@ -27,12 +27,8 @@ pub fn known(block: Block, proc: Option<&Proc>) -> Block {
     }
 }
 
-/// Whether a node's data is on a server, whether it runs or not.
-pub fn keeps(proc: &Proc, server: &ServerName) -> bool {
-    proc.is_fixed() && proc.home.as_ref() == Some(server)
-}
-
-/// A slice that cannot be given back because of what a node that does not run keeps there.
-pub fn pin(slice: &mut Slice, container: ContainerName, block: Block) {
-    slice.blocks.entry(container).or_insert(Block { stay: Stay::Fixed, size: Megabytes(0), ..block });
+/// A slice that cannot be given back because of what a node keeps there, whether that runs or not.
+pub fn pin(slice: &mut Slice, container: ContainerName, stack: StackName, node: NodeName) {
+    let block = Block { stay: Stay::Fixed, ..Block::new(Megabytes(0), stack, node) };
+    slice.blocks.entry(container).or_insert(block);
 }

@@ -1,5 +1,6 @@
 //! Moves one stack after another off a server, each by an operation of its own.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,11 @@ use tokio::time::{Instant, sleep};
 
 use super::leaving;
 use crate::grid::Standing;
+use crate::hq::act::{DRAIN, Job};
 use crate::hq::progress::{detail, phase};
 use crate::hq::{Hq, HqError};
 use crate::launch::act::Say;
+use crate::launch::world::World;
 use crate::names::{ContainerName, ServerName, StackName};
 
 /// How long old containers are waited for after they were replaced; they go on retiring afterwards.
@@ -21,7 +24,8 @@ const TOGETHER: usize = 4;
 const POLL: Duration = Duration::from_millis(100);
 
 impl Hq {
-    /// Nothing new comes to a server, and what can move leaves it. The answer is what stays.
+    /// Nothing new comes to a server, and what can move leaves it. The answer is what stays: some of it for good, and what
+    /// has no room elsewhere until the reconciler finds it some.
     ///
     /// # Errors
     /// When there is no such server. A stack that cannot be moved is said and does not stop the others.
@@ -42,13 +46,10 @@ impl Hq {
         Ok(self.own_containers(&self.survey().await?, server))
     }
 
-    /// Goes on with what a restart of HQ interrupted.
-    pub async fn drain_on(self: Arc<Self>) {
-        for server in self.draining() {
-            if let Err(error) = self.drain_server(&server, &|_| {}).await {
-                tracing::warn!(%server, error = ?error, "a server could not be drained");
-            }
-        }
+    /// What has yet to leave servers that are drained; it had no room when that began, or HQ ended in the midst of it.
+    pub(in crate::hq) fn leftovers(&self, world: &World) -> Option<Job> {
+        let nodes: BTreeMap<_, _> = self.draining().iter().flat_map(|server| leaving(world, server)).collect();
+        (!nodes.is_empty()).then(|| Job { verb: DRAIN, ..Self::scale_job(&world.stack, &nodes) })
     }
 
     async fn move_stack(self: &Arc<Self>, stack: &StackName, server: &ServerName, say: Say<'_>) -> Result<(), HqError> {
@@ -61,7 +62,7 @@ impl Hq {
         }
         let names: Vec<&str> = nodes.keys().map(|node| node.as_str()).collect();
         say(&phase(&format!("Moving {} of {stack}", names.join(", "))));
-        let job = crate::hq::act::Job { verb: "drain", ..Self::scale_job(stack, &nodes) };
+        let job = Job { verb: DRAIN, ..Self::scale_job(stack, &nodes) };
         let plan = self.operate(job, say).await?;
         let moved = plan.revocable().filter_map(crate::launch::Step::makes);
         moved.for_each(|made| say(&detail(&format!("{} on {}", made.name, made.server))));

@@ -104,6 +104,7 @@ impl From<HqError> for Failure {
                 | ServerError::Failed { .. }
                 | ServerError::Busy { .. }
                 | ServerError::Keeps { .. }
+                | ServerError::Claimed(_)
                 | ServerError::Silent(_)
                 | ServerError::Own => Exit::Refused,
             },

@@ -67,12 +67,10 @@ impl Hq {
     /// # Errors
     /// When it is damaged.
     pub async fn book(&self, stack: &StackName) -> Result<Arc<Book>, DbError> {
-        if let Some(book) = self.books.lock().unwrap_or_else(PoisonError::into_inner).get(stack) {
-            return Ok(book.clone());
-        }
-        let opened = Arc::new(Book::open(self.db.clone(), stack.clone()).await?);
-        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(books.entry(stack.clone()).or_insert(opened).clone())
+        // A place of its own before it is read: what was read of a stack that goes meanwhile must not be kept as news.
+        let place = self.books.lock().unwrap_or_else(PoisonError::into_inner).entry(stack.clone()).or_default().clone();
+        let open = || async { Book::open(self.db.clone(), stack.clone()).await.map(Arc::new) };
+        place.get_or_try_init(open).await.cloned()
     }
 
     /// Forgets the journal of a stack that is gone.

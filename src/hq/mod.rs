@@ -135,7 +135,7 @@ pub struct Hq {
     queue: lock::Queue,
     /// Planning reads what others have taken: one plan at a time.
     planning: tokio::sync::Mutex<world::Reserved>,
-    books: Mutex<BTreeMap<StackName, Arc<Book>>>,
+    books: Mutex<BTreeMap<StackName, Arc<tokio::sync::OnceCell<Arc<Book>>>>>,
     /// Its own home, while it serves.
     house: OnceLock<cluster::house::House>,
 }

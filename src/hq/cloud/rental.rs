@@ -120,7 +120,8 @@ impl Rental {
 
     /// What comes next. Nothing is destroyed that is a server, and nothing forgotten that may still appear.
     pub fn next(&self, seen: &Seen, now: Timestamp, create_timeout: Millis) -> Move {
-        let age = Duration::try_from(now.duration_since(self.since)).unwrap_or_default();
+        // A clock that was set back would have it wait for as long as that.
+        let Ok(age) = Duration::try_from(now.duration_since(self.since)) else { return Move::Go(self.stage) };
         let state = seen.machine.as_ref().map(|machine| machine.state);
         match (self.stage, seen.server) {
             (Stage::Ordered, _) => match state {
@@ -255,6 +256,15 @@ mod tests {
         check(Stage::Ending, None, Server::None, 121, &Move::Forget);
         check(Stage::Ended, None, Server::None, 0, &Move::Forget);
         check(Stage::Ended, Some(machine(MachineState::Stopping)), Server::None, 9999, &Move::Wait);
+    }
+
+    #[test]
+    fn what_was_noted_before_the_clock_was_set_back_is_noted_anew() {
+        let waiting = Rental { since: Timestamp::from_second(1000).unwrap(), ..rental(Stage::Made) };
+        let seen = Seen { machine: None, server: Server::None };
+        let now = Timestamp::from_second(10).unwrap();
+        assert_eq!(waiting.next(&seen, now, TIMEOUT), Move::Go(Stage::Made));
+        assert_eq!(waiting.at(Stage::Made, now).next(&seen, now, TIMEOUT), Move::Wait);
     }
 
     #[test]

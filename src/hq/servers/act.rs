@@ -258,7 +258,7 @@ impl Hq {
     /// begins anew elsewhere.
     ///
     /// # Errors
-    /// [`ServerError::Busy`], [`ServerError::Keeps`] and [`ServerError::Silent`] without force.
+    /// As [`Hq::check_unneeded`] without force.
     pub async fn remove_server(
         self: &Arc<Self>,
         server: &ServerName,
@@ -269,31 +269,52 @@ impl Hq {
         if server == self.engines().here() {
             return Err(ServerError::Own.into());
         }
-        self.server_record(server).await?;
+        let before = self.server_record(server).await?.standing;
         self.check_no_member(server)?;
-        let survey = self.survey().await?;
-        let containers = self.own_containers(&survey, server);
         match force {
-            Force::No if !containers.is_empty() => {
-                return Err(ServerError::Busy { server: server.clone(), containers }.into());
+            Force::No => {
+                self.check_unneeded(server).await?;
+                // A launch may have chosen it a moment ago; from now on none does.
+                self.change_server(server, |record| record.standing = Standing::Draining).await?;
+                if let Err(needed) = self.check_unneeded(server).await {
+                    self.change_server(server, |record| record.standing = before).await?;
+                    return Err(needed);
+                }
             }
-            Force::No if survey.silent.contains_key(server) => return Err(ServerError::Silent(server.clone()).into()),
-            Force::No => self.check_keeps_nothing(server).await?,
-            Force::Yes => {}
+            Force::Yes if self.survey().await?.silent.contains_key(server) => {
+                self.change_server(server, |record| record.standing = Standing::Draining).await?;
+            }
+            // What can move is not given up.
+            Force::Yes => drop(self.drain_server(server, say).await?),
         }
-        // What goes there must not come again while the rest is seen to; and what can move is not given up.
-        match survey.silent.contains_key(server) {
-            true => drop(self.change_server(server, |record| record.standing = Standing::Draining).await?),
-            false => drop(self.drain_server(server, say).await?),
-        }
+        let survey = self.survey().await?;
         self.rehome(server, say).await?;
         self.take_out(&survey, server, say).await
     }
 
-    /// Data of nodes that rest, or have ended and may come back, is lost only when a person says so.
-    async fn check_keeps_nothing(&self, server: &ServerName) -> Result<(), HqError> {
-        let Some(nodes) = self.homes().await?.remove(server) else { return Ok(()) };
-        Err(ServerError::Keeps { server: server.clone(), nodes: nodes.into_iter().collect() }.into())
+    /// Whether a server could be taken out without anything being lost.
+    ///
+    /// # Errors
+    /// [`ServerError::Claimed`], [`ServerError::Busy`], [`ServerError::Silent`] or [`ServerError::Keeps`] when not.
+    pub(in crate::hq) async fn check_unneeded(&self, server: &ServerName) -> Result<(), HqError> {
+        let server = server.clone();
+        // What a launch is about to make shows in its claims first, then in the containers.
+        if self.planning.lock().await.reaches(&server) {
+            return Err(ServerError::Claimed(server).into());
+        }
+        let survey = self.survey().await?;
+        let containers = self.own_containers(&survey, &server);
+        if !containers.is_empty() {
+            return Err(ServerError::Busy { server, containers }.into());
+        }
+        if survey.silent.contains_key(&server) {
+            return Err(ServerError::Silent(server).into());
+        }
+        // Data of nodes that rest, or have ended and may come back.
+        match self.homes().await?.remove(&server) {
+            Some(nodes) => Err(ServerError::Keeps { server, nodes: nodes.into_iter().collect() }.into()),
+            None => Ok(()),
+        }
     }
 
     /// Takes a server out that nothing has its home on any more. Waits for no stack's turn.

@@ -124,6 +124,9 @@ pub enum ServerError {
         /// What.
         containers: Vec<ContainerName>,
     },
+    /// A launch has chosen it.
+    #[error("a launch that is under way puts containers on `{0}`; try again when it has ended")]
+    Claimed(ServerName),
     /// Nothing runs there, but data lies there that is nowhere else.
     #[error(
         "nothing runs on `{server}`, but it alone has the data of {}, for the day when that runs again; --force gives \

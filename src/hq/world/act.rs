@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use super::{Found, Reserved, counts, replace_namesakes};
+use super::{Found, Reserved, counts, is_unseen, replace_namesakes, unseen};
 use crate::db::{Guard, layout};
 use crate::grid::Architecture;
 use crate::hq::{Hq, HqError};
@@ -47,9 +47,12 @@ impl Hq {
         let found = found.filter_map(|seen| instance(&seen.server, &seen.container, identity, stack));
         let mut found: Vec<_> = found.filter(|found| counts(found, &survey.gone, &procs)).collect();
         found.sort_by(|a, b| (&a.node, a.index).cmp(&(&b.node, b.index)));
-        let (leaving, mut instances): (Vec<_>, Vec<_>) =
+        let (mut leaving, mut instances): (Vec<_>, Vec<_>) =
             found.into_iter().partition(|instance| going.contains(&(&instance.server, &instance.name)));
         replace_namesakes(&mut instances);
+        leaving.extend(going.into_iter().filter(|going| is_unseen(going, &survey)).filter_map(unseen));
+        let seen = survey.containers.iter().map(|seen| &seen.container.name);
+        let names = seen.chain(leaving.iter().map(|instance| &instance.name)).cloned().collect();
         let promised = self.promised().await?;
         let found = Found { survey: &survey, tables: &tables, promised: &promised, reserved };
         Ok(World {
@@ -59,7 +62,7 @@ impl Hq {
             env_version,
             instances,
             leaving,
-            names: survey.containers.iter().map(|seen| seen.container.name.clone()).collect(),
+            names,
             procs,
             data: self.data(stack).await?,
             servers: self.footings(&found, stack).await?,

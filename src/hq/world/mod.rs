@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use crate::grid::{Block, Slice};
-use crate::hq::fleet::Survey;
+use crate::hq::fleet::{Seen, Survey};
 use crate::launch::world::{Instance, ports};
-use crate::launch::{Ground, Plan, Proc, Step};
+use crate::launch::{Ground, Plan, Proc, Role, Step};
 use crate::names::{ContainerName, NodeName, ServerName};
 use crate::router::{StackRoutes, Target};
 
@@ -27,6 +27,27 @@ pub fn replace_namesakes(instances: &mut [Instance]) {
             instance.release = None;
         }
     }
+}
+
+/// Whether nobody knows if a container on its way out is still there: its server was silent when it was made, and is yet.
+pub fn is_unseen((server, container): &(&ServerName, &ContainerName), survey: &Survey) -> bool {
+    let seen = |seen: &Seen| seen.server == **server && seen.container.name == **container;
+    survey.silent.contains_key(*server) && !survey.containers.iter().any(seen)
+}
+
+/// A container of which only the name is known.
+pub fn unseen((server, name): (&ServerName, &ContainerName)) -> Option<Instance> {
+    let mut parts = name.as_str().split('.').skip(1);
+    Some(Instance {
+        node: parts.next()?.parse().ok()?,
+        name: name.clone(),
+        server: server.clone(),
+        release: None,
+        index: 0,
+        role: Role::Node,
+        runs: true,
+        published: None,
+    })
 }
 
 /// What was promised to launches under way, and no container or record shows yet.

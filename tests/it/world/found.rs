@@ -152,3 +152,62 @@ fn what_fell_is_started_again_although_the_clock_was_set_back() {
         ],
     );
 }
+
+#[test]
+fn a_node_that_may_exist_only_once_waits_for_what_a_refused_push_left_of_it() {
+    check(
+        419,
+        Land::of(4),
+        &[
+            (Push { stack: 0, web: 2, nodes: 11, code: Good }, 784),
+            (Refuse { server: 3, after: 15 }, 0),
+            (Away { server: 3, seconds: 3 }, 220),
+            (Push { stack: 0, web: 1, nodes: 3, code: Good }, 7500),
+        ],
+    );
+}
+
+#[test]
+fn what_had_no_room_when_its_server_was_drained_gets_it_from_the_cloud() {
+    check(
+        38,
+        Land::with_cloud(2),
+        &[
+            (Push { stack: 0, web: 2, nodes: 7, code: Good }, 0),
+            (Push { stack: 2, web: 2, nodes: 14, code: Good }, 25395),
+            (Drain { server: 1 }, 0),
+        ],
+    );
+}
+
+#[test]
+fn a_server_is_not_removed_under_a_launch_that_has_chosen_it() {
+    check(
+        185,
+        Land::of(4),
+        &[
+            (Push { stack: 0, web: 2, nodes: 1, code: Good }, 29847),
+            (Remove { server: 3 }, 0),
+            (Push { stack: 1, web: 2, nodes: 11, code: Releases }, 0),
+        ],
+    );
+}
+
+#[test]
+fn a_standing_whose_write_was_in_doubt_is_noticed() {
+    check(156, Land::of(1), &[(Drain { server: 0 }, 31), (Unclear { puts: 2 }, 0), (Resume { server: 0 }, 35)]);
+}
+
+#[test]
+fn a_machine_that_never_comes_is_given_up_although_the_clock_was_set_back() {
+    check(
+        1593,
+        Land::with_cloud(1),
+        &[
+            (Push { stack: 0, web: 2, nodes: 0, code: Good }, 0),
+            (Push { stack: 2, web: 3, nodes: 7, code: Deaf }, 26032),
+            (TakeAway { which: 0 }, 0),
+            (Jump { seconds: -94239 }, 0),
+        ],
+    );
+}

@@ -22,6 +22,7 @@ use tokio::time::{sleep, timeout};
 
 use super::World;
 use super::life::Life;
+use super::pushes::SIZE;
 
 /// An engine that answers no ping for this long counts as lost, as with the real client.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -100,6 +101,13 @@ impl Machine {
 
     pub fn is_given_up(&self) -> bool {
         self.given_up.load(Ordering::SeqCst)
+    }
+
+    /// What its containers were promised of its memory.
+    pub fn used(&self) -> Megabytes {
+        let mut used = Megabytes(0);
+        self.engine.each(|_, _| used.0 += SIZE.0);
+        used
     }
 
     /// Its power goes, until [`Machine::power_on`].

@@ -11,6 +11,7 @@ use quarry::docker::engines::Engines;
 use quarry::etc::Settings;
 use quarry::hq::{Awake, Hq, HqError, Parts};
 use quarry::launch::{Ground, Identity};
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::World;
@@ -83,20 +84,29 @@ async fn serve(world: &Arc<World>, life: &Arc<Life>, process: u32) {
         let Some(()) = again(|| hq.rent_from(rents(world, life))).await else { return };
     }
     world.note(|| format!("HQ {process} is ready"));
-    let running = Running { hq: hq.clone(), life: life.clone() };
-    world.hq.send_replace(Some(running.clone()));
-    tokio::spawn(tell(world.clone(), running));
-    tokio::spawn(hq.clone().keep_size());
-    let mut reconciler = tokio::spawn(hq.reconcile());
-    tokio::select! {
-        error = reign.lost() => world.note(|| format!("HQ {process} lost its right: {error}")),
-        ended = &mut reconciler => {
-            let panicked = ended.is_err_and(|error| error.is_panic());
-            world.broken(|| format!("the reconciler ended, panicked: {panicked}"));
+    world.hq.send_replace(Some(Running { hq: hq.clone(), life: life.clone() }));
+    // They end with this HQ.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(tell(world.clone(), hq.clone()));
+    tasks.spawn(hq.clone().keep_size());
+    tasks.spawn(hq.reconcile());
+    // Without a cloud there is no size to keep.
+    let mut ends = if world.has_cloud { 0 } else { 1 };
+    loop {
+        tokio::select! {
+            error = reign.lost() => {
+                world.note(|| format!("HQ {process} lost its right: {error}"));
+                return;
+            }
+            Some(ended) = tasks.join_next(), if !life.is_over() => {
+                let panicked = ended.is_err_and(|error| error.is_panic());
+                if panicked || ends == 0 {
+                    world.broken(|| format!("a part of HQ ended, panicked: {panicked}"));
+                }
+                ends -= 1;
+            }
         }
-        () = life.over() => {}
     }
-    reconciler.abort();
 }
 
 /// What `work` comes to when it has succeeded.

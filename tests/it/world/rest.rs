@@ -12,11 +12,13 @@ use quarry::instruction::Instruction;
 use quarry::launch::plan::plan;
 use quarry::launch::{Plan, label};
 use quarry::names::StackName;
+use quarry::units::Megabytes;
 
 use super::World;
 use super::acts::STACKS;
 use super::machine::Machine;
 use super::operations::named;
+use super::pushes::SIZE;
 use super::promises::see;
 
 impl World {
@@ -75,9 +77,11 @@ impl World {
         }
         let homes = hq.homes().await?;
         let empty = rentals.iter().find(|(server, rental)| {
-            let mut containers = 0;
-            self.rented(&rental.token).unwrap().engine.each(|_, _| containers += 1);
-            containers == 0 && !homes.contains_key(*server)
+            let machine = self.rented(&rental.token).unwrap();
+            // One more container must find room elsewhere.
+            let others = self.members_of(hq).into_iter().filter(|other| other.address != machine.address);
+            let room = others.into_iter().any(|other| other.size.0 >= other.used().0 + SIZE.0);
+            machine.used() == Megabytes(0) && room && !homes.contains_key(*server)
         });
         Ok(empty.map(|(server, _)| format!("{server} is rented for nothing")))
     }
@@ -135,8 +139,9 @@ impl World {
             return Ok(Some(format!("{stack} is gone and {} is there", entry.key)));
         }
         let folders = ["stacks", "volumes", "sites"].map(|folder| self.root.path().join(folder).join(stack.as_str()));
-        let folder = folders.iter().find(|folder| folder.read_dir().is_ok_and(|mut files| files.next().is_some()));
-        Ok(folder.filter(|_| !exists).map(|folder| format!("{stack} is gone and {} is there", folder.display())))
+        let mut left = folders.iter().filter_map(|folder| folder.read_dir().ok()?.next()?.ok());
+        let left = left.next().filter(|_| !exists);
+        Ok(left.map(|left| format!("{stack} is gone and {} is there", left.path().display())))
     }
 
     /// No container or network belongs to nobody.

@@ -5,21 +5,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use quarry::hq::Hq;
 use quarry::hq::agents::Voice;
 use quarry::hq::fleet::presence::{Presence, Signs};
 use tokio::time::{Instant, sleep};
 
 use super::World;
 use super::machine::Reach;
-use super::reign::Running;
 
-/// Tells an HQ of all its servers until it is over.
-pub async fn tell(world: Arc<World>, running: Running) {
-    let Running { hq, life } = running;
+/// Tells an HQ of all its servers.
+pub async fn tell(world: Arc<World>, hq: Arc<Hq>) {
     let lease = hq.settings.lease.duration();
     let mut silent: BTreeMap<IpAddr, Instant> = BTreeMap::new();
     let mut known: BTreeMap<IpAddr, Presence> = BTreeMap::new();
-    while !life.is_over() {
+    loop {
         for (server, member) in hq.members() {
             let machine = world.machine_at(member.ground.address).filter(|_| server != *hq.engines().here());
             let Some(machine) = machine else { continue };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use quarry::db::layout;
 use quarry::grid::Standing;
+use quarry::hq::servers::act::Force;
 use quarry::hq::{Hq, HqError};
 use quarry::servers::Record;
 use tokio::task::JoinSet;
@@ -145,7 +146,7 @@ async fn come_to_rest(world: &Arc<World>) -> Result<(), String> {
     }
 }
 
-/// Lets people's servers take containers again, and as many others be rented as are wanted.
+/// Lets people's servers take containers again, gives up those that are gone, and lets as many be rented as are wanted.
 async fn make_room(world: &Arc<World>) -> Result<(), String> {
     world.allow(ENOUGH);
     let made = async {
@@ -157,7 +158,13 @@ async fn make_room(world: &Arc<World>) -> Result<(), String> {
     timeout(REST, made).await.map_err(|_| "the grid cannot be told how large it may be".to_owned())
 }
 
-async fn open_wide(world: &World, hq: &Hq) -> Result<(), HqError> {
+async fn open_wide(world: &World, hq: &Arc<Hq>) -> Result<(), HqError> {
+    for server in hq.server_records().await?.into_keys() {
+        // What had its data on a machine that is gone waits until a person says that it is lost.
+        if world.seated(&server).is_some_and(|machine| machine.is_scrapped()) {
+            hq.remove_server(&server, Force::Yes, &|_| {}).await?;
+        }
+    }
     let drained = |record: &Record| record.order.is_none() && record.standing == Standing::Draining;
     for (server, _) in hq.server_records().await?.into_iter().filter(|(_, record)| drained(record)) {
         hq.change_server(&server, |record| record.standing = Standing::Up).await?;

@@ -164,15 +164,11 @@ impl Hq {
         // Of its own: it may be waiting for the very operation that waits for room. Once the server takes containers
         // again, what is left of it moves nothing.
         let draining = tokio::spawn(async move { hq.drain_server(&name, &|_| {}).await });
-        let left = tokio::select! {
+        tokio::select! {
             drained = draining => drained.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?,
             () = awaited => return Ok(Emptied::No),
         };
-        // A launch that was planned before the server began to drain shows in its claims, then in its containers.
-        let is_claimed = self.planning.lock().await.reaches(server);
-        let keeps = self.homes().await?.contains_key(server);
-        if is_claimed || keeps || !left.is_empty() || self.sizing.is_awaited() {
-            tracing::warn!(%server, ?left, "a server that was spare stays");
+        if !self.is_free(server).await? {
             return Ok(Emptied::No);
         }
         // A turn may be held by the very operation that waits for room: until here it can have the server back.
@@ -181,15 +177,25 @@ impl Hq {
             homeless = self.rehome(server, &|_| {}) => homeless?,
             () = awaited => return Ok(Emptied::No),
         }
-        let survey = self.survey().await?;
-        if survey.silent.contains_key(server) {
-            return Err(ServerError::Silent(server.clone()).into());
-        }
-        if !self.own_containers(&survey, server).is_empty() || self.sizing.is_awaited() {
+        if !self.is_free(server).await? {
             return Ok(Emptied::No);
         }
-        self.take_out(&survey, server, &|_| {}).await?;
+        self.take_out(&self.survey().await?, server, &|_| {}).await?;
         Ok(Emptied::Yes)
+    }
+
+    /// Whether a server that takes nothing new can go now.
+    async fn is_free(&self, server: &ServerName) -> Result<bool, HqError> {
+        match self.check_unneeded(server).await {
+            Ok(()) => Ok(!self.sizing.is_awaited()),
+            // It is looked at again when it answers, or is lost.
+            Err(error @ HqError::Server(ServerError::Silent(_))) => Err(error),
+            Err(HqError::Server(needed)) => {
+                tracing::info!(%server, %needed, "a server that was spare stays");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// A machine that a person has made a server by hand is theirs.

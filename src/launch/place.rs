@@ -153,16 +153,11 @@ impl<'a> Places<'a> {
         Proc { home, ..proc }
     }
 
-    /// Whether there is room for so many more containers of a node.
-    ///
-    /// # Errors
-    /// As [`Places::choose`].
-    pub fn room(&self, proc: &Proc, count: u32) -> Result<(), PlanError> {
-        self.seats(proc, count as usize).map(drop)
-    }
-
     /// For how many more containers of a node there is room, and why not for the rest.
     pub fn fitting(&self, proc: &Proc, count: u32) -> (u32, Option<PlanError>) {
+        if self.overflow.is_some() {
+            return (count, None);
+        }
         match self.at_home(proc) {
             Ok(Some(home)) => {
                 let left = self.left(proc, &home).min(count);
@@ -575,6 +570,20 @@ mod tests {
         // Fewer can be had all the same.
         let fewer = plan(&[scale("web", 1)], &world).unwrap();
         assert_eq!(fewer.retire.iter().filter(|step| matches!(step, Step::Remove { .. })).count(), 1);
+    }
+
+    #[test]
+    fn as_many_leave_a_drained_server_as_have_room_elsewhere() {
+        let big = || Settings { size: Megabytes(300), ..settings() };
+        let first = plan(&[deploy("web", 3, big())], &world(&["s1"])).unwrap();
+        let mut world = after(world(&["s1", "s2"]), &first);
+        standing(&mut world, "s1", Standing::Draining);
+        world.servers.get_mut(&name::<ServerName>("s2")).unwrap().slice.size = Megabytes(700);
+        let moved = plan(&[scale("web", 3)], &world).unwrap();
+        assert_eq!(seats(&moved), ["web@s2", "web@s2"]);
+        assert_eq!(moved.retire.iter().filter(|step| matches!(step, Step::Remove { .. })).count(), 2);
+        let told = &moved.notes[0];
+        assert!(told.starts_with("1 of 3 web containers stay where they are: no server has 300mb"), "{told}");
     }
 
     #[test]

@@ -180,18 +180,32 @@ impl<'a> Planner<'a> {
         let (staying, driven): (Vec<Instance>, Vec<Instance>) =
             own.into_iter().partition(|instance| !self.places.is_driven_out(instance, &proc));
         let staying = self.places.by_worth(staying);
-        let kept = staying.len().min(count as usize);
-        let missing = count - kept as u32;
-        if let (false, Err(why)) = (driven.is_empty(), self.places.room(&proc, missing)) {
-            self.plan.notes.push(format!("{node} stays where it is: {why}"));
-            let all = [staying, driven].concat();
-            let kept = all.len().min(count as usize);
-            let proc = self.keep(proc, &all[..kept]);
-            return self.replace(&[&all[kept..], &strange].concat(), proc, count - kept as u32);
+        let missing = count.saturating_sub(staying.len() as u32);
+        let left = self.left_behind(&proc, &driven, missing);
+        let (behind, driven) = driven.split_at(left);
+        let own = [&staying[..], behind].concat();
+        let kept = own.len().min(count as usize);
+        let missing = self.fitting(&proc, count - kept as u32);
+        let proc = self.keep(proc, &own[..kept]);
+        self.replace(&[&own[kept..], driven, &strange].concat(), proc, missing)
+    }
+
+    /// How many of the containers that should leave their server stay, because their successors have no room.
+    fn left_behind(&mut self, proc: &Proc, driven: &[Instance], missing: u32) -> usize {
+        if driven.is_empty() || missing == 0 {
+            return 0;
         }
-        let missing = self.fitting(&proc, missing);
-        let proc = self.keep(proc, &staying[..kept]);
-        self.replace(&[&staying[kept..], &driven, &strange].concat(), proc, missing)
+        let (fits, why) = self.places.fitting(proc, missing);
+        let left = driven.len().min((missing - fits) as usize);
+        if let (1.., Some(why)) = (left, why) {
+            let (node, all) = (&proc.node, driven.len());
+            let what = match left == all {
+                true => format!("{node} stays where it is"),
+                false => format!("{left} of {all} {node} containers stay where they are"),
+            };
+            self.plan.notes.push(format!("{what}: {why}"));
+        }
+        left
     }
 
     /// How many of the missing containers can be made now.

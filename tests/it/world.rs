@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use quarry::db;
 use quarry::names::StackName;
 use quarry::router::fake::FakeEdge;
 use quarry::servers::cloud;
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use self::acts::Land;
 use self::dice::Dice;
@@ -71,6 +72,8 @@ pub struct World {
     unclear: Mutex<Option<u64>>,
     /// The HQ process there is, also while it starts.
     process: Mutex<Option<Arc<Life>>>,
+    /// HQs that were started beside it.
+    rivals: Mutex<Vec<Arc<Life>>>,
     count: Mutex<u64>,
     began: Instant,
     log: Mutex<Vec<String>>,
@@ -105,6 +108,7 @@ impl World {
             promises: Mutex::default(),
             unclear: Mutex::default(),
             process: Mutex::default(),
+            rivals: Mutex::default(),
             count: Mutex::default(),
             began: Instant::now(),
             log: Mutex::default(),
@@ -207,6 +211,38 @@ impl World {
         if let Some(life) = &*self.process.lock().unwrap() {
             life.spare();
         }
+    }
+
+    /// The HQ there is does not reach the tree for so long.
+    pub fn cut_off(&self, seconds: u64) {
+        let Some(life) = self.process.lock().unwrap().clone() else { return };
+        life.cut_off(true);
+        tokio::spawn(async move {
+            sleep(Duration::from_secs(seconds)).await;
+            life.cut_off(false);
+        });
+    }
+
+    /// One more HQ beside the one there is.
+    pub fn note_rival(&self, life: Arc<Life>) {
+        self.rivals.lock().unwrap().push(life);
+    }
+
+    /// Only one HQ is left, and it reaches the tree.
+    pub fn end_rivals(&self) {
+        self.rivals.lock().unwrap().iter().for_each(|life| life.end());
+        if let Some(life) = &*self.process.lock().unwrap() {
+            life.cut_off(false);
+        }
+    }
+
+    /// The HQ with this life acts no more.
+    pub fn is_gone(&self, life: &Arc<Life>) {
+        self.hq.send_if_modified(|hq| {
+            let its = hq.as_ref().is_some_and(|running| Arc::ptr_eq(&running.life, life));
+            *hq = hq.take().filter(|_| !its);
+            its
+        });
     }
 
     /// The answer to a write gets lost, after so many others.

@@ -127,6 +127,10 @@ impl Hq {
 
     /// Lets a release's commit go.
     pub async fn unpin_number(&self, stack: &StackName, number: ReleaseNumber) {
+        // The stack may have gone meanwhile, and must not come back as an empty repository.
+        if !self.repository_path(stack).exists() {
+            return;
+        }
         if let Err(error) = self.with_repository(stack, move |repository| repository.unpin(number)).await {
             tracing::warn!(%stack, %number, error = ?error, "a release stays pinned");
         }

@@ -57,6 +57,10 @@ pub enum Act {
     Unclear { puts: u64 },
     /// The router does not answer for so many seconds.
     RouterAway { seconds: u64 },
+    /// HQ does not reach the tree for so many seconds, and others do.
+    CutOff { seconds: u64 },
+    /// Somebody starts another HQ on the same tree elsewhere, and stops it after so many seconds.
+    Rival { seconds: u64 },
     /// The clock jumps by so many seconds.
     Jump { seconds: i64 },
     /// The cloud refuses so many calls.
@@ -201,6 +205,8 @@ fn act(dice: &Dice, land: Land) -> Act {
         (2, 23),
         (3, 24),
         (2, 25),
+        (2, 26),
+        (2, 27),
     ]) {
         0 => Act::Push { stack, web: dice.below(4) as u32, nodes: dice.below(16) as u8, code: code(dice) },
         1 => Act::Scale { stack, web: dice.below(5) as u32 },
@@ -227,6 +233,8 @@ fn act(dice: &Dice, land: Land) -> Act {
         23 => Act::GiveUp { server },
         24 => Act::Add { server },
         25 => Act::Heard { server, seconds: seconds(dice) },
+        26 => Act::CutOff { seconds: seconds(dice) },
+        27 => Act::Rival { seconds: seconds(dice) },
         _ => Act::Jump { seconds: dice.below(200_000) as i64 - 100_000 },
     }
 }

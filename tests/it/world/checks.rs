@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use quarry::docker::State;
@@ -114,7 +115,9 @@ impl World {
         if home.at == machine.address {
             return;
         }
-        match self.machine_at(home.at).filter(|machine| !machine.is_given_up()) {
+        // A push that was taken back leaves no data that anybody has seen.
+        let counts = |other: &Arc<Machine>| !other.is_given_up() && (home.counts || other.has(stack, node));
+        match self.machine_at(home.at).filter(counts) {
             Some(other) => self.broken(|| format!("{name} is made on {}, its data is on {}", machine.name, other.name)),
             None => home.at = machine.address,
         }
@@ -134,7 +137,10 @@ impl World {
             match of(label::ROLE) == "service" {
                 _ if matches!(container.state, State::Exited(_)) => {}
                 true => taken.0 += SIZE.0,
-                false => *stacks.entry(of(label::STACK)).or_default().entry(number(&of(label::RELEASE))).or_default() += SIZE.0,
+                false => {
+                    *stacks.entry(of(label::STACK)).or_default().entry(number(&of(label::RELEASE))).or_default() +=
+                        SIZE.0
+                }
             }
         });
         let coming = name.split('.').next().unwrap_or_default();

@@ -211,3 +211,31 @@ fn a_machine_that_never_comes_is_given_up_although_the_clock_was_set_back() {
         ],
     );
 }
+
+#[test]
+fn nothing_of_a_stack_comes_back_with_a_change_that_came_too_late() {
+    check(
+        1089,
+        Land::with_cloud(3),
+        &[
+            (Push { stack: 0, web: 2, nodes: 8, code: Good }, 2902),
+            (Destroy { stack: 0 }, 310),
+            (Away { server: 0, seconds: 166 }, 11414),
+            (Colour { stack: 0, colour: 0 }, 3),
+        ],
+    );
+}
+
+#[test]
+fn what_leaves_a_rented_server_gets_another_one() {
+    check(
+        390,
+        Land::with_cloud(1),
+        &[
+            (Push { stack: 0, web: 2, nodes: 3, code: Good }, 2599),
+            (Push { stack: 2, web: 3, nodes: 2, code: Falls }, 0),
+            (PowerOff { server: 1, seconds: 5 }, 3697),
+            (Drain { server: 1 }, 0),
+        ],
+    );
+}

@@ -1,7 +1,7 @@
 //! The life of one HQ process: it may end at any instant, and then nothing of it goes on.
 
 use std::future::pending;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
@@ -11,11 +11,13 @@ pub struct Life {
     dead: watch::Sender<bool>,
     /// Instants left; more than it will ever see when nobody has set a fuse.
     fuse: AtomicU64,
+    /// It does not reach the tree.
+    cut_off: AtomicBool,
 }
 
 impl Life {
     pub fn new() -> Self {
-        Self { dead: watch::Sender::new(false), fuse: AtomicU64::new(u64::MAX) }
+        Self { dead: watch::Sender::new(false), fuse: AtomicU64::new(u64::MAX), cut_off: AtomicBool::new(false) }
     }
 
     /// It ends after so many more instants; 0: now.
@@ -33,6 +35,15 @@ impl Life {
     /// Nothing more happens to it.
     pub fn spare(&self) {
         self.fuse.store(u64::MAX, Ordering::SeqCst);
+    }
+
+    /// Whether it reaches the tree from now on.
+    pub fn cut_off(&self, cut_off: bool) {
+        self.cut_off.store(cut_off, Ordering::SeqCst);
+    }
+
+    pub fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::SeqCst)
     }
 
     pub fn is_over(&self) -> bool {

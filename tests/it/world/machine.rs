@@ -103,6 +103,13 @@ impl Machine {
         self.given_up.load(Ordering::SeqCst)
     }
 
+    /// Whether it has a container of this node.
+    pub fn has(&self, stack: &str, node: &str) -> bool {
+        let (mut found, of) = (false, format!("{stack}.{node}."));
+        self.engine.each(|container, _| found |= container.name.as_str().starts_with(&of));
+        found
+    }
+
     /// What its containers were promised of its memory.
     pub fn used(&self) -> Megabytes {
         let mut used = Megabytes(0);

@@ -127,7 +127,6 @@ impl World {
     }
 }
 
-
 /// Looks at the world whenever something has changed on a server by itself.
 async fn watch(world: Arc<World>, machine: Arc<Machine>) {
     let mut changes = machine.engine.changes();

@@ -39,20 +39,34 @@ pub async fn keep(world: Arc<World>) {
         world.note(|| format!("HQ {process} starts"));
         world.starting(life.clone());
         tokio::select! {
-            () = serve(&world, &life, process) => {}
+            () = serve(&world, &life, process, "hq") => {}
             () = life.over() => {}
         }
         life.end();
-        world.hq.send_replace(None);
+        world.is_gone(&life);
         world.note(|| format!("HQ {process} is gone"));
         sleep(Duration::from_millis(100 + world.dice.below(4000))).await;
     }
 }
 
+/// One HQ more, on another machine, for so many seconds. It acts only when the other's right has run out.
+pub async fn rival(world: Arc<World>, seconds: u64) {
+    let life = Arc::new(Life::new());
+    world.note_rival(life.clone());
+    tokio::select! {
+        () = serve(&world, &life, 1000, "rival") => {}
+        () = life.over() => {}
+        () = sleep(Duration::from_secs(seconds)) => {}
+    }
+    life.end();
+    world.is_gone(&life);
+    world.note(|| "the rival is gone".to_owned());
+}
+
 /// Serves until its right to act is lost.
-async fn serve(world: &Arc<World>, life: &Arc<Life>, process: u32) {
+async fn serve(world: &Arc<World>, life: &Arc<Life>, process: u32, host: &str) {
     let db: Arc<dyn Db> = Arc::new(Tree { world: world.clone(), life: life.clone(), tree: world.tree.beside() });
-    let claimant = Claimant { host: "hq".into(), pid: process, since: world.clock.now(), place: "hq 8:1".into() };
+    let claimant = Claimant { host: host.into(), pid: process, since: world.clock.now(), place: format!("{host} 8:1") };
     let Some(mut reign) = again(|| Reign::begin(db.clone(), claimant.clone())).await else { return };
     let mut hq = Hq::new(parts(world, life, db, docker(world, life, &world.own())));
     let carrier = Carrier { world: world.clone(), life: life.clone() };

@@ -18,8 +18,8 @@ use super::World;
 use super::acts::STACKS;
 use super::machine::Machine;
 use super::operations::named;
-use super::pushes::SIZE;
 use super::promises::see;
+use super::pushes::SIZE;
 
 impl World {
     /// What is not at rest yet, or not as promised.

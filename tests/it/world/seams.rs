@@ -23,10 +23,14 @@ pub struct Tree {
 }
 
 impl Tree {
-    async fn asked(&self) {
+    async fn asked(&self) -> Result<(), DbError> {
         self.life.alive().await;
         tokio::time::sleep(Duration::from_millis(1 + self.world.dice.below(2))).await;
         self.life.alive().await;
+        match self.life.is_cut_off() {
+            true => Err(DbError::Away { place: "memory".into(), what: "this HQ is cut off".into() }),
+            false => Ok(()),
+        }
     }
 
     /// What a write came to; its answer may get lost on the way.
@@ -49,31 +53,31 @@ impl Db for Tree {
         self.tree.place(key)
     }
     async fn read(&self, key: &Key) -> Result<Option<Entry>, DbError> {
-        self.asked().await;
+        self.asked().await?;
         self.tree.read(key).await
     }
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Vec<Entry>, DbError> {
-        self.asked().await;
+        self.asked().await?;
         self.tree.list(prefix, after, limit).await
     }
     async fn names(&self, prefix: &str) -> Result<Vec<String>, DbError> {
-        self.asked().await;
+        self.asked().await?;
         self.tree.names(prefix).await
     }
     async fn put(&self, key: &Key, value: &[u8], guard: Guard, lease: Option<&Lease>) -> Result<Version, DbError> {
-        self.asked().await;
+        self.asked().await?;
         self.life.instant().await;
         let put = self.tree.put(key, value, guard, lease).await;
         self.written(key.as_str(), put).await
     }
     async fn delete(&self, key: &Key, guard: Guard) -> Result<(), DbError> {
-        self.asked().await;
+        self.asked().await?;
         self.life.instant().await;
         let deleted = self.tree.delete(key, guard).await;
         self.written(key.as_str(), deleted).await
     }
     async fn delete_under(&self, prefix: &str) -> Result<(), DbError> {
-        self.asked().await;
+        self.asked().await?;
         self.life.instant().await;
         if !self.life.tick() {
             // With files, HQ can end among the keys of a folder.
@@ -86,11 +90,11 @@ impl Db for Tree {
         self.written(prefix, deleted).await
     }
     async fn watch(&self, prefix: &str) -> Result<BoxStream<'static, Change>, DbError> {
-        self.asked().await;
+        self.asked().await?;
         self.tree.watch(prefix).await
     }
     async fn leased(&self) -> Result<BTreeSet<Key>, DbError> {
-        self.asked().await;
+        self.asked().await?;
         self.tree.leased().await
     }
     fn is_shared(&self) -> bool {
@@ -100,15 +104,15 @@ impl Db for Tree {
         self.tree.fence(epoch, version);
     }
     async fn lease(&self, ttl: Duration) -> Result<Lease, DbError> {
-        self.asked().await;
+        self.asked().await?;
         self.tree.lease(ttl).await
     }
     async fn renew(&self, lease: &Lease) -> Result<(), DbError> {
-        self.asked().await;
+        self.asked().await?;
         self.tree.renew(lease).await
     }
     async fn revoke(&self, lease: &Lease) -> Result<(), DbError> {
-        self.asked().await;
+        self.asked().await?;
         self.tree.revoke(lease).await
     }
 }

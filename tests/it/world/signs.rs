@@ -27,7 +27,9 @@ pub async fn tell(world: Arc<World>, hq: Arc<Hq>) {
                     silent.remove(&machine.address);
                     None
                 }
-                Reach::Away | Reach::Heard => Some(silent.entry(machine.address).or_insert_with(Instant::now).elapsed()),
+                Reach::Away | Reach::Heard => {
+                    Some(silent.entry(machine.address).or_insert_with(Instant::now).elapsed())
+                }
             };
             let told = match (machine.reach(), since) {
                 (Reach::Away, Some(silent)) if silent >= lease => Voice::Gone,

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use quarry::db::layout;
 use quarry::grid::Standing;
+use quarry::hq::cloud::rental::Stage;
 use quarry::hq::servers::act::Force;
 use quarry::hq::{Hq, HqError};
-use quarry::servers::Record;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -165,9 +165,12 @@ async fn open_wide(world: &World, hq: &Arc<Hq>) -> Result<(), HqError> {
             hq.remove_server(&server, Force::Yes, &|_| {}).await?;
         }
     }
-    let drained = |record: &Record| record.order.is_none() && record.standing == Standing::Draining;
-    for (server, _) in hq.server_records().await?.into_iter().filter(|(_, record)| drained(record)) {
-        hq.change_server(&server, |record| record.standing = Standing::Up).await?;
+    let rentals = hq.rentals().await?;
+    for (server, record) in hq.server_records().await? {
+        let leaves = rentals.get(&server).is_some_and(|rental| rental.stage == Stage::Leaving);
+        if record.standing == Standing::Draining && !leaves {
+            hq.change_server(&server, |record| record.standing = Standing::Up).await?;
+        }
     }
     if world.has_cloud { hq.size_itself(Some(limits(ENOUGH, 0))).await } else { Ok(()) }
 }

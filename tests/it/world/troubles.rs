@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use super::World;
 use super::acts::Act;
 use super::machine::Reach;
+use super::reign::rival;
 
 /// Something goes wrong.
 pub async fn befall(world: &Arc<World>, act: Act) {
@@ -53,6 +54,8 @@ pub async fn befall(world: &Arc<World>, act: Act) {
             world.edge.go_down();
             after(world, seconds, |world| world.edge.come_up());
         }
+        Act::CutOff { seconds } => world.cut_off(seconds),
+        Act::Rival { seconds } => drop(tokio::spawn(rival(world.clone(), seconds))),
         Act::Jump { seconds } => world.clock.jump(seconds),
         Act::CloudRefuses { calls } => world.cloud.refuse(calls),
         Act::CloudForgets { calls } => world.cloud.lose_answers(calls),
@@ -103,6 +106,7 @@ pub async fn calm(world: &Arc<World>) {
     world.tree.full_after(None);
     world.lose_answer(None);
     world.edge.come_up();
+    world.end_rivals();
     world.cloud.refuse(0);
     world.cloud.lose_answers(0);
     world.cloud.quota(None);
@@ -110,4 +114,3 @@ pub async fn calm(world: &Arc<World>) {
         machine.mend().await;
     }
 }
-

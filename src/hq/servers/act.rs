@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::join::LET_GO;
+use super::join::act::failed;
 use super::{Listed, ServerError};
 use crate::db::{DbError, Guard, layout};
 use crate::docker::bollard::Docker;
@@ -340,8 +341,8 @@ impl Hq {
             tracing::warn!(%server, error = ?error, "the agent of a server that was removed runs on");
         }
         let link = self.lines.of(server)?.link().await.map_err(ServerError::Link)?;
-        link.exec(&["sh", "-c", LET_GO], key.as_bytes(), FAREWELL).await.map_err(ServerError::Link)?;
-        Ok(())
+        let done = link.exec(&["sh", "-c", LET_GO], key.as_bytes(), FAREWELL).await.map_err(ServerError::Link)?;
+        if done.code == 0 { Ok(()) } else { Err(failed(link.address(), "take HQ's key away", &done.stderr).into()) }
     }
 
     /// Servers that are being emptied.

@@ -198,7 +198,7 @@ async fn check_docker(link: &Link, line: Arc<Line>, facts: &Facts, say: Say<'_>)
     }
 }
 
-fn failed(address: &Address, doing: &'static str, stderr: &[u8]) -> ServerError {
+pub(in crate::hq::servers) fn failed(address: &Address, doing: &'static str, stderr: &[u8]) -> ServerError {
     let text = String::from_utf8_lossy(stderr);
     let why = text.trim().lines().next_back().unwrap_or("it gives no reason").to_owned();
     ServerError::Failed { doing, address: address.clone(), why }

@@ -101,6 +101,7 @@ impl From<HqError> for Failure {
                 | ServerError::Shut { .. }
                 | ServerError::Fingerprint { .. }
                 | ServerError::NoDocker { .. }
+                | ServerError::Foreign { .. }
                 | ServerError::Failed { .. }
                 | ServerError::Busy { .. }
                 | ServerError::Silent(_)

@@ -104,6 +104,19 @@ pub enum ServerError {
         /// Where.
         address: Address,
     },
+    /// Another HQ has it.
+    #[error(
+        "another HQ ({hq}) has {address}: it runs {} there; take the server out of that HQ, or remove them if it is gone",
+        many(.containers)
+    )]
+    Foreign {
+        /// Where.
+        address: Address,
+        /// The other's id.
+        hq: String,
+        /// What it runs there.
+        containers: Vec<ContainerName>,
+    },
     /// A command on the server failed.
     #[error("cannot {doing} on {address}: {why}")]
     Failed {

@@ -187,6 +187,19 @@ fn servers_are_added_by_every_door_and_only_the_right_ones() {
 }
 
 #[test]
+fn a_server_that_another_hq_has_is_refused_until_that_lets_go() {
+    let lab = Lab::up(1);
+    let (first, second) = (fleet(&lab, 1), Hq::start());
+    first.push(&web("  filter: s1\n"), "shop").succeeded();
+    let add = || second.quarry_with(&["servers", "add", &address(lab.server(1))], &private_key(&lab));
+    add().ended(3).said(&["another HQ", &first.id(), "shop.web"]);
+    // The other one goes on as if nothing had been.
+    first.quarry(&["scale", "shop", "web=2"]).succeeded();
+    first.quarry(&["servers", "remove", "s1", "--force"]).succeeded();
+    add().succeeded().said(&["added s1"]);
+}
+
+#[test]
 fn a_server_without_docker_gets_it_and_a_half_added_one_is_mended() {
     let lab = Lab::bare(1);
     let mut hq = Hq::start();

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{INSTALL_DOCKER, LET_IN};
 use crate::docker::bollard::Docker;
-use crate::docker::{Engine, Wire};
+use crate::docker::{Container, Engine, Wire};
 use crate::grid::Standing;
 use crate::hq::fleet::HERE;
 use crate::hq::progress::{detail, phase};
@@ -16,7 +16,8 @@ use crate::hq::servers::act::is_own;
 use crate::hq::servers::{ServerError, Wanted, name_of};
 use crate::hq::{Hq, HqError};
 use crate::launch::act::Say;
-use crate::names::ServerName;
+use crate::launch::label;
+use crate::names::{ContainerName, ServerName};
 use crate::servers::facts::{Facts, NoFact, SCRIPT};
 use crate::servers::ssh::{Address, HostKey, KeyPair, Line, Link, LinkError, Login};
 use crate::servers::{Record, Way};
@@ -61,6 +62,7 @@ impl Hq {
         )));
         let line = Arc::new(Line::open(name.clone(), wanted.address.clone(), Login::Key(key), way.host_key.clone()));
         prepare(&link, line.clone(), &facts, say).await?;
+        self.check_free(&wanted.address, &Docker::over(line.clone() as Arc<dyn Wire>)).await?;
         self.bring_agent(&line, &wanted.tags, say).await;
         let _alone = self.records.lock().await;
         // A person may have changed it meanwhile.
@@ -75,6 +77,28 @@ impl Hq {
         say(&phase(&format!("{name} is {standing}")));
         Ok(name)
     }
+
+    /// Two HQs on one server would take each other's agent, names and volumes for their own.
+    async fn check_free(&self, address: &Address, engine: &dyn Engine) -> Result<(), HqError> {
+        match rival(&self.launcher.identity.id, engine.containers(label::HQ).await?) {
+            Some((hq, containers)) => Err(ServerError::Foreign { address: address.clone(), hq, containers }.into()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The other HQ's id, and what it runs.
+type Rival = (String, Vec<ContainerName>);
+
+/// Whoever else runs containers on an engine: the first by id.
+fn rival(own: &str, found: Vec<Container>) -> Option<Rival> {
+    let mut rivals: BTreeMap<String, Vec<ContainerName>> = BTreeMap::new();
+    for container in found {
+        if let Some(hq) = container.labels.get(label::HQ).filter(|hq| *hq != own) {
+            rivals.entry(hq.clone()).or_default().push(container.name);
+        }
+    }
+    rivals.into_iter().next()
 }
 
 /// The key a server is known by, or shows for the first time.

@@ -1,5 +1,6 @@
 //! What a server that somebody else has taken over can do to HQ.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -7,6 +8,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use quarry::agent::Agent;
 use quarry::agent::http::{Client, Way};
+use quarry::docker::Engine;
+use quarry::docker::bollard::Docker;
 use quarry::servers::ssh::{Address, KeyPair, Link, Login};
 use russh::keys::PrivateKey;
 use russh::keys::ssh_key::private::{Ed25519Keypair, KeypairData};
@@ -98,13 +101,10 @@ async fn a_server_takes_only_so_many_of_hqs_descriptors() {
     timeout(PATIENCE, again).await.unwrap();
 }
 
-/// An agent whose answers do not end, and how many megabytes of them were taken.
-fn endless() -> (Client, Arc<AtomicUsize>, tempfile::TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("control")).unwrap();
-    let listener = UnixListener::bind(folder.path().join("control/agent.sock")).unwrap();
+/// A socket whose answers do not end, and how many megabytes of them were taken.
+fn endless(path: &Path) -> Arc<AtomicUsize> {
+    let listener = UnixListener::bind(path).unwrap();
     let taken: Arc<AtomicUsize> = Arc::default();
-    let client = Client::new(Way::Here, folder.path());
     let count = taken.clone();
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -116,16 +116,43 @@ fn endless() -> (Client, Arc<AtomicUsize>, tempfile::TempDir) {
         }
         std::future::pending::<()>().await;
     });
-    (client, taken, folder)
+    taken
+}
+
+/// An agent of that kind.
+fn endless_agent() -> (Client, Arc<AtomicUsize>, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("control")).unwrap();
+    let taken = endless(&folder.path().join("control/agent.sock"));
+    (Client::new(Way::Here, folder.path()), taken, folder)
+}
+
+#[tokio::test]
+async fn an_engine_that_speaks_without_end_is_cut_off_before_it_fills_hqs_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("docker.sock");
+    for list in 0..2 {
+        let taken = endless(&socket);
+        let engine = Docker::connect(&socket);
+        let asked = async {
+            match list {
+                0 => engine.containers("quarry.hq").await.map(drop),
+                _ => engine.networks("quarry.hq").await.map(drop),
+            }
+        };
+        timeout(PATIENCE, asked).await.unwrap().unwrap_err();
+        assert!(taken.load(Ordering::Relaxed) < 100, "{taken:?} MB");
+        std::fs::remove_file(&socket).unwrap();
+    }
 }
 
 #[tokio::test]
 async fn an_agent_that_speaks_without_end_is_cut_off_before_it_fills_hqs_memory() {
-    let (client, taken, _folder) = endless();
+    let (client, taken, _folder) = endless_agent();
     timeout(PATIENCE, client.tables()).await.unwrap().unwrap_err();
     assert!(taken.load(Ordering::Relaxed) < 100, "{taken:?} MB");
 
-    let (client, taken, _folder) = endless();
+    let (client, taken, _folder) = endless_agent();
     let mut vitals = client.vitals().await.unwrap();
     timeout(PATIENCE, vitals.next()).await.unwrap().unwrap().unwrap_err();
     assert!(taken.load(Ordering::Relaxed) < 100, "{taken:?} MB");

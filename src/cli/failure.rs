@@ -102,6 +102,7 @@ impl From<HqError> for Failure {
                 | ServerError::Fingerprint { .. }
                 | ServerError::NoDocker { .. }
                 | ServerError::Foreign { .. }
+                | ServerError::Twin { .. }
                 | ServerError::Failed { .. }
                 | ServerError::Busy { .. }
                 | ServerError::Silent(_)

@@ -76,6 +76,8 @@ impl Hq {
     /// When it cannot be read or made.
     pub async fn server_key(&self) -> Result<KeyPair, ServerError> {
         let path = self.root.join(KEY);
+        // Two who come at once must not make two.
+        let _alone = self.key_making.lock().await;
         let opened = tokio::task::spawn_blocking(move || KeyPair::open_or_create(&path)).await;
         Ok(opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?)
     }

@@ -187,6 +187,22 @@ fn servers_are_added_by_every_door_and_only_the_right_ones() {
 }
 
 #[test]
+fn a_server_that_is_slow_to_join_holds_up_no_other() {
+    let lab = Lab::up(2);
+    let hq = Hq::start();
+    let (one, two) = (lab.server(1), lab.server(2));
+    one.stall("dockerd");
+    let mut slow = hq.quarry_beside(&["servers", "add", &address(one)]);
+    slow.write(&private_key(&lab));
+    slow.end_of_input();
+    slow.wait_for("docker does not answer");
+    at_once(|| hq.quarry_with(&["servers", "add", &address(two)], &private_key(&lab))).succeeded();
+    assert!(!slow.has_ended(), "it was not slow");
+    one.resume("dockerd");
+    slow.wait().succeeded().said(&["added s1"]);
+}
+
+#[test]
 fn a_server_that_another_hq_has_is_refused_until_that_lets_go() {
     let lab = Lab::up(1);
     let (first, second) = (fleet(&lab, 1), Hq::start());

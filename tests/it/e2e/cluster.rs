@@ -222,6 +222,11 @@ fn a_server_without_etcd_gets_it_from_its_distribution() {
     // Not as root, and the package's own member does not run beside it.
     let owners = one.ssh(&["sh", "-c", "for pid in $(pidof etcd); do stat -c %U /proc/$pid; done"]).succeeded();
     assert_eq!(owners.text(), "etcd\n", "{owners}");
+    // Nor may it change what root reads or runs there.
+    let touch = format!("touch {FOLDER}/keep {FOLDER}/key.pem.new {FOLDER}/new");
+    one.ssh(&["setpriv", "--reuid=etcd", "--regid=etcd", "--clear-groups", "sh", "-c", &touch]).failed();
+    let new = one.ssh(&["sh", "-c", &format!("ls {FOLDER}; stat -c %U {FOLDER} {FOLDER}/ca.pem {FOLDER}/data")]).text();
+    assert!(!new.contains("new") && new.ends_with("root\nroot\netcd\n"), "{new}");
 }
 
 #[test]

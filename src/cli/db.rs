@@ -102,7 +102,7 @@ fn in_use(error: HomeError) -> Failure {
 
 fn failed(error: CopyError) -> Failure {
     let exit = match &error {
-        CopyError::NotEmpty(_) => Exit::Mistake,
+        CopyError::NotEmpty(_) | CopyError::Part => Exit::Mistake,
         CopyError::Moved(_) | CopyError::Differs(_) | CopyError::Home { .. } => Exit::Refused,
     };
     Failure::of(exit, &error)

@@ -101,6 +101,8 @@ impl From<HqError> for Failure {
                 | ServerError::Shut { .. }
                 | ServerError::Fingerprint { .. }
                 | ServerError::NoDocker { .. }
+                | ServerError::Foreign { .. }
+                | ServerError::Twin { .. }
                 | ServerError::Failed { .. }
                 | ServerError::Busy { .. }
                 | ServerError::Keeps { .. }

@@ -163,5 +163,6 @@ fn troubles(state: &State) -> Vec<String> {
         Trouble::Later(why) | Trouble::Now(why) => why,
     });
     let back = state.rolled_back.iter().map(|why| format!("rules that kept HQ out went back ({why})"));
-    told.into_iter().chain(back).collect()
+    let rival = state.rival.map(|_| "another HQ tells it what it should be, too; stop one of the two".to_owned());
+    told.into_iter().chain(back).chain(rival).collect()
 }

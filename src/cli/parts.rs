@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::failure::{Exit, Failure};
 use crate::clock::{Clock, SystemClock};
+use crate::db::copy::act::is_part;
 use crate::db::epoch::act::Reign;
 use crate::db::epoch::{EpochError, process};
 use crate::db::etcd::Etcd;
@@ -133,6 +134,21 @@ impl Places {
     /// # Errors
     /// As [`Places::files`] and [`Places::etcd`].
     pub async fn home(&self, settings: &Settings) -> Result<Home, HomeError> {
+        let home = self.any_home(settings).await?;
+        match is_part(&*home.db).await {
+            Ok(false) => Ok(home),
+            Ok(true) => {
+                home.close().await;
+                Err(HomeError::Part)
+            }
+            Err(error) => {
+                home.close().await;
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn any_home(&self, settings: &Settings) -> Result<Home, HomeError> {
         match &settings.etcd {
             Some(etcd) => self.etcd(etcd).await,
             None => {
@@ -260,6 +276,9 @@ pub enum HomeError {
         /// What says that it went.
         mark: PathBuf,
     },
+    /// A copy was cut off.
+    #[error("HQ's state is only a part here, because `quarry db copy` was cut off; copy it again with --replace")]
+    Part,
     /// The root folder.
     #[error("cannot use {}", path.display())]
     Root {
@@ -274,7 +293,9 @@ impl From<HomeError> for Failure {
     fn from(error: HomeError) -> Self {
         match error {
             HomeError::State(error) => Self::from(error),
-            error @ (HomeError::NoCluster { .. } | HomeError::Elsewhere { .. }) => Self::of(Exit::Mistake, &error),
+            error @ (HomeError::NoCluster { .. } | HomeError::Elsewhere { .. } | HomeError::Part) => {
+                Self::of(Exit::Mistake, &error)
+            }
             error => Self::of(Exit::Refused, &error),
         }
     }

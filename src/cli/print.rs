@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 
 use super::failure::{Failure, hung_up};
 use crate::hq::door::{Frame, Terminal};
+use crate::hq::progress::printable;
 
 /// Where a command prints to.
 #[derive(Clone)]
@@ -62,12 +63,12 @@ impl Out {
         self.data(self.ended(text)).await
     }
 
-    /// One line beside the data: what happens, what to do next.
+    /// One line beside the data: what happens, what to do next. It may repeat what a server said.
     ///
     /// # Errors
     /// When the reader is gone.
     pub async fn note(&self, text: &str) -> Result<(), Failure> {
-        self.aside(self.ended(text)).await
+        self.aside(self.ended(&printable(text))).await
     }
 
     /// A raw terminal needs the carriage return that nobody adds for it.
@@ -125,6 +126,15 @@ pub fn colour(n: usize) -> (String, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_a_server_says_of_itself_is_no_command_for_a_terminal() {
+        let (frames, mut printed) = mpsc::channel(1);
+        let out = Out::new(frames, None, false);
+        out.note("s1 is down: \x1b]0;owned\x07").await.unwrap();
+        let Some(Frame::Stderr(bytes)) = printed.recv().await else { panic!("nothing beside the data") };
+        assert_eq!(bytes, "s1 is down: \\u{1b}]0;owned\\u{7}\n");
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell_and_lines_have_no_trailing_blanks() {

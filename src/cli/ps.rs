@@ -8,6 +8,7 @@ use super::context::Context;
 use super::failure::Failure;
 use crate::docker::State;
 use crate::hq::fleet::Seen;
+use crate::hq::progress::printable;
 use crate::hq::reconcile::falls::Falls;
 use crate::launch::label;
 use crate::names::StackName;
@@ -113,7 +114,8 @@ async fn show_falls(cx: &Context, rows: &mut [Row]) -> Result<(), Failure> {
 
 /// What a server does not say now is unknown, whatever it said last.
 fn row(Seen { server, container }: &Seen, now: i64, silent: bool) -> Row {
-    let label = |name: &str| container.labels.get(name).cloned().unwrap_or_default();
+    let text = |name: &str| container.labels.get(name).map(|text| printable(text));
+    let label = |name: &str| text(name).unwrap_or_default();
     let (state, code) = match container.state {
         _ if silent => ("unknown", None),
         State::Created => ("created", None),
@@ -131,7 +133,7 @@ fn row(Seen { server, container }: &Seen, now: i64, silent: bool) -> Row {
         release: label(label::RELEASE),
         state,
         code,
-        address: container.labels.get(label::ADDRESS).cloned(),
+        address: text(label::ADDRESS),
         seconds: now - container.created,
         again_in: None,
     }

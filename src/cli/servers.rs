@@ -8,6 +8,7 @@ use crate::grid::Standing;
 use crate::grid::filter::tag;
 use crate::hq::HqError;
 use crate::hq::door::Stdin;
+use crate::hq::progress::printable;
 use crate::hq::servers::act::Force;
 use crate::hq::servers::{Listed, ServerError, Wanted};
 use crate::names::ServerName;
@@ -175,7 +176,7 @@ async fn show(cx: &Context, name: &ServerName) -> Result<(), Failure> {
         ("containers", or_none(containers.join("\n            "))),
     ];
     for (name, text) in lines {
-        cx.out.line(&format!("{name:<10}  {text}")).await?;
+        cx.out.line(&format!("{name:<10}  {}", printable(&text))).await?;
     }
     Ok(())
 }

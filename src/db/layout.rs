@@ -193,6 +193,11 @@ pub fn last_epoch() -> Key {
     key(format!("{REIGN}/last-epoch"))
 }
 
+/// `hq/copying`: there while the tree is being copied here, and after a copy that was cut off: nobody may act on a part.
+pub fn copying() -> Key {
+    key(format!("{REIGN}/copying"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

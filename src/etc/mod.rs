@@ -207,10 +207,13 @@ pub const HOST_KEY: &str = "host_key";
 /// The authority of the etcd that `cluster etcd` makes: its key and certificate.
 pub const AUTHORITY: &str = "etcd_authority";
 
-/// Files that lie beside settings and set nothing: HQ's key, its etcd's authority, what starts the agent at boot, hidden
-/// ones, editors' backups, explanations.
+/// The servers on which `cluster etcd` has begun, one a line, until the state is there.
+pub const BEGUN: &str = "etcd_begun";
+
+/// Files that lie beside settings and set nothing: HQ's key, its etcd's authority and beginnings, what starts the agent
+/// at boot, hidden ones, editors' backups, explanations.
 pub fn is_setting(name: &str) -> bool {
-    ![HOST_KEY, "host_key.pub", AUTHORITY, "boot", "boot.d"].contains(&name)
+    ![HOST_KEY, "host_key.pub", AUTHORITY, BEGUN, "boot", "boot.d"].contains(&name)
         && !name.starts_with('.')
         && !name.ends_with('~')
         && !name.to_ascii_uppercase().starts_with("README")

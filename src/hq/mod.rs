@@ -123,8 +123,8 @@ pub struct Hq {
     bridge: Ground,
     /// Servers have come or gone.
     fleet_changed: tokio::sync::Notify,
-    /// One server is added at a time.
-    joining: tokio::sync::Mutex<()>,
+    /// HQ's key for servers is made once.
+    key_making: tokio::sync::Mutex<()>,
     /// Held while the record of a server is read, changed and written; never while a server is waited for.
     records: tokio::sync::Mutex<()>,
     members: RwLock<BTreeMap<ServerName, fleet::Member>>,
@@ -179,7 +179,7 @@ impl Hq {
             registry,
             bridge,
             fleet_changed: tokio::sync::Notify::new(),
-            joining: tokio::sync::Mutex::default(),
+            key_making: tokio::sync::Mutex::default(),
             records: tokio::sync::Mutex::default(),
             members: RwLock::new(BTreeMap::from([(here, member)])),
             memory: Arc::default(),

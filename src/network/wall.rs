@@ -31,7 +31,24 @@ pub struct Wall {
     /// What single networks reach there; `None` leaves it at what it is.
     #[serde(default)]
     pub ways: Option<BTreeSet<Way>>,
+    /// Whether images are built here.
+    #[serde(default)]
+    pub builds: Builds,
 }
+
+/// Whether a server builds images, in which whoever pushes runs commands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Builds {
+    /// It does: what runs meanwhile reaches no other server either.
+    Here,
+    /// It does not.
+    #[default]
+    Elsewhere,
+}
+
+/// Docker's own bridge, where the engine puts what a build runs: BuildKit knows no other network.
+const BUILDS: &str = "docker0";
 
 /// A way for the containers of one network to one TCP port of another server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -77,18 +94,23 @@ impl Wall {
             none if none.is_empty() => None,
             ports => Some(format!("tcp dport {{ {} }} accept", ports.join(", "))),
         };
-        let others = [format!("ip saddr != {} accept", self.subnets), "meta nfproto != ipv4 accept".to_owned()];
+        let others =
+            |but: &str| [format!("{but}ip saddr != {} accept", self.subnets), "meta nfproto != ipv4 accept".to_owned()];
+        let builds = match self.builds {
+            Builds::Here => format!("iifname != \"{BUILDS}\" "),
+            Builds::Elsewhere => String::new(),
+        };
         let known = ["ct state established,related accept", "meta l4proto icmp accept"].map(str::to_owned);
         let names = ["meta l4proto { tcp, udp } th dport 53 accept".to_owned()];
         let refuse = ["counter reject".to_owned()];
-        text.chain("input", others.iter().chain(&known).chain(&names).chain(&ports).chain(&refuse));
+        text.chain("input", others("").iter().chain(&known).chain(&names).chain(&ports).chain(&refuse));
         let beyond = [
             "ip daddr != @peers accept",
             "ip daddr . tcp dport @public accept",
             "ip saddr . ip daddr . tcp dport @ways accept",
         ]
         .map(str::to_owned);
-        text.chain("forward", others.iter().chain(&known).chain(&beyond).chain(&refuse));
+        text.chain("forward", others(&builds).iter().chain(&known).chain(&beyond).chain(&refuse));
         text.text
     }
 }
@@ -153,6 +175,17 @@ add rule inet quarry_hq_0123abcd input counter reject
 ";
         assert!(wall().text().contains(expected), "{}", wall().text());
         assert!(!Wall { open: BTreeSet::new(), ..wall() }.text().contains("dport {  }"));
+    }
+
+    #[test]
+    fn what_a_build_runs_is_kept_from_other_servers_where_builds_run() {
+        let first = |builds| {
+            let text = Wall { builds, ..wall() }.text();
+            let rules = text.lines().filter_map(|line| line.strip_prefix("add rule inet quarry_hq_0123abcd forward "));
+            rules.map(str::to_owned).next().unwrap()
+        };
+        assert_eq!(first(Builds::Elsewhere), "ip saddr != 10.208.0.0/12 accept");
+        assert_eq!(first(Builds::Here), "iifname != \"docker0\" ip saddr != 10.208.0.0/12 accept");
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod db_files;
 mod docker_contract;
 mod e2e;
 mod harness;
+mod hostile;
 mod lab;
 mod network;
 mod receiver;

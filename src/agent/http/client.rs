@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, unfold};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::HOST;
@@ -30,6 +30,13 @@ const CONFIGURE: Duration = Duration::from_secs(60);
 
 /// Everything else.
 const ASK: Duration = Duration::from_secs(10);
+
+/// No answer is longer: the tables of ten thousand domains are some megabytes. A server that was taken over must not fill
+/// HQ's memory.
+const LONGEST: usize = 64 << 20;
+
+/// No line of vitals is: each container of a server has some hundred bytes in it.
+const LONGEST_LINE: usize = 16 << 20;
 
 /// An agent speaks each second; after so many without a word it is lost.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -91,7 +98,7 @@ impl Client {
         if response.status() == StatusCode::OK {
             return Ok(response);
         }
-        let body = response.into_body().collect().await.map_err(|error| self.away(&error))?.to_bytes();
+        let body = self.whole(response).await?;
         Err(match serde_json::from_slice(&body) {
             // It calls itself by no name.
             Ok(AgentError::Foreign { why, .. }) => self.foreign(why),
@@ -103,13 +110,18 @@ impl Client {
     async fn ask(&self, lane: Lane, limit: Duration, request: Request<Full<Bytes>>) -> Result<Bytes, AgentError> {
         let asked = async {
             let response = self.send(lane, request).await?;
-            Ok(response.into_body().collect().await.map_err(|error| self.away(&error))?.to_bytes())
+            self.whole(response).await
         };
         let late = || AgentError::Away {
             place: self.way.to_string(),
             why: format!("it took longer than {} seconds", limit.as_secs()),
         };
         timeout(limit, asked).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn whole(&self, response: Response<Incoming>) -> Result<Bytes, AgentError> {
+        let body = Limited::new(response.into_body(), LONGEST).collect().await;
+        Ok(body.map_err(|error| self.away(&*error))?.to_bytes())
     }
 
     fn read<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, AgentError> {
@@ -201,6 +213,9 @@ impl Lines {
             if let Some(end) = self.begun.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.begun.drain(..=end).collect();
                 return self.client.read(&line);
+            }
+            if self.begun.len() > LONGEST_LINE {
+                return Err(self.client.foreign(format!("a line of its vitals is longer than {LONGEST_LINE} bytes")));
             }
             let frame = match self.body.frame().await {
                 Some(frame) => frame.map_err(|error| self.client.away(&error))?,

@@ -8,10 +8,32 @@ use crate::db::{Db, DbError, Entry, Guard, Key, layout};
 /// Copies every value of `from` that is under no lease to `to`, and compares both afterwards.
 ///
 /// # Errors
-/// When the target holds values, anything changes meanwhile, or a home fails. The target may hold a part then.
+/// When the target holds values, anything changes meanwhile, or a home fails. The target may hold a part then, and says
+/// so: see [`is_part`].
 pub async fn copy(from: &dyn Db, to: &dyn Db, target: Target) -> Result<Copied, CopyError> {
     let failed = |doing| move |source: DbError| CopyError::Home { doing, source };
-    make_room(to, target).await?;
+    if is_part(from).await.map_err(failed("read the source"))? {
+        return Err(CopyError::Part);
+    }
+    check_room(to, target).await?;
+    let begun = to.put(&layout::copying(), b"a copy has begun and has not come to its end\n", Guard::Any, None).await;
+    begun.map_err(failed("write the target"))?;
+    let copied = copy_all(from, to).await?;
+    to.delete(&layout::copying(), Guard::Any).await.map_err(failed("write the target"))?;
+    Ok(copied)
+}
+
+/// Whether a home holds no more than a part, because a copy to it was cut off.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn is_part(home: &dyn Db) -> Result<bool, DbError> {
+    Ok(home.read(&layout::copying()).await?.is_some())
+}
+
+async fn copy_all(from: &dyn Db, to: &dyn Db) -> Result<Copied, CopyError> {
+    let failed = |doing| move |source: DbError| CopyError::Home { doing, source };
+    make_room(to).await?;
     let leased = from.leased().await.map_err(failed("read the source's leases"))?;
     let source = content(from).await.map_err(failed("read the source"))?;
     let (left, entries): (Vec<&Entry>, Vec<&Entry>) = source.values().partition(|entry| leased.contains(&entry.key));
@@ -35,18 +57,32 @@ pub async fn copy(from: &dyn Db, to: &dyn Db, target: Target) -> Result<Copied, 
     Ok(Copied { keys: entries.len(), bytes: entries.iter().map(|entry| entry.value.len()).sum(), left: left.len() })
 }
 
-async fn make_room(to: &dyn Db, target: Target) -> Result<(), CopyError> {
+async fn check_room(to: &dyn Db, target: Target) -> Result<(), CopyError> {
     let failed = |doing| move |source: DbError| CopyError::Home { doing, source };
-    for root in to.names("").await.map_err(failed("read the target"))?.iter().filter(|root| *root != layout::REIGN) {
-        match target {
-            Target::Empty => {
-                let first = to.list(root, None, 1).await.map_err(failed("read the target"))?.pop();
-                return first.map_or(Ok(()), |entry| Err(CopyError::NotEmpty(entry.key)));
-            }
-            Target::Replaced => to.delete_under(root).await.map_err(failed("empty the target"))?,
+    if target == Target::Replaced {
+        return Ok(());
+    }
+    match roots(to).await?.first() {
+        None => Ok(()),
+        Some(root) => {
+            let first = to.list(root, None, 1).await.map_err(failed("read the target"))?.pop();
+            first.map_or(Ok(()), |entry| Err(CopyError::NotEmpty(entry.key)))
         }
     }
+}
+
+async fn make_room(to: &dyn Db) -> Result<(), CopyError> {
+    for root in roots(to).await? {
+        let emptied = to.delete_under(&root).await;
+        emptied.map_err(|source| CopyError::Home { doing: "empty the target", source })?;
+    }
     Ok(())
+}
+
+/// What there is of content.
+async fn roots(home: &dyn Db) -> Result<Vec<String>, CopyError> {
+    let roots = home.names("").await.map_err(|source| CopyError::Home { doing: "read the target", source })?;
+    Ok(roots.into_iter().filter(|root| root != layout::REIGN).collect())
 }
 
 async fn content(db: &dyn Db) -> Result<BTreeMap<Key, Entry>, DbError> {
@@ -107,5 +143,21 @@ mod tests {
         to.full_after(Some(0));
         let error = copy(&from, &to, Target::Empty).await.unwrap_err();
         assert_eq!(error.to_string(), "cannot write the target");
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_was_cut_off_says_so_until_another_has_come_to_its_end() {
+        let (from, to) = (Fake::new(), Fake::new());
+        for stack in ["a", "b", "c"] {
+            put(&from, &format!("stacks/{stack}/status"), "{}").await;
+        }
+        to.full_after(Some(3));
+        copy(&from, &to, Target::Empty).await.unwrap_err();
+        assert!(is_part(&to).await.unwrap() && !is_part(&from).await.unwrap());
+        to.full_after(None);
+        let refused = copy(&to, &Fake::new(), Target::Empty).await;
+        assert!(matches!(refused, Err(CopyError::Part)), "{refused:?}");
+        copy(&from, &to, Target::Replaced).await.unwrap();
+        assert!(!is_part(&to).await.unwrap());
     }
 }

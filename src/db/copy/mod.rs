@@ -30,6 +30,9 @@ pub enum CopyError {
     /// There is something already.
     #[error("the target holds values already, such as `{0}`; --replace removes them all first")]
     NotEmpty(Key),
+    /// The source is what a copy left that was cut off.
+    #[error("the source holds only a part, because a copy to it was cut off; copy from where the whole is")]
+    Part,
     /// Somebody changed the source meanwhile.
     #[error("`{0}` was changed while it was copied; stop whatever writes, then copy again with --replace")]
     Moved(Key),

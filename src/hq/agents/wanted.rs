@@ -11,7 +11,7 @@ use crate::names::ServerName;
 use crate::network::config::ConfigPath;
 use crate::network::hosts::Entries;
 use crate::network::policy::SSH;
-use crate::network::wall::{Wall, Way};
+use crate::network::wall::{Builds, Wall, Way};
 use crate::network::{Containers, Net, Policy, Port};
 
 /// The tag of servers that route.
@@ -111,6 +111,7 @@ impl Wanted {
             peers: others().flat_map(|(_, place)| place.addresses.iter().copied()).collect(),
             public: others().flat_map(public).collect(),
             ways: self.ways.get(server).cloned(),
+            builds: if *server == self.here { Builds::Here } else { Builds::Elsewhere },
         }
     }
 

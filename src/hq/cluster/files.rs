@@ -1,5 +1,6 @@
 //! The settings that say where the state is, and the authority beside them.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -9,6 +10,7 @@ use jiff::Timestamp;
 
 use super::ClusterError;
 use crate::etc;
+use crate::names::ServerName;
 use crate::servers::authority::{Authority, Identity};
 
 /// What is written here takes its place in one step; nobody takes it for a setting before.
@@ -68,6 +70,36 @@ pub fn move_in(
         sync(folder)
     };
     write().map_err(|source| ClusterError::Settings { doing: "write", path: home.clone(), source })
+}
+
+/// The servers on which an etcd has been begun for a state that has not gone there.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn begun(folder: &Path) -> Result<BTreeSet<ServerName>, ClusterError> {
+    let path = folder.join(etc::BEGUN);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+        Err(source) => Err(ClusterError::Settings { doing: "read", path, source }),
+    }
+}
+
+/// Notes them; with none, that nothing is left to remember.
+///
+/// # Errors
+/// When that cannot be written.
+pub fn note_begun(folder: &Path, servers: &BTreeSet<ServerName>) -> Result<(), ClusterError> {
+    let path = folder.join(etc::BEGUN);
+    let noted = if servers.is_empty() {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    } else {
+        write_whole(&path, &servers.iter().map(|server| format!("{server}\n")).collect::<String>())
+    };
+    noted.map_err(|source| ClusterError::Settings { doing: "write", path, source })
 }
 
 /// The cluster that the state is in has these members from now on.

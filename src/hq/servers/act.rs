@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::join::LET_GO;
+use super::join::act::failed;
 use super::{Listed, ServerError};
 use crate::db::{DbError, Guard, layout};
 use crate::docker::bollard::Docker;
@@ -75,6 +76,8 @@ impl Hq {
     /// When it cannot be read or made.
     pub async fn server_key(&self) -> Result<KeyPair, ServerError> {
         let path = self.root.join(KEY);
+        // Two who come at once must not make two.
+        let _alone = self.key_making.lock().await;
         let opened = tokio::task::spawn_blocking(move || KeyPair::open_or_create(&path)).await;
         Ok(opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?)
     }
@@ -392,8 +395,8 @@ impl Hq {
             tracing::warn!(%server, error = ?error, "the agent of a server that was removed runs on");
         }
         let link = self.lines.of(server)?.link().await.map_err(ServerError::Link)?;
-        link.exec(&["sh", "-c", LET_GO], key.as_bytes(), FAREWELL).await.map_err(ServerError::Link)?;
-        Ok(())
+        let done = link.exec(&["sh", "-c", LET_GO], key.as_bytes(), FAREWELL).await.map_err(ServerError::Link)?;
+        if done.code == 0 { Ok(()) } else { Err(failed(link.address(), "take HQ's key away", &done.stderr).into()) }
     }
 
     /// Servers that are being emptied.

@@ -104,6 +104,19 @@ pub enum ServerError {
         /// Where.
         address: Address,
     },
+    /// Another HQ has it.
+    #[error(
+        "another HQ ({hq}) has {address}: it runs {} there; take the server out of that HQ, or remove them if it is gone",
+        many(.containers)
+    )]
+    Foreign {
+        /// Where.
+        address: Address,
+        /// The other's id.
+        hq: String,
+        /// What it runs there.
+        containers: Vec<ContainerName>,
+    },
     /// A command on the server failed.
     #[error("cannot {doing} on {address}: {why}")]
     Failed {
@@ -141,6 +154,19 @@ pub enum ServerError {
     /// Nobody knows what runs there.
     #[error("`{0}` does not answer, so what runs there cannot be seen; --force removes it all the same")]
     Silent(ServerName),
+    /// Its own address is another server's.
+    #[error(
+        "{address} calls itself {ip}, as `{server}` does: nobody could tell their containers apart; give one of them \
+         another address, or reach both by private addresses"
+    )]
+    Twin {
+        /// Where.
+        address: Address,
+        /// What both have.
+        ip: IpAddr,
+        /// The other.
+        server: ServerName,
+    },
     /// HQ itself.
     #[error("{address} is the machine HQ is on, which is the server `hq` already")]
     Itself {

@@ -50,10 +50,14 @@ etcd=$(command -v etcd)
 mkdir -p "$1/data"
 as=root
 ! id etcd >/dev/null 2>&1 || as=etcd
-# The log is its owner's, too.
-touch "$1/log"
-chown -R "$as" "$1"
-chmod 700 "$1" "$1/data"
+# Only the data and the key are its own: root reads and runs what lies beside them.
+for piece in "$1" "$1"/*; do
+    [ "$piece" = "$1/data" ] || chown -h root "$piece"
+done
+chown -R "$as" "$1/data"
+chown "$as" "$1/key.pem"
+chmod 711 "$1"
+chmod 700 "$1/data"
 if [ -d /run/systemd/system ]; then
     cat >/etc/systemd/system/quarry-etcd.service.new <<UNIT
 [Unit]

@@ -23,6 +23,9 @@ use crate::servers::ssh::Line;
 /// server that is gone is noticed by its line within seconds.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
 
+/// How often the registry may fall while one image travels: one that falls each time has a reason.
+const FALLS: u32 = 3;
+
 /// Between two looks whether it has moved.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -114,11 +117,13 @@ impl Registry {
 
     /// Tries again when the registry was lost on the way.
     async fn send(&self, journey: &Journey<'_>) -> Result<u64, RegistryError> {
+        let mut falls = 0;
         loop {
             let digest = self.stock(journey.parcel, journey.say).await?;
             let starts = self.keeper.starts();
             match self.bring(journey, &digest).await {
-                Err(RegistryError::Pull { .. }) if self.was_restarted(starts).await => {
+                Err(RegistryError::Pull { .. }) if falls < FALLS && self.was_restarted(starts).await => {
+                    falls += 1;
                     debug!(image = journey.parcel.name, "the registry fell while an image travelled");
                 }
                 other => return other,
@@ -135,6 +140,7 @@ impl Registry {
         let Parcel { repository, name, .. } = parcel;
         let failed = |source| RegistryError::Push { name: name.clone(), source };
         let _turn = self.turns.take(format!("{repository} {}", parcel.id)).await;
+        let mut falls = 0;
         loop {
             let address = self.keeper.address().await?;
             if let Some(digest) = http::digest(address, repository, parcel.tag()).await? {
@@ -147,7 +153,7 @@ impl Registry {
                 error = self.keeper.watch() => return Err(error),
             };
             match pushed {
-                Err(_) if self.was_restarted(starts).await => {}
+                Err(_) if falls < FALLS && self.was_restarted(starts).await => falls += 1,
                 Err(source) => return Err(failed(source)),
                 Ok(()) => {
                     let digest = http::digest(self.keeper.address().await?, repository, parcel.tag()).await?;

@@ -4,10 +4,12 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::process::Keeper;
@@ -15,6 +17,9 @@ use super::request::{LONGEST, is_allowed};
 
 /// Bytes handed on at once.
 const CHUNK: usize = 64 * 1024;
+
+/// Whoever connects asks for something within this time: there are only so many places.
+const FIRST: Duration = Duration::from_secs(30);
 
 /// Open until it is dropped, with all connections through it. Without a ticket nobody gets anything.
 pub(super) struct Gate {
@@ -101,7 +106,8 @@ async fn connect(server: TcpStream, keeper: Arc<Keeper>, tickets: Tickets) {
     // The registry is not even started for who has no business here.
     let readers = Readers::default();
     let ended = async {
-        let Some(first) = permitted(&mut server_reads, &tickets, &readers).await? else { return Ok(()) };
+        let asked = timeout(FIRST, permitted(&mut server_reads, &tickets, &readers)).await;
+        let Some(first) = asked.map_err(io::Error::from)?? else { return Ok(()) };
         let address = keeper.address().await.map_err(io::Error::other)?;
         let (registry_reads, mut registry_writes) = TcpStream::connect(address).await?.into_split();
         registry_writes.write_all(first.as_bytes()).await?;

@@ -8,6 +8,7 @@ use russh::client::{ChannelOpenHandle, DisconnectReason, Handler, Msg, Session};
 use russh::keys::PublicKeyOrCertificate;
 use russh::{Channel, ChannelOpenFailure};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -33,13 +34,20 @@ pub(super) struct Fate {
     pub(super) shown: OnceLock<HostKey>,
     /// Where connections to a port of the server's loopback go.
     pub(super) forwards: Mutex<BTreeMap<u32, SocketAddr>>,
+    /// Places for such connections.
+    places: Arc<Semaphore>,
 }
+
+/// Connections through forwards at once: an engine that fetches several images has a few each. Whoever is on the server
+/// can open them, and each costs HQ descriptors.
+const FORWARDED: usize = 64;
 
 impl Fate {
     /// Ends with `parent`, too.
     pub(super) fn new(parent: &CancellationToken) -> Arc<Self> {
         let (why, shown, forwards) = Default::default();
-        Arc::new(Self { ended: parent.child_token(), why, shown, forwards })
+        let places = Arc::new(Semaphore::new(FORWARDED));
+        Arc::new(Self { ended: parent.child_token(), why, shown, forwards, places })
     }
 
     pub(super) fn end(&self, why: impl Into<String>) {
@@ -110,8 +118,14 @@ impl Handler for Guest {
             reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
             return Ok(());
         };
+        let Ok(place) = self.fate.places.clone().try_acquire_owned() else {
+            debug!(port, "too many connections are forwarded already");
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        };
         // On its own: this is the connection's only task, and it must go on.
         tokio::spawn(async move {
+            let _place = place;
             match TcpStream::connect(target).await {
                 Ok(mut near) => {
                     reply.accept().await;
@@ -129,7 +143,54 @@ impl Handler for Guest {
         Ok(())
     }
 
-    // What the server has no business to open.
+    // What the server has no business to open; left to itself the library would let most of it in.
+
+    async fn server_channel_open_session(
+        &mut self,
+        _: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), russh::Error> {
+        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_tcpip(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), russh::Error> {
+        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_streamlocal(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), russh::Error> {
+        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        Ok(())
+    }
+
+    async fn server_channel_open_x11(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), russh::Error> {
+        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        Ok(())
+    }
 
     async fn server_channel_open_forwarded_streamlocal(
         &mut self,

@@ -191,6 +191,25 @@ fn an_hq_that_is_killed_while_it_makes_an_etcd_goes_on_where_it_was() {
 }
 
 #[test]
+fn an_etcd_that_was_begun_elsewhere_ends_when_other_servers_are_named() {
+    let lab = Lab::up(3);
+    let (mut hq, _) = three(&lab);
+    let mut make = hq.quarry_beside(&["cluster", "etcd", "s1", "s2", "s3"]);
+    make.wait_for("Adding s2");
+    hq.stop(Signal::KILL);
+    drop(make);
+    hq.serve();
+    hq.quarry(&["cluster", "etcd", "s3"]).succeeded().said(&["Adding s3", "Taking s1 out of etcd"]);
+    wait_for_members(&hq, &["s3 healthy"]);
+    for number in 1..=2 {
+        let server = lab.server(number);
+        server.ssh(&["test", "-e", FOLDER]).failed();
+        server.ssh(&["pidof", "etcd"]).failed();
+    }
+    hq.quarry(&["servers", "remove", "s1"]).succeeded();
+}
+
+#[test]
 fn a_server_without_etcd_gets_it_from_its_distribution() {
     let lab = Lab::bare(1);
     let hq = Hq::start();
@@ -203,6 +222,11 @@ fn a_server_without_etcd_gets_it_from_its_distribution() {
     // Not as root, and the package's own member does not run beside it.
     let owners = one.ssh(&["sh", "-c", "for pid in $(pidof etcd); do stat -c %U /proc/$pid; done"]).succeeded();
     assert_eq!(owners.text(), "etcd\n", "{owners}");
+    // Nor may it change what root reads or runs there.
+    let touch = format!("touch {FOLDER}/keep {FOLDER}/key.pem.new {FOLDER}/new");
+    one.ssh(&["setpriv", "--reuid=etcd", "--regid=etcd", "--clear-groups", "sh", "-c", &touch]).failed();
+    let new = one.ssh(&["sh", "-c", &format!("ls {FOLDER}; stat -c %U {FOLDER} {FOLDER}/ca.pem {FOLDER}/data")]).text();
+    assert!(!new.contains("new") && new.ends_with("root\nroot\netcd\n"), "{new}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -13,7 +14,7 @@ use serde_json::Value;
 use super::app;
 use super::services::{mongo, store};
 use crate::harness::lab::{Lab, Server};
-use crate::harness::program::Done;
+use crate::harness::program::{Done, Running};
 use crate::harness::web::request;
 use crate::harness::{Hq, Repository, until};
 
@@ -186,6 +187,35 @@ fn servers_are_added_by_every_door_and_only_the_right_ones() {
 }
 
 #[test]
+fn a_server_that_is_slow_to_join_holds_up_no_other() {
+    let lab = Lab::up(2);
+    let hq = Hq::start();
+    let (one, two) = (lab.server(1), lab.server(2));
+    one.stall("dockerd");
+    let mut slow = hq.quarry_beside(&["servers", "add", &address(one)]);
+    slow.write(&private_key(&lab));
+    slow.end_of_input();
+    slow.wait_for("docker does not answer");
+    at_once(|| hq.quarry_with(&["servers", "add", &address(two)], &private_key(&lab))).succeeded();
+    assert!(!slow.has_ended(), "it was not slow");
+    one.resume("dockerd");
+    slow.wait().succeeded().said(&["added s1"]);
+}
+
+#[test]
+fn a_server_that_another_hq_has_is_refused_until_that_lets_go() {
+    let lab = Lab::up(1);
+    let (first, second) = (fleet(&lab, 1), Hq::start());
+    first.push(&web("  filter: s1\n"), "shop").succeeded();
+    let add = || second.quarry_with(&["servers", "add", &address(lab.server(1))], &private_key(&lab));
+    add().ended(3).said(&["another HQ", &first.id(), "shop.web"]);
+    // The other one goes on as if nothing had been.
+    first.quarry(&["scale", "shop", "web=2"]).succeeded();
+    first.quarry(&["servers", "remove", "s1", "--force"]).succeeded();
+    add().succeeded().said(&["added s1"]);
+}
+
+#[test]
 fn a_server_without_docker_gets_it_and_a_half_added_one_is_mended() {
     let lab = Lab::bare(1);
     let mut hq = Hq::start();
@@ -334,4 +364,32 @@ fn a_server_that_is_away_holds_up_nobody_and_is_cleared_when_it_is_back() {
     one.heal();
     until("s1 to be cleared", || left_on(one).is_empty().then_some(()));
     until("the name to be free again", || (hq.push(&web(""), "away").code == 0).then_some(()));
+}
+
+/// What is in the file of keys after HQ's was taken away, and how that ended.
+fn let_go(before: &str, limit: &str) -> (i32, String) {
+    let home = tempfile::tempdir().unwrap();
+    let keys = home.path().join(".ssh/authorized_keys");
+    std::fs::create_dir(home.path().join(".ssh")).unwrap();
+    std::fs::write(&keys, before).unwrap();
+    let script = format!("{limit}{}", quarry::hq::servers::join::LET_GO);
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]).env("HOME", home.path());
+    let mut running = Running::start(&mut command);
+    running.write(b"ssh-ed25519 HQ hq\n");
+    let done = running.wait();
+    let folder = std::fs::read_dir(home.path().join(".ssh")).unwrap();
+    assert_eq!(folder.count(), 1, "something is left beside the keys");
+    (done.code, std::fs::read_to_string(&keys).unwrap())
+}
+
+#[test]
+fn hqs_key_goes_alone_and_on_a_full_disk_none_does() {
+    let (ada, hq) = ("ssh-ed25519 ADA ada\n", "ssh-ed25519 HQ hq\n");
+    assert_eq!(let_go(&format!("{ada}{hq}"), ""), (0, ada.to_owned()));
+    assert_eq!(let_go(hq, ""), (0, String::new()));
+    assert_eq!(let_go(ada, ""), (0, ada.to_owned()));
+    // Nothing can be written any more.
+    let both = format!("{ada}{hq}");
+    assert_eq!(let_go(&both, "trap '' XFSZ; ulimit -f 0\n"), (1, both.clone()));
 }

@@ -102,3 +102,17 @@ fn without_hq_commands_open_the_tree_themselves() {
     hq.quarry(&["restart", "blog"]).succeeded();
     assert_eq!(hq.quarry(&["env", "get", "blog", "WORD"]).succeeded().text(), "offline\n");
 }
+
+#[test]
+fn a_state_that_was_copied_by_half_is_not_taken_for_the_whole() {
+    let (mut hq, _repository) = with_app(&[]);
+    hq.stop(Signal::TERM);
+    std::fs::create_dir_all(hq.root().join("hq")).unwrap();
+    std::fs::write(hq.root().join("hq/copying"), "").unwrap();
+    for words in [&["stacks"][..], &["serve", "--ssh", "127.0.0.1:0", "--http", "127.0.0.1:0"]] {
+        hq.quarry(words).ended(1).said(&["only a part", "copy it again with --replace"]);
+    }
+    std::fs::remove_file(hq.root().join("hq/copying")).unwrap();
+    hq.serve();
+    assert_eq!(hq.page("blog.localhost", "/"), "Hello from release 1\n");
+}

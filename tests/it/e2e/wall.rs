@@ -206,3 +206,25 @@ fn hqs_own_machine_is_looked_after_like_all_others() {
     main.wait_for("off");
     assert!(stranger());
 }
+
+#[test]
+fn what_a_push_runs_while_its_image_is_built_reaches_no_other_server() {
+    mongo();
+    let lab = Lab::up(1);
+    let hq = fleet(&lab, 1);
+    let one = lab.server(1);
+    hq.push(&web("  filter: s1\n"), "shop").succeeded();
+    let (shop, sshd) = (published(&hq, "shop", "s1"), format!("{}:22", one.ip()));
+    let dockerfile = format!(
+        "FROM debian:bookworm-slim\nRUN perl -MIO::Socket::INET -e 'print qq{{$_ }}, \
+         (IO::Socket::INET->new(PeerAddr => $_, Timeout => 5) ? q{{open}} : q{{shut}}), qq{{\\n}} for @ARGV' {shop} {sshd}\n"
+    );
+    let spy = app(&[
+        ("quarry.yml", "web:\n  dockerfile: Dockerfile\n  run: perl app.pl\n  expose: 8080\n"),
+        ("Dockerfile", &dockerfile),
+    ]);
+    let pushed = hq.push(&spy, "spy").stderr;
+    for address in [&shop, &sshd] {
+        assert!(pushed.contains(&format!("{address} shut")), "{pushed}");
+    }
+}

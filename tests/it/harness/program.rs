@@ -129,6 +129,11 @@ impl Running {
         self.stdin.as_mut().unwrap().write_all(bytes).unwrap();
     }
 
+    /// Nothing more is written.
+    pub fn end_of_input(&mut self) {
+        self.stdin = None;
+    }
+
     /// What Ctrl-C does: SIGINT for all of its processes.
     pub fn interrupt(&self) {
         self.signal(Signal::INT);

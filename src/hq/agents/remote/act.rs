@@ -28,6 +28,11 @@ impl Remote {
         if let Err(AgentError::Stale { held }) = told
             && let Some(next) = above(*turn, held, self.rivals)
         {
+            // After its own word only another one's is newer.
+            if matches!(self.state().told, Some(Ok(_))) {
+                tracing::error!(?held, "another HQ tells this server what it should be; stop one of the two");
+                self.note(|state| state.rival = Some(held));
+            }
             *turn = next;
             wanted.turn = next;
             told = self.agent.configure(&wanted).await;

@@ -51,6 +51,8 @@ pub struct State {
     pub told: Option<Result<Applied, AgentError>>,
     /// Why its rules went back by themselves.
     pub rolled_back: Option<String>,
+    /// What another HQ has told it since this one did: there are two of the same state, or two have one server.
+    pub rival: Option<Turn>,
 }
 
 impl fmt::Debug for Remote {
@@ -91,6 +93,25 @@ fn above(own: Turn, held: Turn, rivals: Rivals) -> Option<Turn> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::Config;
+    use crate::agent::fake::FakeAgent;
+
+    #[tokio::test]
+    async fn an_hq_notices_that_another_one_tells_its_server_what_to_be() {
+        let agent = FakeAgent::new();
+        agent.configure(&Config::nothing(Turn { epoch: 0, generation: 7 })).await.unwrap();
+        let hq = || Remote::new(Arc::new(agent.clone()), 0, Rivals::None);
+        let (one, other) = (hq(), hq());
+        // What was told before it began is its own from an earlier time.
+        one.configure(Config::nothing).await.unwrap();
+        one.configure(Config::nothing).await.unwrap();
+        assert_eq!(one.state().rival, None);
+        other.configure(Config::nothing).await.unwrap();
+        other.configure(Config::nothing).await.unwrap();
+        assert_eq!(other.state().rival, None);
+        one.configure(Config::nothing).await.unwrap();
+        assert_eq!(one.state().rival, Some(Turn { epoch: 0, generation: 11 }));
+    }
 
     #[test]
     fn an_hq_that_began_anew_goes_on_above_what_it_said_before_and_never_above_another_one() {

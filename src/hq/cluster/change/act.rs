@@ -1,5 +1,6 @@
 //! Makes the cluster, changes who is in it, and moves HQ's state there.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +13,14 @@ use crate::db::{Db, layout};
 use crate::etc;
 use crate::etc::etcd::Secret;
 use crate::hq::cluster::ClusterError;
-use crate::hq::cluster::files::{authority, known_authority, move_in, write_endpoints};
+use crate::hq::cluster::files::{authority, begun, known_authority, move_in, note_begun, write_endpoints};
 use crate::hq::cluster::house::House;
 use crate::hq::cluster::plan::{Step, next};
 use crate::hq::progress::{detail, phase};
 use crate::hq::servers::ServerError;
 use crate::hq::{Hq, HqError};
 use crate::launch::act::Say;
+use crate::names::ServerName;
 use crate::servers::authority::{Authority, Identity, Whom};
 use crate::servers::etcd::circle::{Circle, CircleError};
 use crate::servers::etcd::process::{Data, MemberError, Papers, clear, data, start, supply, why};
@@ -42,6 +44,8 @@ pub struct Work<'a> {
     say: Say<'a>,
     /// The servers that are to be members.
     wanted: Vec<Place>,
+    /// Others, on which an attempt that was cut off may have begun.
+    begun: Vec<Place>,
     authority: Authority,
     /// HQ's own.
     identity: Identity,
@@ -59,14 +63,17 @@ impl<'a> Work<'a> {
         let Some(home) = hq.home_settings()? else {
             let authority = authority(&house.etc, now)?;
             let identity = issue(&authority, &Whom::Hq, hq, house)?;
-            return Ok(Self { hq, house, say, wanted, authority, identity, home: None });
+            let begun = remember(hq, house, &wanted)?;
+            return Ok(Self { hq, house, say, wanted, begun, authority, identity, home: None });
         };
+        note_begun(&house.etc, &BTreeSet::new())?;
         let place = || home.endpoints.join(", ");
         let own = known_authority(&house.etc)?.filter(|own| home.ca.as_ref() == Some(&own.certificate()));
         match (own, &home.identity) {
             (Some(authority), Some((certificate, Secret(key)))) => {
                 let identity = Identity { certificate: certificate.clone(), key: key.clone() };
-                Ok(Self { hq, house, say, wanted, authority, identity, home: Some(home.endpoints) })
+                let (begun, home) = (Vec::new(), Some(home.endpoints));
+                Ok(Self { hq, house, say, wanted, begun, authority, identity, home })
             }
             _ => Err(ClusterError::Foreign { place: place() }.into()),
         }
@@ -74,7 +81,7 @@ impl<'a> Work<'a> {
 
     /// The cluster as HQ asks it: where it is known to be, else where it is to be.
     fn cluster(&self) -> Cluster {
-        let wanted = || self.wanted.iter().map(Place::client).collect();
+        let wanted = || self.wanted.iter().chain(&self.begun).map(Place::client).collect();
         Cluster {
             endpoints: self.home.clone().unwrap_or_else(wanted),
             prefix: etc::etcd::PREFIX.to_owned(),
@@ -98,6 +105,7 @@ impl<'a> Work<'a> {
     /// # Errors
     /// What stands in the way; taken up again it goes on from there.
     pub async fn bring_about(&mut self) -> Result<(), HqError> {
+        self.look_at_begun().await;
         for _ in 0..STEPS {
             let seats = match self.circle().look().await {
                 Ok(seats) => seats,
@@ -106,7 +114,10 @@ impl<'a> Work<'a> {
             };
             match next(&self.wanted, &seats) {
                 Some(step) => self.perform(step, &seats).await?,
-                None => return Ok(()),
+                None => {
+                    self.begun.clear();
+                    return Ok(());
+                }
             }
         }
         Err(ClusterError::Restless.into())
@@ -212,6 +223,21 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
+    /// Keeps to what an earlier attempt has begun elsewhere and answers: its members leave as others would. What does not
+    /// answer may hold anything, and is a person's to look at.
+    async fn look_at_begun(&mut self) {
+        for place in std::mem::take(&mut self.begun) {
+            match self.circle().health(&place.client()).await {
+                Health::Healthy { .. } => self.begun.push(place),
+                Health::Away { why } => {
+                    let server = &place.server;
+                    tracing::warn!(%server, why, "an etcd that was begun does not answer");
+                    (self.say)(&detail(&format!("the etcd that was begun on {server} before is left as it is: {why}")));
+                }
+            }
+        }
+    }
+
     async fn clear(&self, seat: &Seat) -> Result<(), HqError> {
         let on = |ip| self.hq.members().into_iter().find(|(_, member)| member.ground.address == ip);
         let Some((server, _)) = host(&seat.peer).and_then(on) else { return Ok(()) };
@@ -267,6 +293,8 @@ impl<'a> Work<'a> {
         let copied = copy(gate.home(), &to, Target::Replaced).await.map_err(ClusterError::Copy)?;
         let endpoints: Vec<String> = self.wanted.iter().map(Place::client).collect();
         move_in(&self.house.etc, &endpoints, &self.authority, &self.identity)?;
+        // Where that cannot be, the next change of the cluster does it.
+        let _ = note_begun(&self.house.etc, &BTreeSet::new());
         (self.say)(&detail(&format!("{} keys ({} bytes), read back", copied.keys, copied.bytes)));
         tracing::info!(keys = copied.keys, "the state is in etcd; HQ begins anew");
         self.house.leave(turns, closed);
@@ -313,6 +341,20 @@ impl<'a> Work<'a> {
         };
         ClusterError::Silent { server: place.server.clone(), why: own.unwrap_or(heard) }
     }
+}
+
+/// Notes where an etcd is begun; the answer is where else one was.
+fn remember(hq: &Hq, house: &House, wanted: &[Place]) -> Result<Vec<Place>, ClusterError> {
+    let named = |server: &ServerName| wanted.iter().any(|place| place.server == *server);
+    let mut all = begun(&house.etc)?;
+    let members = hq.members();
+    let others = all.iter().filter(|server| !named(server));
+    let others =
+        others.filter_map(|server| Some(Place { server: server.clone(), ip: members.get(server)?.ground.address }));
+    let others = others.collect();
+    all.extend(wanted.iter().map(|place| place.server.clone()));
+    note_begun(&house.etc, &all)?;
+    Ok(others)
 }
 
 fn issue(authority: &Authority, whom: &Whom, hq: &Hq, house: &House) -> Result<Identity, ClusterError> {

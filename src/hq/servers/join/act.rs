@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{INSTALL_DOCKER, LET_IN};
 use crate::docker::bollard::Docker;
-use crate::docker::{Engine, Wire};
+use crate::docker::{Container, Engine, Wire};
 use crate::grid::Standing;
 use crate::hq::fleet::HERE;
 use crate::hq::progress::{detail, phase};
@@ -16,7 +16,8 @@ use crate::hq::servers::act::is_own;
 use crate::hq::servers::{ServerError, Wanted, name_of};
 use crate::hq::{Hq, HqError};
 use crate::launch::act::Say;
-use crate::names::ServerName;
+use crate::launch::label;
+use crate::names::{ContainerName, ServerName};
 use crate::servers::facts::{Facts, NoFact, SCRIPT};
 use crate::servers::ssh::{Address, HostKey, KeyPair, Line, Link, LinkError, Login};
 use crate::servers::{Record, Way};
@@ -42,7 +43,6 @@ impl Hq {
         say: Say<'_>,
     ) -> Result<ServerName, HqError> {
         self.check_awake()?;
-        let _alone = self.joining.lock().await;
         let records = self.server_records().await?;
         let at = |record: &Record| record.way.as_ref().is_some_and(|way| way.address == wanted.address);
         let earlier = records.iter().find(|(_, record)| at(record));
@@ -61,10 +61,16 @@ impl Hq {
         )));
         let line = Arc::new(Line::open(name.clone(), wanted.address.clone(), Login::Key(key), way.host_key.clone()));
         prepare(&link, line.clone(), &facts, say).await?;
+        self.check_free(&wanted.address, &Docker::over(line.clone() as Arc<dyn Wire>)).await?;
         self.bring_agent(&line, &wanted.tags, say).await;
         let _alone = self.records.lock().await;
-        // A person may have changed it meanwhile.
-        let earlier = self.server_records().await?.remove(&name);
+        // A person may have changed it meanwhile, and others may have come: nobody waits for what was slow to prepare.
+        let mut records = self.server_records().await?;
+        let now = choose_name(&wanted, &facts, &way, &records)?;
+        if now != name {
+            return Err(ServerError::Known { name: now }.into());
+        }
+        let earlier = records.remove(&name);
         let mut record = Record::found(&facts, Some(way), earlier.as_ref());
         record.size = wanted.size.unwrap_or(record.size);
         record.tags.extend(wanted.tags);
@@ -75,6 +81,28 @@ impl Hq {
         say(&phase(&format!("{name} is {standing}")));
         Ok(name)
     }
+
+    /// Two HQs on one server would take each other's agent, names and volumes for their own.
+    async fn check_free(&self, address: &Address, engine: &dyn Engine) -> Result<(), HqError> {
+        match rival(&self.launcher.identity.id, engine.containers(label::HQ).await?) {
+            Some((hq, containers)) => Err(ServerError::Foreign { address: address.clone(), hq, containers }.into()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The other HQ's id, and what it runs.
+type Rival = (String, Vec<ContainerName>);
+
+/// Whoever else runs containers on an engine: the first by id.
+fn rival(own: &str, found: Vec<Container>) -> Option<Rival> {
+    let mut rivals: BTreeMap<String, Vec<ContainerName>> = BTreeMap::new();
+    for container in found {
+        if let Some(hq) = container.labels.get(label::HQ).filter(|hq| *hq != own) {
+            rivals.entry(hq.clone()).or_default().push(container.name);
+        }
+    }
+    rivals.into_iter().next()
 }
 
 /// The key a server is known by, or shows for the first time.
@@ -102,21 +130,26 @@ fn choose_name(
     way: &Way,
     records: &BTreeMap<ServerName, Record>,
 ) -> Result<ServerName, ServerError> {
-    let known =
-        records.iter().find(|(_, record)| record.way.as_ref().is_some_and(|other| other.address == way.address));
+    let find = |matches: &dyn Fn(&Record, &Way) -> bool| {
+        let mut records = records.iter();
+        records.find(|(_, record)| record.way.as_ref().is_some_and(|way| matches(record, way))).map(|(name, _)| name)
+    };
+    let known = find(&|_, other| other.address == way.address);
+    // The same machine under another address would be a slice twice.
+    let same = find(&|record, other| record.hostname == facts.hostname && other.host_key == way.host_key);
+    if let (None, Some(same)) = (known, same) {
+        return Err(ServerError::Known { name: same.clone() });
+    }
+    // What is published there would be asked for at the wrong one of them.
+    if let Some(twin) = find(&|_, other| other.ip == way.ip && other.address != way.address) {
+        return Err(ServerError::Twin { address: way.address.clone(), ip: way.ip, server: twin.clone() });
+    }
     let name = match (&wanted.name, known) {
-        (Some(name), Some((known, _))) if name != known => return Err(ServerError::Known { name: known.clone() }),
-        (_, Some((known, _))) => return Ok(known.clone()),
+        (Some(name), Some(known)) if name != known => return Err(ServerError::Known { name: known.clone() }),
+        (_, Some(known)) => return Ok(known.clone()),
         (Some(name), None) => name.clone(),
         (None, None) => name_of(facts).map_err(|_| ServerError::Facts(NoFact { what: "name" }))?,
     };
-    // The same machine under another address would be a slice twice.
-    let same = |record: &Record| {
-        record.hostname == facts.hostname && record.way.as_ref().is_some_and(|other| other.host_key == way.host_key)
-    };
-    if let Some((known, _)) = records.iter().find(|(_, record)| same(record)) {
-        return Err(ServerError::Known { name: known.clone() });
-    }
     let own = || (name.as_str() == HERE).then(|| "HQ's own".to_owned());
     match records.get(&name).map(place).or_else(own) {
         Some(at) => Err(ServerError::Taken { name, at }),
@@ -198,8 +231,58 @@ async fn check_docker(link: &Link, line: Arc<Line>, facts: &Facts, say: Say<'_>)
     }
 }
 
-fn failed(address: &Address, doing: &'static str, stderr: &[u8]) -> ServerError {
+pub(in crate::hq::servers) fn failed(address: &Address, doing: &'static str, stderr: &[u8]) -> ServerError {
     let text = String::from_utf8_lossy(stderr);
     let why = text.trim().lines().next_back().unwrap_or("it gives no reason").to_owned();
     ServerError::Failed { doing, address: address.clone(), why }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::grid::Architecture;
+    use crate::units::Megabytes;
+
+    const KEYS: [&str; 2] = [
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ",
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA6rWI3G1sz07DnfFlrouTcysQlj2P+jpNSOEWD9OJ3X",
+    ];
+
+    fn facts(hostname: &str, ip: &str) -> Facts {
+        Facts {
+            hostname: hostname.to_owned(),
+            memory: Megabytes(1024),
+            processors: 1,
+            architecture: Architecture::from("x86_64"),
+            is_root: true,
+            ip: ip.parse().unwrap(),
+            hq: "10.0.0.1".parse().unwrap(),
+        }
+    }
+
+    fn way(address: &str, ip: &str, key: usize) -> Way {
+        let (address, host_key) = (address.parse().unwrap(), KEYS[key].parse().unwrap());
+        Way { address, host_key, ip: ip.parse().unwrap(), hq: "10.0.0.1".parse().unwrap() }
+    }
+
+    #[test]
+    fn two_servers_that_call_themselves_by_one_address_are_never_both_added() {
+        let record = Record::found(&facts("a", "192.168.1.10"), Some(way("root@203.0.113.1", "192.168.1.10", 0)), None);
+        let records = BTreeMap::from([("a".parse().unwrap(), record)]);
+        let choose = |hostname: &str, address: &str, ip: &str, key: usize| {
+            let way = way(address, ip, key);
+            let (address, tags) = (way.address.clone(), BTreeSet::new());
+            let wanted = Wanted { address, name: None, tags, size: None, fingerprint: None, order: None };
+            choose_name(&wanted, &facts(hostname, ip), &way, &records).map_err(|error| error.to_string())
+        };
+        let twin = choose("b", "root@203.0.113.2", "192.168.1.10", 1).unwrap_err();
+        assert!(twin.contains("calls itself 192.168.1.10, as `a` does"), "{twin}");
+        assert_eq!(choose("b", "root@203.0.113.2", "192.168.1.11", 1).unwrap().as_str(), "b");
+        // Again, also after it was installed anew.
+        assert_eq!(choose("a", "root@203.0.113.1", "192.168.1.10", 1).unwrap().as_str(), "a");
+        let other_way = choose("a", "root@198.51.100.1", "192.168.1.10", 0).unwrap_err();
+        assert!(other_way.contains("added as `a` already"), "{other_way}");
+    }
 }

@@ -37,7 +37,11 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// # Errors
 /// When neither a running HQ nor its files can be reached.
 pub async fn on_this_machine(places: &Places, words: Vec<String>) -> Result<u8, Failure> {
-    let mode = if is_interactive(&words) { Mode::Raw } else { Mode::Plain };
+    let mode = match () {
+        () if is_interactive(&words) => Mode::Raw,
+        () if reads_a_secret(&words) => Mode::Silent,
+        () => Mode::Plain,
+    };
     let until = Instant::now() + BEGINNING;
     loop {
         match call(&places.socket(), words.clone(), mode).await {
@@ -92,6 +96,16 @@ pub fn send(file: &Path) -> Result<(), Failure> {
     rustix::stdio::dup2_stdin(&file).map_err(|error| wrong(error.into()))
 }
 
+/// Whether the words start something that a password may be typed into.
+fn reads_a_secret(words: &[String]) -> bool {
+    is_servers_add(words) && std::io::stdin().is_terminal()
+}
+
+fn is_servers_add(words: &[String]) -> bool {
+    let mut words = words.iter().map(String::as_str).skip_while(|word| !["servers", "servers:add"].contains(word));
+    words.next().is_some_and(|word| word == "servers:add" || words.any(|word| word == "add"))
+}
+
 /// Whether the words start something that is typed at.
 fn is_interactive(words: &[String]) -> bool {
     words.iter().any(|word| word == "run") && std::io::stdin().is_terminal()
@@ -111,7 +125,8 @@ pub fn by_ssh(address: &str, words: &[String]) -> Failure {
         return Failure::new(Exit::Usage, format!("`{address}` is not [USER@]HOST[:PORT]"));
     }
     let mut command = Command::new("ssh");
-    if is_interactive(words) && std::io::stdout().is_terminal() {
+    // HQ shows nothing of what is typed into a terminal that it has.
+    if (is_interactive(words) || reads_a_secret(words)) && std::io::stdout().is_terminal() {
         command.arg("-t");
     }
     if let Some(port) = port {
@@ -182,6 +197,19 @@ mod tests {
         check("quarry@hq.example:blog.git", Some(("quarry@hq.example", "blog")));
         check("https://example.com/a/b", None);
         check("/tmp/repo", None);
+    }
+
+    #[test]
+    fn a_password_is_typed_unseen_where_one_may_be_asked_for() {
+        let check = |text: &str, expected: bool| {
+            let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
+            assert_eq!(is_servers_add(&words), expected, "{text}");
+        };
+        check("servers add root@10.0.0.7", true);
+        check("--json servers --stack x add root@10.0.0.7 --tags db", true);
+        check("servers:add root@10.0.0.7", true);
+        check("keys add ada", false);
+        check("servers", false);
     }
 
     #[test]

@@ -76,6 +76,9 @@ async fn show(cx: &Context, path: &ConfigPath) -> Result<(), Failure> {
 async fn write(cx: &Context, path: &ConfigPath, mut stdin: Stdin) -> Result<(), Failure> {
     let own = [cx.hq.root.clone(), crate::agent::files::FOLDER.into(), crate::etc::ETC.into()];
     path.outside(&own).map_err(|error: BadPath| Failure::of(Exit::Mistake, &error))?;
+    if let Some(clash) = clash(path, cx.hq.config_files().await?.keys()) {
+        return Err(Failure::new(Exit::Mistake, clash));
+    }
     let mut bytes = Vec::new();
     while let Some(chunk) = stdin.chunk().await {
         bytes.extend_from_slice(&chunk);
@@ -83,16 +86,44 @@ async fn write(cx: &Context, path: &ConfigPath, mut stdin: Stdin) -> Result<(), 
             return Err(Failure::new(Exit::Mistake, format!("a config file has at most {LIMIT} bytes")));
         }
     }
-    report(cx, cx.hq.write_config(path, Some(&bytes)).await?).await
+    report(cx, cx.hq.write_config(path, Some(&bytes)).await?, &format!("{path} is written")).await
+}
+
+/// Why a file cannot be beside the others: what is a file in one path is a folder in another.
+fn clash<'a>(path: &ConfigPath, mut others: impl Iterator<Item = &'a ConfigPath>) -> Option<String> {
+    others.find_map(|other| match (path.as_path(), other.as_path()) {
+        (new, old) if new == old => None,
+        (new, old) if old.starts_with(new) => Some(format!("`{path}` is a folder: the config file `{other}` is in it")),
+        (new, old) if new.starts_with(old) => Some(format!("`{other}` is a config file and no folder")),
+        _ => None,
+    })
 }
 
 async fn remove(cx: &Context, path: &ConfigPath) -> Result<(), Failure> {
     if !cx.hq.config_files().await?.contains_key(path) {
         return Err(none(path));
     }
-    report(cx, cx.hq.write_config(path, None).await?).await
+    report(cx, cx.hq.write_config(path, None).await?, &format!("{path} is as it was before")).await
 }
 
 fn none(path: &ConfigPath) -> Failure {
     Failure::new(Exit::Mistake, format!("there is no config file `{path}`; `config list` lists those there are"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_no_folder_of_others() {
+        let others: Vec<ConfigPath> = ["/etc/app/main.conf", "/etc/motd"].map(|path| path.parse().unwrap()).into();
+        let check = |path: &str, expected: Option<&str>| {
+            assert_eq!(clash(&path.parse().unwrap(), others.iter()).as_deref(), expected, "{path}");
+        };
+        check("/etc/app/main.conf", None);
+        check("/etc/app/other.conf", None);
+        check("/etc/motd2", None);
+        check("/etc/app", Some("`/etc/app` is a folder: the config file `/etc/app/main.conf` is in it"));
+        check("/etc/motd/today", Some("`/etc/motd` is a config file and no folder"));
+    }
 }

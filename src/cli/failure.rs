@@ -93,6 +93,7 @@ impl From<HqError> for Failure {
                 ServerError::NoServer(_)
                 | ServerError::Taken { .. }
                 | ServerError::Known { .. }
+                | ServerError::Size { .. }
                 | ServerError::Itself { .. } => Exit::Mistake,
                 ServerError::Link(_)
                 | ServerError::Key(_)

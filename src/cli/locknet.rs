@@ -107,7 +107,9 @@ impl Locknet {
         let open: Vec<String> = policy.open.iter().map(Port::to_string).collect();
         let everybody =
             if open.is_empty() { "nobody else anything".into() } else { format!("everybody: {}", open.join(" ")) };
-        note(&format!("{} reach everything, {everybody}", count(policy.peers.len())))?;
+        let peers = policy.peers.len();
+        let reach = if peers == 1 { "reaches" } else { "reach" };
+        note(&format!("{} {reach} everything, {everybody}", count(peers)))?;
         note("after a reboot: quarry locknet --restore")
     }
 

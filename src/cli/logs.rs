@@ -1,6 +1,6 @@
 //! `logs STACK[/NODE]`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use futures_util::stream::{self, BoxStream, SelectAll};
@@ -41,15 +41,24 @@ impl Logs {
         let (target, _) = cx.target(&words).await?;
         // Before the list: what starts in between is in both, and nothing in neither.
         let events = if self.follow { events(cx).await? } else { SelectAll::new() };
-        let mut reader = Reader { cx, wanted: &self, sources: BTreeMap::new(), streams: SelectAll::new() };
-        for Seen { server, container } in cx.hq.containers().await? {
-            if is_of(cx, &target, &container.labels) {
-                reader.add(server, container.name, &container.labels, Some(self.lines)).await?;
+        let (sources, silent, streams) = Default::default();
+        let mut reader = Reader { cx, wanted: &self, sources, silent, streams };
+        let survey = cx.hq.survey().await?;
+        for Seen { server, container } in survey.containers {
+            if !is_of(cx, &target, &container.labels) {
+                continue;
+            }
+            match survey.silent.get(&server) {
+                Some(why) => reader.leave_out(&server, why).await?,
+                None => reader.add(server, container.name, &container.labels, Some(self.lines)).await?,
             }
         }
         if reader.sources.is_empty() {
             let asked = words.first().map_or(target.stack.as_str(), String::as_str);
-            return Err(Failure::new(Exit::Mistake, format!("nothing of {asked} runs")));
+            return Err(match reader.silent.is_empty() {
+                true => Failure::new(Exit::Mistake, format!("nothing of {asked} runs")),
+                false => Failure::new(Exit::Refused, format!("nothing of {asked} runs on servers that answer")),
+            });
         }
         reader.read(&target, events).await
     }
@@ -108,6 +117,8 @@ struct Reader<'a> {
     cx: &'a Context,
     wanted: &'a Logs,
     sources: BTreeMap<ContainerName, Source>,
+    /// Servers that do not answer, as the person has been told.
+    silent: BTreeSet<ServerName>,
     streams: SelectAll<BoxStream<'static, Chunk>>,
 }
 
@@ -134,11 +145,31 @@ impl Reader<'_> {
             Ok(stream) => stream,
             // It came and went.
             Err(EngineError::NotFound { .. }) => stream::empty().boxed(),
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                let server = source.server.clone();
+                self.broke(&server, error).await?;
+                stream::empty().boxed()
+            }
         };
         let end = stream::once(std::future::ready(None));
         self.streams.push(stream.map(Some).chain(end).map(move |chunk| (name.clone(), chunk)).boxed());
         Ok(())
+    }
+
+    /// Tells once that what is on a server is not shown.
+    async fn leave_out(&mut self, server: &ServerName, why: &str) -> Result<(), Failure> {
+        match self.silent.insert(server.clone()) {
+            true => self.cx.out.note(&format!("what is on {server} is left out: {why}")).await,
+            false => Ok(()),
+        }
+    }
+
+    /// An engine fails. HQ's own ends the command; another leaves the rest to be read.
+    async fn broke(&mut self, server: &ServerName, error: EngineError) -> Result<(), Failure> {
+        if server == self.cx.hq.engines().here() {
+            return Err(error.into());
+        }
+        self.leave_out(server, &error.to_string()).await
     }
 
     async fn read(&mut self, target: &Target, mut events: Events) -> Result<(), Failure> {
@@ -150,12 +181,19 @@ impl Reader<'_> {
             };
             tokio::select! {
                 chunk = chunk => match chunk {
-                    Some((name, Some(chunk))) => self.print(&name, chunk?).await?,
+                    Some((name, Some(Ok(chunk)))) => self.print(&name, chunk).await?,
+                    Some((name, Some(Err(error)))) => {
+                        let server = self.sources.get(&name).map(|source| source.server.clone());
+                        if let Some(server) = server {
+                            self.broke(&server, error).await?;
+                        }
+                    }
                     Some((name, None)) => self.ended(name).await?,
                     None => {}
                 },
                 event = events.next(), if self.wanted.follow => match event {
-                    Some((server, event)) => self.started(target, server, event?).await?,
+                    Some((server, Ok(event))) => self.started(target, server, event).await?,
+                    Some((server, Err(error))) => self.broke(&server, error).await?,
                     None => return Ok(()),
                 },
             }

@@ -233,7 +233,7 @@ async fn say_usage(error: clap::Error, io: Io) -> u8 {
 
 async fn dispatch(command: HqCommand, cx: &Context, io: Io) -> Result<u8, Failure> {
     let Io { stdin, terminal, mut events, hung_up, .. } = io;
-    let reads = matches!(command, HqCommand::Logs(_));
+    let farewell = farewell(&command);
     if let HqCommand::Run(run) = command {
         return run.run(cx, run::Streams { stdin, terminal, events, hung_up }).await;
     }
@@ -241,8 +241,24 @@ async fn dispatch(command: HqCommand, cx: &Context, io: Io) -> Result<u8, Failur
         done = carry_out(command, cx, stdin, hung_up.clone()) => done.map(|()| 0),
         () = interruption(&mut events) => {
             hung_up.cancel();
-            Err(failure::interrupted(if reads { "" } else { "interrupted; a launch that had begun finishes by itself" }))
+            Err(failure::interrupted(farewell))
         }
+    }
+}
+
+/// What becomes of a command that is interrupted.
+fn farewell(command: &HqCommand) -> &'static str {
+    match command {
+        HqCommand::Logs(_) => "",
+        HqCommand::Servers(_)
+        | HqCommand::Cluster(_)
+        | HqCommand::Config(_)
+        | HqCommand::Network(_)
+        | HqCommand::Grid(_)
+        | HqCommand::Keys(_) => {
+            "interrupted; what had begun may still be done, and the same command again sees to the rest"
+        }
+        _ => "interrupted; a launch that had begun finishes by itself",
     }
 }
 

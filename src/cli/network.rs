@@ -52,26 +52,29 @@ impl Network {
     /// # Errors
     /// When no HQ serves, or a server did not take the rules.
     pub async fn run(self, cx: &Context) -> Result<(), Failure> {
-        let lock = match self.verb {
+        let (lock, done) = match self.verb {
             None | Some(Verb::Show) => return show(cx).await,
-            Some(Verb::Apply) => Lock::On,
-            Some(Verb::Off) => Lock::Off,
+            Some(Verb::Apply) => (Lock::On, "strangers are refused"),
+            Some(Verb::Off) => (Lock::Off, "nobody is refused any more"),
         };
-        report(cx, cx.hq.lock_network(lock).await?).await
+        report(cx, cx.hq.lock_network(lock).await?, done).await
     }
 }
 
-/// One line for each server that is not what it should be.
+/// One line for each server that is not what it should be, and one that says of how many it is `done`.
 ///
 /// # Errors
 /// When there is one that could have been.
-pub async fn report(cx: &Context, told: Told) -> Result<(), Failure> {
-    let mut failed = 0;
+pub async fn report(cx: &Context, told: Told, done: &str) -> Result<(), Failure> {
+    let (mut failed, mut later) = (0, 0);
     let count = told.len();
     for (server, outcome) in told {
         match trouble(&outcome) {
             None => {}
-            Some(Trouble::Later(why)) => cx.out.note(&format!("{server} is told when it is back: {why}")).await?,
+            Some(Trouble::Later(why)) => {
+                later += 1;
+                cx.out.note(&format!("{server} is told when it is back: {why}")).await?;
+            }
             Some(Trouble::Now(why)) => {
                 failed += 1;
                 cx.out.note(&format!("{server}: {why}")).await?;
@@ -79,7 +82,11 @@ pub async fn report(cx: &Context, told: Told) -> Result<(), Failure> {
         }
     }
     match failed {
-        0 => Ok(()),
+        0 => match count - later {
+            0 => cx.out.note("kept; servers are told as soon as they can be").await,
+            1 => cx.out.note(&format!("{done} on 1 server")).await,
+            now => cx.out.note(&format!("{done} on {now} servers")).await,
+        },
         _ => Err(Failure::new(Exit::Refused, format!("{failed} of {count} servers are not what they should be"))),
     }
 }

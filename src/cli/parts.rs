@@ -18,6 +18,7 @@ use crate::db::epoch::act::Reign;
 use crate::db::epoch::{EpochError, process};
 use crate::db::etcd::Etcd;
 use crate::db::files::{Files, Hold};
+use crate::db::gate::act::{First, Gate};
 use crate::db::{Db, DbError};
 use crate::docker::Engine;
 use crate::docker::bollard::Docker;
@@ -77,18 +78,19 @@ impl Places {
         // Who asks while it is away learns that, whoever else waits for it with the folder in their hands.
         tree.ping().await?;
         let hold = Hold::take(&self.root)?;
-        let home = Home { _hold: Some(hold), ..self.claim(tree).await? };
-        self.mark_elsewhere(&etcd.endpoints)?;
-        Ok(home)
+        let home = self.claim(tree).await?;
+        // Who only reads, between a copy back and the end of etcd's settings, leaves the copy what it is.
+        let db = Arc::new(Gate::after(self.mark_elsewhere(&etcd.endpoints), home.db));
+        Ok(Home { db, reign: home.reign, _hold: Some(hold) })
     }
 
     /// Notes beside the files that the state is in a cluster: what they hold of it gets old from now on.
-    fn mark_elsewhere(&self, endpoints: &[String]) -> Result<(), HomeError> {
+    fn mark_elsewhere(&self, endpoints: &[String]) -> First {
         let (path, text) = (self.root.join(ELSEWHERE), endpoints.join("\n") + "\n");
-        if fs::read_to_string(&path).is_ok_and(|known| known == text) {
-            return Ok(());
-        }
-        fs::write(&path, text).map_err(|source| HomeError::Root { path, source })
+        Box::new(move || match fs::read_to_string(&path).is_ok_and(|known| known == text) {
+            true => Ok(()),
+            false => fs::write(&path, &text),
+        })
     }
 
     /// The files hold the state as it is.

@@ -73,7 +73,15 @@ impl Ps {
             })
             .collect();
         let header = ["STACK", "NODE", "RELEASE", "STATE", "AGE", "CONTAINER", "SERVER"];
-        cx.out.table(&header[..if several { 7 } else { 6 }], &cells).await
+        cx.out.table(&header[..if several { 7 } else { 6 }], &cells).await?;
+        match several && cx.hq.check_awake().is_err() {
+            true => {
+                cx.out
+                    .note("no HQ serves that would be connected to the other servers: what runs there runs on unseen")
+                    .await
+            }
+            false => Ok(()),
+        }
     }
 }
 
@@ -90,8 +98,16 @@ async fn rows(cx: &Context, stack: Option<&StackName>) -> Result<Vec<Row>, Failu
         .filter(|row| stack.is_none_or(|stack| row.stack == stack.as_str()))
         .collect();
     show_falls(cx, &mut rows).await?;
-    rows.sort_by(|a, b| (&a.stack, &a.node, &a.container).cmp(&(&b.stack, &b.node, &b.container)));
+    rows.sort_by_cached_key(|row| (row.stack.clone(), row.node.clone(), by_number(&row.container)));
     Ok(rows)
+}
+
+/// `web.1.9` comes before `web.1.10`.
+fn by_number(container: &str) -> Vec<(u64, String)> {
+    container
+        .split('.')
+        .map(|part| part.parse().map_or((0, part.to_owned()), |number| (number, String::new())))
+        .collect()
 }
 
 /// Containers that have fallen so often that HQ waits before it starts them again.

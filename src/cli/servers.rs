@@ -1,6 +1,7 @@
 //! `servers [list|show|add|tag|drain|resume|remove]`
 
 use std::collections::BTreeSet;
+use std::str::FromStr;
 
 use super::context::Context;
 use super::failure::{Exit, Failure};
@@ -39,14 +40,15 @@ enum Verb {
         /// What it is good for, such as db,ssd
         #[arg(long, value_delimiter = ',', value_name = "TAGS")]
         tags: Vec<String>,
-        /// Memory for containers, such as 4g; all it has without
+        /// Memory for containers, such as 4g; without, all it has, or what it was when it was added before
         #[arg(long)]
         size: Option<Megabytes>,
         /// What to call it; its own name without
         #[arg(long)]
         name: Option<ServerName>,
-        /// The fingerprint its host key must have, as `ssh-keygen -lf` shows it there
-        #[arg(long)]
+        /// The fingerprint its host key must have, as `ssh-keygen -lf` shows it there; also that of a server that was
+        /// installed anew
+        #[arg(long, value_parser = fingerprint)]
         fingerprint: Option<String>,
     },
     /// Say what a server is good for: servers tag s1 ssd db --remove old
@@ -109,7 +111,24 @@ impl Servers {
 /// Tags as people write them, with commas or without; all mistakes at once would say the same thing several times.
 fn checked(words: Vec<String>) -> Result<BTreeSet<String>, Failure> {
     let words = words.iter().flat_map(|word| word.split(',')).filter(|word| !word.is_empty());
-    words.map(|word| tag(word).map_err(|error| Failure::of(Exit::Mistake, &error))).collect()
+    let checked = |word: &str| match tag(word) {
+        Err(_) if word.starts_with('!') => {
+            let text = "a server has a tag or has it not; `!` is for the `filter` of a node, which then keeps off it";
+            Err(Failure::new(Exit::Mistake, format!("`{}` is not a tag: {text}", word.escape_debug())))
+        }
+        tag => tag.map_err(|error| Failure::of(Exit::Mistake, &error)),
+    };
+    words.map(checked).collect()
+}
+
+/// A SHA-256 in base64, as OpenSSH writes it; `SHA256:` and what fills it up may be left out.
+fn fingerprint(text: &str) -> Result<String, String> {
+    let bare = text.strip_prefix("SHA256:").unwrap_or(text).trim_end_matches('=');
+    if bare.len() == 43 && bare.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/".contains(&b)) {
+        return Ok(text.to_owned());
+    }
+    Err("a fingerprint is `SHA256:` and 43 characters, as `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` shows it"
+        .to_owned())
 }
 
 async fn list(cx: &Context) -> Result<(), Failure> {
@@ -247,6 +266,9 @@ fn secret(bytes: &[u8]) -> Result<Option<Login>, Failure> {
         return Ok(Some(Login::Key(key)));
     }
     let line = text.lines().next().unwrap_or_default();
+    if crate::servers::ssh::HostKey::from_str(line).is_ok() {
+        return Err(mistake("this is a public key; what opens a door is the private one, in the file without `.pub`"));
+    }
     Ok((!line.is_empty()).then(|| Login::Password(line.to_owned())))
 }
 
@@ -325,6 +347,8 @@ mod tests {
         let damaged = secret(b"-----BEGIN OPENSSH PRIVATE KEY-----\nx\n-----END OPENSSH PRIVATE KEY-----\n");
         assert!(damaged.unwrap_err().message.contains("passphrase"));
         assert!(secret(&[0xff]).is_err());
+        let public = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHB25dnSZgQSYu2k4WzAqH6AQUgJDTWReNEnFEBsx44Y ada@home\n";
+        assert!(secret(public.as_bytes()).unwrap_err().message.contains("without `.pub`"));
     }
 
     #[test]
@@ -348,5 +372,23 @@ mod tests {
         let tags = checked(words("db,ssd fast")).unwrap();
         assert_eq!(tags.into_iter().collect::<Vec<_>>(), ["db", "fast", "ssd"]);
         assert!(checked(words("db !ssd")).unwrap_err().message.contains("`!ssd` is not a tag"));
+    }
+
+    #[test]
+    fn a_fingerprint_is_as_openssh_shows_it() {
+        let check = |text: &str, good: bool| assert_eq!(fingerprint(text).is_ok(), good, "{text}");
+        check("SHA256:mN9lM6deWKP9t5uX8KWGMwjuVMUnxhVxlp9WcWDyPtY", true);
+        check("mN9lM6deWKP9t5uX8KWGMwjuVMUnxhVxlp9WcWDyPtY=", true);
+        check("SHA256:short", false);
+        check("MD5:16:27:ac:a5:76:28:2d:36:63:1b:56:4d:eb:df:a6:48", false);
+        check("", false);
+    }
+
+    #[test]
+    fn what_keeps_nodes_off_a_server_is_no_tag_of_it() {
+        let check = |words: &[&str]| checked(words.iter().map(|word| (*word).to_owned()).collect());
+        assert_eq!(check(&["db,ssd", "ssd"]).unwrap(), ["db", "ssd"].map(str::to_owned).into());
+        assert!(check(&["!db"]).unwrap_err().message.contains("`filter`"));
+        assert!(check(&["Db"]).unwrap_err().message.contains("lowercase"));
     }
 }

@@ -416,10 +416,10 @@ mod tests {
         check_why(
             &grid,
             want(&[]),
-            "no server is up for `blog.web`: `s1` is draining, `s2`, `s3` are gone; bring one back, `servers resume` \
+            "no server is up for `blog.web`: `s1` is draining, `s2`, `s3` are lost; bring one back, `servers resume` \
              one, or add one with `servers add`",
         );
-        check_why(&grid, home, "`blog.web` keeps its data on `s3`, which is gone; it waits until `s3` is back");
+        check_why(&grid, home, "`blog.web` keeps its data on `s3`, which is lost; it waits until `s3` is back");
     }
 
     #[test]
@@ -435,7 +435,7 @@ mod tests {
         let moved = |name: &str, to: &str| Move { container: container(name), from: server("s1"), to: server(to) };
         assert_eq!(plan.moves, [moved("big.1", "s3"), moved("web.1", "s2")]);
         let waits: Vec<String> = plan.waits.iter().map(|wait| format!("{}: {}", wait.container, wait.why)).collect();
-        assert_eq!(waits, ["db.1: `blog.db` keeps its data on `s1`, which is gone; it waits until `s1` is back"]);
+        assert_eq!(waits, ["db.1: `blog.db` keeps its data on `s1`, which is lost; it waits until `s1` is back"]);
     }
 
     /// The same rules by looking at everything each time, as the first lines of this file have them.

@@ -89,13 +89,13 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// The word for people.
+    /// The word for people: those of `servers`.
     pub fn word(self) -> &'static str {
         match self {
             Standing::Up => "up",
             Standing::Draining => "draining",
-            Standing::Suspect => "suspect",
-            Standing::Gone => "gone",
+            Standing::Suspect => "down",
+            Standing::Gone => "lost",
         }
     }
 }

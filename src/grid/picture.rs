@@ -448,21 +448,21 @@ mod tests {
                                   ├──────────────────────────────┤
                                   │ blog.web.12.1          512mb │
                                   │                              │    small                    2gb
-                                  ├──────────────────────────────┤    (suspect)
+                                  ├──────────────────────────────┤    (down)
                                   │ blog.web.12.2          512mb │  ┌──────────────────────────────┐
                                   │                              │  │                              │
                                   ├──────────────────────────────┤  │                              │
-  full                     1gb    │ shop.mongo.1.1         1.5gb │  │           suspect            │
-  (gone)                          │                              │  │                              │
+  full                     1gb    │ shop.mongo.1.1         1.5gb │  │             down             │
+  (lost)                          │                              │  │                              │
 ┌──────────────────────────────┐  │                              │  ├──────────────────────────────┤
 │ blog.web.12.3            1gb │  │                              │  │ a-long-stack-name.worke… 1gb │
 │                              │  │                              │  │                              │
 │                              │  │                              │  │                              │
 │                              │  │                              │  │                              │
 └──────────────────────────────┘  └──────────────────────────────┘  └──────────────────────────────┘
-  1gb used, 100 %         gone      2.5gb used, 62 %    draining      1gb used, 50 %       suspect
+  1gb used, 100 %         lost      2.5gb used, 62 %    draining      1gb used, 50 %          down
 
-3 servers, 1 draining, 1 suspect, 1 gone, 5 containers: 7gb in all, 4.5gb used, 0mb free
+3 servers, 1 draining, 1 down, 1 lost, 5 containers: 7gb in all, 4.5gb used, 0mb free
 ";
 
     #[test]
@@ -486,8 +486,8 @@ mod tests {
         let picture = draw(&grid, 80, Paint::Plain);
         let lines: Vec<&str> = picture.lines().collect();
         assert_eq!(lines[1], "s001  █████░░░░░░░░░░░░░░░  512mb of 2gb");
-        assert_eq!(lines[2], "s002  █████░░░░░░░░░░░░░░░  512mb of 2gb       gone     #eu");
-        assert_eq!(lines[201], "200 servers, 1 gone, 200 containers: 400gb in all, 100gb used, 298.5gb free");
+        assert_eq!(lines[2], "s002  █████░░░░░░░░░░░░░░░  512mb of 2gb       lost     #eu");
+        assert_eq!(lines[201], "200 servers, 1 lost, 200 containers: 400gb in all, 100gb used, 298.5gb free");
         assert!(draw(&grid, 40, Paint::Plain).lines().take(200).all(|line| line.chars().count() <= 40));
     }
 

@@ -318,6 +318,8 @@ impl Hq {
         if let Some(branch) = &active.branch {
             self.move_branch(stack, branch).await?;
         }
+        // With the journal goes the only other place that tells of them.
+        self.note_networks(stack, &active.plan);
         book.write(|journal| {
             if let Some(done) = journal.active.take() {
                 journal.retiring.extend(done.plan.retire);

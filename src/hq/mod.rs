@@ -218,7 +218,7 @@ pub fn identity(root: &Path, digest: &str) -> Identity {
 #[derive(Debug, thiserror::Error)]
 pub enum HqError {
     /// The tree.
-    #[error("cannot keep the state")]
+    #[error("cannot read or keep the state")]
     State(#[from] DbError),
     /// Nobody serves.
     #[error("no HQ serves on this machine, so nothing that runs can be changed; start it: quarry serve")]

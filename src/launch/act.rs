@@ -12,10 +12,10 @@ use super::check::act::Awaited;
 use super::journal::Phase;
 use super::journal::act::Book;
 use super::undo::{Undo, undo};
-use super::{Identity, Step, label};
+use super::{Identity, Step};
 use crate::db::{Db, DbError};
 use crate::docker::engines::Engines;
-use crate::docker::{Engine, EngineError, Network, Restart};
+use crate::docker::{Engine, EngineError, Restart};
 use crate::env::Env;
 use crate::names::{ContainerName, InnerPath, NodeName, ServerName, StackName};
 use crate::router::edge::{Edge, EdgeError};
@@ -245,9 +245,7 @@ impl Launcher {
                 supplied.map_err(|error| LaunchError::Supply { doing: step.to_string(), source: Box::new(error) })
             }
             Step::Network { server, name, subnet } => {
-                let labels = [(label::HQ, self.identity.id.as_str()), (label::STACK, stack.as_str())];
-                let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-                let network = Network { name: name.clone(), subnet: subnet.clone(), labels };
+                let network = self.identity.labelled(stack, name, subnet);
                 self.engine(server)?.create_network(&network).await.map_err(engine)
             }
             Step::Site { document_root, folder, .. } => self.copy_site(stack, document_root, folder).await,

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 pub use self::step::Step;
+use crate::docker::Network;
 use crate::instruction::Settings;
 use crate::names::{ContainerName, NodeName, ReleaseNumber, ServerName, StackName};
 use crate::stack::Kind;
@@ -203,6 +204,13 @@ impl Identity {
     /// The name of a stack's network.
     pub fn network(&self, stack: &StackName) -> String {
         format!("quarry-{stack}{}", self.suffix)
+    }
+
+    /// A stack's network of this name, as the engine is asked for it and tells of it.
+    pub fn labelled(&self, stack: &StackName, name: &str, subnet: &str) -> Network {
+        let labels = [(label::HQ, self.id.as_str()), (label::STACK, stack.as_str())];
+        let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        Network { name: name.to_owned(), subnet: subnet.to_owned(), labels }
     }
 
     /// The name of a node's container.

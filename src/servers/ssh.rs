@@ -175,7 +175,8 @@ pub enum LinkError {
     /// Another key than the pinned one.
     #[error(
         "{address} shows the host key {shown} and not {pinned}, by which it is known; \
-         somebody may be listening in, or the server was installed anew"
+         somebody may be listening in, or the server was installed anew: compare it there, then \
+         `servers add {address} --fingerprint {shown}`"
     )]
     HostKey {
         /// Which server.

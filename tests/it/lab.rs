@@ -2,7 +2,9 @@
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -104,7 +106,7 @@ fn runs(process: &Path) -> bool {
 
 #[test]
 fn the_lab_of_a_killed_owner_is_swept_by_the_next() {
-    let mut owner = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    let mut owner = Command::new("sleep").arg("600").spawn().unwrap();
     let orphan = Lab::owned_by(owner.id(), 1, &[]);
     let process = std::fs::read_to_string(orphan.folder().join("s1/process")).unwrap();
     let process = Path::new("/proc").join(process.split(' ').next().unwrap());
@@ -115,6 +117,63 @@ fn the_lab_of_a_killed_owner_is_swept_by_the_next() {
     assert!(!runs(&process));
     // Its number may be another's by now: nothing is left to take down.
     std::mem::forget(orphan);
+}
+
+#[test]
+fn labs_are_taken_and_removed_by_many_at_once() {
+    // Owners that are gone while their lab is taken down: that is when somebody else may sweep it.
+    let script = r#"
+        set -euo pipefail
+        . bin/lib.sh
+        . tests/lab/lab.sh
+        for round in {1..20}; do
+            sleep 600 &
+            owner=$!
+            take_lab $owner
+            read -r pid _ <"$FOLDER/owner"
+            [[ $pid == "$owner" ]]
+            kill $owner
+            wait $owner 2>/dev/null || true
+            remove_lab
+        done"#;
+    let taker = || Command::new("bash").args(["-c", script]).current_dir(env!("CARGO_MANIFEST_DIR")).spawn().unwrap();
+    let takers = [(); 4].map(|()| taker());
+    for mut taker in takers {
+        assert!(taker.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn a_server_has_nothing_of_a_quarry_that_this_machine_has() {
+    let lab = Lab::up(1);
+    let server = lab.server(1);
+    let places = "/etc/quarry /usr/local/lib/quarry /var/lib/quarry-agent /var/lib/quarry-etcd";
+    let check = |expected: &str| {
+        let script = format!("ls -d {places} 2>/dev/null; grep -c quarry: /etc/hosts; ls /var/lib/quarry-agent; true");
+        assert_eq!(server.ssh(&["sh", "-c", &script]).text(), expected);
+    };
+    check("0\n");
+    // Whiteouts, and not only absence: what a quarry here makes later is not seen there either.
+    let upper = lab.folder().join("s1/disk/upper");
+    for place in places.split(' ') {
+        assert!(upper.join(&place[1..]).symlink_metadata().unwrap().file_type().is_char_device(), "{place}");
+    }
+    server.ssh(&["sh", "-c", "mkdir /var/lib/quarry-agent && touch /var/lib/quarry-agent/own"]).succeeded();
+    check("/var/lib/quarry-agent\n0\nown\n");
+    server.poweroff();
+    server.poweron();
+    check("/var/lib/quarry-agent\n0\nown\n");
+}
+
+#[test]
+fn an_etcd_that_the_lab_has_not_started_is_killed_like_its_own() {
+    let lab = Lab::up(1);
+    let server = lab.server(1);
+    server.ssh(&["sh", "-c", "cp /bin/sleep /tmp/etcd; setsid /tmp/etcd 600 >/dev/null 2>&1 </dev/null &"]).succeeded();
+    assert!(lab.tell(&["status"]).succeeded().text().contains("dockerd etcd sshd"));
+    server.kill("etcd");
+    assert!(!lab.tell(&["status"]).succeeded().text().contains("etcd"));
+    assert_eq!(lab.tell(&["start", "1", "etcd"]).code, 1);
 }
 
 #[test]

@@ -22,4 +22,5 @@ mod repository;
 mod router;
 mod stack_golden;
 mod tidy;
+mod ways;
 mod world;

@@ -104,26 +104,43 @@ within() {
     nsenter --target "$first" --mount --uts --ipc --net --pid --root --wd "$@"
 }
 
-# daemons K: the names of those that live, in one line.
-daemons() {
-    # shellcheck disable=SC2016
+# daemon K NAME: its number there; fails when none runs. What quarry has started there itself is found by its name.
+daemon() {
+    # shellcheck disable=SC2016 # it is the server's shell that expands
     within "$1" /bin/bash -c '
-        cd /run/lab
-        for name in *.pid; do
-            ! kill -0 "$(<"$name")" 2>/dev/null || echo "${name%.pid}"
-        done' | tr '\n' ' '
+        pid=$(cat "/run/lab/$1.pid" 2>/dev/null) && kill -0 "$pid" 2>/dev/null && echo "$pid" && exit
+        case $1 in
+            agent) pgrep -o -f "^/usr/local/lib/quarry/quarry agent " ;;
+            etcd) pgrep -o -x etcd ;;
+            *) exit 1 ;;
+        esac' - "$2"
 }
 
-# signal_daemon K NAME SIGNAL
+# daemons K: the names of those that live, in one line.
+daemons() {
+    local name
+    for name in agent dockerd etcd sshd; do
+        ! daemon "$1" "$name" >/dev/null || printf '%s ' "$name"
+    done
+}
+
+# signal_daemon K NAME SIGNAL; returns when one that is killed is gone.
 signal_daemon() {
-    # shellcheck disable=SC2016 # it is the server's shell that expands
-    within "$1" /bin/bash -c 'kill "-$2" "$(<"/run/lab/$1.pid")"' - "$2" "$3" 2>/dev/null ||
-        fail "no $2 runs on server $1" "bin/lab start $1 $2"
+    local pid
+    pid=$(daemon "$1" "$2") || fail "no $2 runs on server $1" "bin/lab start $1 $2"
+    within "$1" kill "-$3" "$pid"
+    [[ $3 != KILL ]] || wait_until 20 is_dead "$1" "$pid"
+}
+
+# is_dead K PID
+is_dead() {
+    ! within "$1" kill -0 "$2" 2>/dev/null
 }
 
 # ---- up and down ----
 
-# take_lab OWNER: use_lab with a free number, after removing the labs whose owners are gone.
+# take_lab OWNER: use_lab with a free number, after removing the labs whose owners are gone. Several may take and remove
+# labs at once.
 take_lab() {
     local id
     mkdir -p "$LABS"
@@ -147,7 +164,9 @@ sweep_labs() {
     for folder in "$LABS"/[1-9]*; do
         [[ -d $folder ]] || continue
         if ! process_in "$folder/owner" >/dev/null; then
-            (use_lab "$(basename "$folder")" && remove_lab)
+            # Whoever takes it down at this moment may be faster with one part or the other; what remains is swept by
+            # the next, and its number is not free until then.
+            (use_lab "$(basename "$folder")" && dismantle_lab && rm -rf "$FOLDER") || true
         fi
     done
 }
@@ -286,7 +305,25 @@ etcd_answers() {
     curl --silent --fail --noproxy '*' --max-time 1 "http://$(address_of "$1"):2379/health" | grep -q '"true"'
 }
 
+# Its number is free only when everything else is gone, and is given back under the lock under which it is taken: else
+# this could remove what the next who took it has made.
 remove_lab() {
+    local owner
+    owner=$(owner_of_lab)
+    dismantle_lab
+    mkdir -p "$LABS"
+    exec 8>"$LABS/lock"
+    flock 8
+    [[ $(owner_of_lab) != "$owner" ]] || rm -rf "$FOLDER"
+    exec 8>&-
+}
+
+owner_of_lab() {
+    cat "$FOLDER/owner" 2>/dev/null || true
+}
+
+# Removes everything but the folder itself with the name of its owner: as long as that one lives, nobody sweeps it.
+dismantle_lab() {
     local k folder
     for k in $(servers); do
         power_off "$k"
@@ -303,7 +340,8 @@ remove_lab() {
     for folder in "$FOLDER"/s*/disk; do
         ! mountpoint -q "$folder" || umount "$folder"
     done
-    rm -rf "$FOLDER"
+    # Somebody else may be at it; what stays is removed with the folder.
+    find "$FOLDER" -mindepth 1 -maxdepth 1 ! -name owner -exec rm -rf {} + 2>/dev/null || true
     # Control groups outlive those who were in them.
     find /sys/fs/cgroup -depth -type d -path "*/$SWITCH-s*" -exec rmdir {} + 2>/dev/null || true
 }

@@ -283,7 +283,11 @@ const UNAVAILABLE: i32 = 14;
 const DATA_LOSS: i32 = 15;
 
 fn verdict(error: &Error, sent: bool) -> NoAnswer {
-    let text = plain(error);
+    let mut text = plain(error);
+    // The words of the library whose patience is at an end.
+    if text == "deadline has elapsed" {
+        text = format!("no answer within {CONNECT:?}");
+    }
     let why = match error {
         Error::LeaseKeepAliveError(_) => Why::NoLease,
         Error::GRpcStatus(_) if text.contains("lease not found") => Why::NoLease,

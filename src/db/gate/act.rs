@@ -1,7 +1,7 @@
 //! Lets writes through, or makes them wait.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,7 +14,12 @@ use crate::db::{Change, Db, DbError, Entry, Guard, Key, Lease, Version};
 pub struct Gate {
     home: Arc<dyn Db>,
     open: Arc<RwLock<()>>,
+    /// What is done before the first write, until it was.
+    first: Mutex<Option<First>>,
 }
+
+/// What is done before the first write.
+pub type First = Box<dyn Fn() -> std::io::Result<()> + Send>;
 
 /// The gate is closed until this is dropped.
 pub struct Closed {
@@ -30,7 +35,25 @@ impl std::fmt::Debug for Closed {
 impl Gate {
     /// An open one.
     pub fn new(home: Arc<dyn Db>) -> Self {
-        Self { home, open: Arc::default() }
+        Self { home, open: Arc::default(), first: Mutex::default() }
+    }
+
+    /// An open one that does this before the first write. A write before which it cannot be done fails.
+    pub fn after(first: First, home: Arc<dyn Db>) -> Self {
+        Self { first: Mutex::new(Some(first)), ..Self::new(home) }
+    }
+
+    fn begin(&self, what: &str) -> Result<(), DbError> {
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(begin) = &*first {
+            begin().map_err(|source| DbError::Backend {
+                doing: "begin to write",
+                key: what.to_owned(),
+                source: Box::new(source),
+            })?;
+        }
+        *first = None;
+        Ok(())
     }
 
     /// What is behind it.
@@ -64,16 +87,19 @@ impl Db for Gate {
 
     async fn put(&self, key: &Key, value: &[u8], guard: Guard, lease: Option<&Lease>) -> Result<Version, DbError> {
         let _pass = self.open.read().await;
+        self.begin(key.as_str())?;
         self.home.put(key, value, guard, lease).await
     }
 
     async fn delete(&self, key: &Key, guard: Guard) -> Result<(), DbError> {
         let _pass = self.open.read().await;
+        self.begin(key.as_str())?;
         self.home.delete(key, guard).await
     }
 
     async fn delete_under(&self, prefix: &str) -> Result<(), DbError> {
         let _pass = self.open.read().await;
+        self.begin(prefix)?;
         self.home.delete_under(prefix).await
     }
 
@@ -133,5 +159,25 @@ mod tests {
         drop(closed);
         put(b"2").await.unwrap();
         assert_eq!(gate.read(&key).await.unwrap().unwrap().value, b"2");
+    }
+
+    #[tokio::test]
+    async fn only_who_writes_has_begun_to_and_only_once() {
+        let begun = Arc::new(Mutex::new(0));
+        let count = begun.clone();
+        let first = move || {
+            *count.lock().unwrap() += 1;
+            if *count.lock().unwrap() == 1 { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        };
+        let gate = Gate::after(Box::new(first), Arc::new(Fake::new()));
+        let key: Key = "stacks/a/status".parse().unwrap();
+        gate.read(&key).await.unwrap();
+        gate.list("stacks", None, 1).await.unwrap();
+        assert_eq!(*begun.lock().unwrap(), 0);
+        assert!(gate.put(&key, b"1", Guard::Any, None).await.is_err(), "what could not be begun is not written");
+        assert!(gate.read(&key).await.unwrap().is_none());
+        gate.put(&key, b"1", Guard::Any, None).await.unwrap();
+        gate.delete(&key, Guard::Any).await.unwrap();
+        assert_eq!(*begun.lock().unwrap(), 2);
     }
 }

@@ -12,8 +12,8 @@ use super::{Member, Memory, Seen, Survey};
 use crate::docker::{Container, Engine, EngineError, Network};
 use crate::hq::agents::Agents;
 use crate::hq::{Hq, HqError};
-use crate::launch::label;
-use crate::names::ServerName;
+use crate::launch::{Plan, Step, label};
+use crate::names::{ServerName, StackName};
 use crate::servers::ssh::State;
 
 /// How long a server is waited for that was silent the last time.
@@ -88,6 +88,20 @@ impl Hq {
     /// The networks of this HQ's and other HQs' stacks on each server, as its engine last told them.
     pub(in crate::hq) fn known_networks(&self) -> BTreeMap<ServerName, Vec<Network>> {
         self.memory().networks.clone()
+    }
+
+    /// The networks that a launch has made on servers whose others are known: nobody else tells of them until those
+    /// servers are asked again.
+    pub(in crate::hq) fn note_networks(&self, stack: &StackName, plan: &Plan) {
+        let mut memory = self.memory();
+        for step in plan.revocable() {
+            if let Step::Network { server, name, subnet } = step
+                && let Some(known) = memory.networks.get_mut(server)
+            {
+                known.retain(|network| network.name != *name);
+                known.push(self.launcher.identity.labelled(stack, name, subnet));
+            }
+        }
     }
 
     /// Whether some server has not said yet what it runs, since this HQ began, and is not taken for lost either.

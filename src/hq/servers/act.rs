@@ -245,7 +245,10 @@ impl Hq {
         match state {
             State::Up => survey.silent.get(server).cloned(),
             State::Connecting => Some("it is being connected to".to_owned()),
-            State::Down { why, since } => Some(format!("{why} (for {})", Millis::seconds(since.elapsed().as_secs()))),
+            State::Down { why, since } => match since.elapsed().as_secs() {
+                0 => Some(format!("{why} (just now)")),
+                seconds => Some(format!("{why} (for {})", Millis::seconds(seconds))),
+            },
         }
     }
 

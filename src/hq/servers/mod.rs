@@ -67,7 +67,7 @@ pub enum ServerError {
         key: String,
     },
     /// What the person gave does not open it.
-    #[error("{address} does not let `{}` in with the {given} that was given; is root's login allowed there?", address.user)]
+    #[error("{address} does not let `{0}` in with the {given} that was given; may `{0}` log in there with one?", address.user)]
     Shut {
         /// Where.
         address: Address,
@@ -97,6 +97,14 @@ pub enum ServerError {
     Known {
         /// As what.
         name: ServerName,
+    },
+    /// It is to give containers more than it has.
+    #[error("`{server}` has {memory} of memory; --size takes at most that")]
+    Size {
+        /// Which.
+        server: ServerName,
+        /// All it has.
+        memory: Megabytes,
     },
     /// Docker is missing, and HQ may not install it.
     #[error("docker does not answer on {address}, and HQ is not root there; install it first (apt install docker.io)")]

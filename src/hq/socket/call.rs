@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use bytes::Bytes;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -19,6 +19,8 @@ use crate::hq::socket::{Reader, SocketError, Writer};
 pub enum Mode {
     /// It stays as it is: lines are edited here, Ctrl-C is a signal.
     Plain,
+    /// What is typed is not shown: it may be a password.
+    Silent,
     /// Every key goes to the command, as for a shell in a container.
     Raw,
 }
@@ -30,16 +32,14 @@ pub enum Mode {
 /// When there is no HQ, or when it goes away.
 pub async fn call(path: &Path, words: Vec<String>, mode: Mode) -> Result<u8, SocketError> {
     let (events, pending) = mpsc::channel(EVENTS);
-    let raw = match mode {
-        Mode::Plain => None,
-        Mode::Raw => Raw::enter(),
-    };
-    let terminal = if raw.is_some() || io::stdout().is_terminal() { Some(terminal()) } else { None };
-    let watching = tokio::spawn(watch(events));
+    let changed = Changed::enter(mode);
+    let raw = changed.is_some() && mode == Mode::Raw;
+    let terminal = if raw || io::stdout().is_terminal() { Some(terminal()) } else { None };
+    let watching = tokio::spawn(watch(events, changed.as_ref().map(|changed| changed.0.clone())));
     let streams = Streams { stdin: tokio::io::stdin(), stdout: tokio::io::stdout(), stderr: tokio::io::stderr() };
     let code = converse(path, words, terminal, streams, pending).await;
     watching.abort();
-    drop(raw);
+    drop(changed);
     code
 }
 
@@ -142,7 +142,8 @@ fn terminal() -> Terminal {
 }
 
 /// Turns this process's signals into events. The second Ctrl-C ends the process, as a person expects who waits.
-async fn watch(events: mpsc::Sender<IoEvent>) {
+/// It leaves the terminal as it was before.
+async fn watch(events: mpsc::Sender<IoEvent>, before: Option<Termios>) {
     let kinds = [SignalKind::window_change(), SignalKind::interrupt(), SignalKind::terminate(), SignalKind::quit()];
     let Ok([mut resize, mut interrupt, mut terminate, mut quit]) = signals(kinds) else { return };
     let mut times = 0;
@@ -155,6 +156,7 @@ async fn watch(events: mpsc::Sender<IoEvent>) {
             _ = interrupt.recv() => {
                 times += 1;
                 if times > 1 {
+                    before.into_iter().for_each(restore);
                     std::process::exit(130);
                 }
                 IoEvent::Signal("INT".into())
@@ -173,23 +175,31 @@ fn signals<const N: usize>(kinds: [SignalKind; N]) -> io::Result<[Signal; N]> {
     Ok(signals.try_into().unwrap_or_else(|_| unreachable!("one signal per kind")))
 }
 
-/// The terminal is raw as long as this lives.
-struct Raw(Termios);
+/// The terminal is another one as long as this lives; how it was before.
+struct Changed(Termios);
 
-impl Raw {
-    /// `None` when standard input is no terminal.
-    fn enter() -> Option<Raw> {
+impl Changed {
+    /// `None` when it stays as it is, or standard input is no terminal.
+    fn enter(mode: Mode) -> Option<Self> {
         let before = tcgetattr(io::stdin()).ok()?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        tcsetattr(io::stdin(), OptionalActions::Now, &raw).ok()?;
-        Some(Raw(before))
+        let mut terminal = before.clone();
+        match mode {
+            Mode::Plain => return None,
+            Mode::Silent => terminal.local_modes.remove(LocalModes::ECHO),
+            Mode::Raw => terminal.make_raw(),
+        }
+        tcsetattr(io::stdin(), OptionalActions::Now, &terminal).ok()?;
+        Some(Self(before))
     }
 }
 
-impl Drop for Raw {
+impl Drop for Changed {
     fn drop(&mut self) {
-        // A terminal that is gone cannot be restored.
-        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
+        restore(self.0.clone());
     }
+}
+
+fn restore(before: Termios) {
+    // A terminal that is gone cannot be restored.
+    let _ = tcsetattr(io::stdin(), OptionalActions::Now, &before);
 }

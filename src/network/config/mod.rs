@@ -18,9 +18,24 @@ pub mod files;
 /// The largest config file, in bytes.
 pub const LIMIT: usize = 1_000_000;
 
-/// Where no config file may be: these are the kernel's, docker's, or kept by quarry in another way.
-const CLOSED: [&str; 7] =
-    ["/proc", "/sys", "/dev", "/run/docker.sock", "/var/run/docker.sock", "/var/lib/docker", super::files::HOSTS];
+/// Where no config file may be: these are the kernel's, docker's, quarry's own or kept by it in another way, or without
+/// them nobody comes in any more who could mend it.
+const CLOSED: [&str; 14] = [
+    "/proc",
+    "/sys",
+    "/dev",
+    "/run/docker.sock",
+    "/var/run/docker.sock",
+    "/var/lib/docker",
+    super::files::HOSTS,
+    "/etc/passwd",
+    "/etc/shadow",
+    "/etc/group",
+    "/etc/gshadow",
+    "/root/.ssh",
+    "/usr/local/lib/quarry",
+    "/var/lib/quarry-etcd",
+];
 
 /// The path of a config file: absolute, of plain names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

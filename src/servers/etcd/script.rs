@@ -108,8 +108,11 @@ if [ ! -e /etc/quarry/boot ]; then
 fi
 if ! flock -n "$1/lock" true; then
     # It may be ending already.
-    kill "$(cat "$1/pid")" 2>/dev/null || true
-    flock -w 20 "$1/lock" true || { echo "the etcd that runs there does not end" >&2; exit 1; }
+    pid=$(cat "$1/pid")
+    kill "$pid" 2>/dev/null || true
+    # One that waits for somebody to hang up, or stands still, would never end; its data bear the worst.
+    flock -w 8 "$1/lock" true || kill -KILL $(cat "/proc/$pid/task/$pid/children") 2>/dev/null || true
+    flock -w 12 "$1/lock" true || { echo "the etcd that runs there does not end" >&2; exit 1; }
 fi
 /etc/quarry/boot.d/etcd
 "##;
@@ -121,8 +124,11 @@ if [ -d /run/systemd/system ]; then
     rm -f /etc/systemd/system/quarry-etcd.service
     systemctl daemon-reload
 elif [ -e "$1/lock" ] && ! flock -n "$1/lock" true; then
-    kill "$(cat "$1/pid")"
-    flock -w 20 "$1/lock" true || { echo "the etcd that runs there does not end" >&2; exit 1; }
+    pid=$(cat "$1/pid")
+    kill "$pid"
+    # As above.
+    flock -w 8 "$1/lock" true || kill -KILL $(cat "/proc/$pid/task/$pid/children") 2>/dev/null || true
+    flock -w 12 "$1/lock" true || { echo "the etcd that runs there does not end" >&2; exit 1; }
 fi
 rm -rf "$1" /etc/quarry/boot.d/etcd
 "#;

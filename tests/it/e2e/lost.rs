@@ -37,6 +37,10 @@ fn what_a_lost_server_ran_runs_elsewhere_and_once() {
         (now.iter().filter(|place| **place != lost).count() == 3).then_some(())
     });
     assert_eq!(listed(&hq, &lost)["state"], "lost");
+    // Nobody knows what the lost ones print; the others are heard all the same.
+    let logs = hq.quarry(&["logs", "blog"]).succeeded().said(&[&format!("what is on {lost} is left out")]);
+    assert!(logs.text().contains("web."), "{logs}");
+    hq.quarry(&["logs", "kept"]).ended(3).said(&["on servers that answer"]);
     for _ in 0..20 {
         assert_eq!(hq.page("blog.localhost", "/env/QUARRY_NODE"), "web", "a browser is sent to the lost server");
     }

@@ -15,6 +15,7 @@ use super::app;
 use super::services::{mongo, store};
 use crate::harness::lab::{Lab, Server};
 use crate::harness::program::{Done, Running};
+use crate::harness::terminal::Terminal;
 use crate::harness::web::request;
 use crate::harness::{Hq, Repository, until};
 
@@ -133,10 +134,13 @@ fn servers_are_added_by_every_door_and_only_the_right_ones() {
     let (one, two, three) = (lab.server(1), lab.server(2), lab.server(3));
 
     // Whoever listens in is not let in, and learns nothing.
-    let wrong = ["servers", "add", &address(one), "--fingerprint", "SHA256:AAAA"];
+    let others = two.host_key().fingerprint();
+    let wrong = ["servers", "add", &address(one), "--fingerprint", &others];
     hq.quarry_with(&wrong, &private_key(&lab)).ended(3).said(&["shows the host key", &one.host_key().fingerprint()]);
     hq.quarry(&["servers", "add", &address(one)]).ended(3).said(&["does not know HQ's key", "ssh-ed25519 "]);
     hq.quarry_with(&["servers", "add", &address(one)], b"wrong password\n").ended(3).said(&["with the password"]);
+    let too_much = ["servers", "add", &address(one), "--size", "9000g"];
+    hq.quarry_with(&too_much, &private_key(&lab)).ended(1).said(&["`s1` has ", "--size takes at most that"]);
     hq.quarry(&["servers", "add", "10.0.0.7"]).ended(2).said(&["USER@ADDRESS"]);
     hq.quarry(&["servers", "add", "root@127.0.0.1:1"]).ended(3).said(&["cannot reach"]);
     hq.quarry(&["servers", "add", &address(one), "--tags", "SSD!"]).ended(1).said(&["is not a tag"]);
@@ -213,6 +217,30 @@ fn a_server_that_another_hq_has_is_refused_until_that_lets_go() {
     first.quarry(&["scale", "shop", "web=2"]).succeeded();
     first.quarry(&["servers", "remove", "s1", "--force"]).succeeded();
     add().succeeded().said(&["added s1"]);
+}
+
+#[test]
+fn a_password_is_typed_unseen() {
+    let lab = Lab::up(1);
+    let hq = Hq::start();
+    let server = lab.server(1);
+    server.ssh(&["sh", "-c", "echo root:one-time | chpasswd"]).succeeded();
+    let command = format!(
+        "QUARRY_ROOT={} QUARRY_ETC={} {} servers add {}; stty -a",
+        hq.root().display(),
+        hq.file("etc").display(),
+        env!("CARGO_BIN_EXE_quarry"),
+        address(server)
+    );
+    let mut terminal = Terminal::open(100, 30, &command, |_| ());
+    terminal.wait_for("from standard input");
+    terminal.write("one-time\r");
+    terminal.wait_for("added s1");
+    // Afterwards the terminal shows again what is typed.
+    terminal.wait_for(" echo ");
+    let shown = terminal.shown();
+    assert!(!shown.contains("one-time"), "{shown}");
+    terminal.wait().succeeded();
 }
 
 #[test]

@@ -218,7 +218,10 @@ impl<'a> Work<'a> {
         self.circle().remove(seat.id).await.map_err(ClusterError::from)?;
         if let Err(error) = self.clear(seat).await {
             tracing::warn!(member = seat.title(), error = ?error, "a member that left keeps its data");
-            (self.say)(&detail("its server cannot be cleared of it now"));
+            (self.say)(&detail(&format!(
+                "its server keeps its data, which nobody starts any more: {}",
+                std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string)
+            )));
         }
         Ok(())
     }

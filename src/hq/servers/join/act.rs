@@ -55,10 +55,16 @@ impl Hq {
         }
         let way = Way { address: wanted.address.clone(), host_key, ip: facts.ip, hq: facts.hq };
         let name = choose_name(&wanted, &facts, &way, &records)?;
-        say(&phase(&format!(
-            "{name}: {} of memory, {} processors, {}",
-            facts.memory, facts.processors, facts.architecture
-        )));
+        // What a rented one is to have is the cloud's word; see there.
+        if wanted.order.is_none() && wanted.size.is_some_and(|size| size > facts.memory) {
+            return Err(ServerError::Size { server: name, memory: facts.memory }.into());
+        }
+        let known = records.get(&name).map_or(facts.memory, |record| record.size);
+        let memory = match wanted.size.unwrap_or(known) {
+            size if size < facts.memory => format!("{size} of its {}", facts.memory),
+            size => size.to_string(),
+        };
+        say(&phase(&format!("{name}: {memory} of memory, {} processors, {}", facts.processors, facts.architecture)));
         let line = Arc::new(Line::open(name.clone(), wanted.address.clone(), Login::Key(key), way.host_key.clone()));
         prepare(&link, line.clone(), &facts, say).await?;
         self.check_free(&wanted.address, &Docker::over(line.clone() as Arc<dyn Wire>)).await?;

@@ -171,7 +171,13 @@ impl<'a> Planner<'a> {
         }
         let proc = self.places.released(Proc { count, ..known });
         let proc = match (proc.address, &proc.home) {
-            (Some(_), None) if count > 0 => self.places.service(proc, None)?,
+            (Some(_), None) if count > 0 => match self.places.service(proc, None) {
+                Err(PlanError::NoRoom(why)) if self.world.waits => {
+                    self.plan.notes.push(format!("{node} waits: {why}"));
+                    return Ok(());
+                }
+                found => found?,
+            },
             _ => proc,
         };
         // What a refused launch may have left is of another release.
@@ -222,7 +228,7 @@ impl<'a> Planner<'a> {
     fn replace(&mut self, going: &[Instance], proc: Proc, missing: u32) -> Result<(), PlanError> {
         let stop_first = proc.settings.is_alone() || proc.address.is_some();
         self.places.leave(going, stop_first);
-        let proc = self.places.settle(proc)?;
+        let proc = if missing > 0 { self.places.settle(proc)? } else { proc };
         let grace = proc.settings.grace;
         let unhooks = |old: &Instance| {
             let (server, container) = (&old.server, &old.name);

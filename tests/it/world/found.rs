@@ -239,3 +239,18 @@ fn what_leaves_a_rented_server_gets_another_one() {
         ],
     );
 }
+
+#[test]
+fn what_was_lost_with_its_machine_begins_anew_on_another_one() {
+    check(
+        1911,
+        Land::with_cloud(1),
+        &[
+            (Push { stack: 0, web: 2, nodes: 1, code: Good }, 0),
+            (Push { stack: 2, web: 1, nodes: 13, code: Good }, 0),
+            (Kill { instants: 0 }, 17399),
+            (TakeAway { which: 4 }, 378),
+            (Kill { instants: 22 }, 35532),
+        ],
+    );
+}

@@ -41,7 +41,8 @@ impl Hq {
     pub(in crate::hq) async fn find_room(self: &Arc<Self>, job: &Job, say: Say<'_>) -> Result<Planned, HqError> {
         let (planned, shortage) = self.try_plan(job).await?;
         if job.takes_what_there_is() {
-            self.sizing.note_wants(&job.stack, Wants::rest(shortage));
+            let wants = if planned.is_ok() { Wants::rest(shortage) } else { Wants::of(shortage) };
+            self.sizing.note_wants(&job.stack, wants);
             return planned.map_err(HqError::from);
         }
         let wants = Wants::of(shortage);

@@ -47,6 +47,9 @@ mod story;
 mod supply;
 mod troubles;
 
+/// How long a story takes at most, even on a machine that has other work.
+const BEARABLE: Duration = Duration::from_secs(60);
+
 /// What outlives every HQ.
 pub struct World {
     pub tree: Arc<db::fake::Fake>,
@@ -76,6 +79,8 @@ pub struct World {
     rivals: Mutex<Vec<Arc<Life>>>,
     count: Mutex<u64>,
     began: Instant,
+    /// When that was in real time.
+    really_began: std::time::Instant,
     log: Mutex<Vec<String>>,
     /// The first promise that was not kept.
     wrong: Mutex<Option<String>>,
@@ -111,6 +116,7 @@ impl World {
             rivals: Mutex::default(),
             count: Mutex::default(),
             began: Instant::now(),
+            really_began: std::time::Instant::now(),
             log: Mutex::default(),
             wrong: Mutex::default(),
             went_wrong: Notify::new(),
@@ -151,6 +157,13 @@ impl World {
             self.note(|| format!("WRONG: {what}"));
             *wrong = Some(what);
             self.went_wrong.notify_waiters();
+        }
+    }
+
+    /// Somebody asks for something: whoever does that without end keeps a real machine busy, too.
+    pub fn asked(&self) {
+        if self.really_began.elapsed() > BEARABLE {
+            self.broken(|| "HQ asks and asks and comes to no end".to_owned());
         }
     }
 

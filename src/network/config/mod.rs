@@ -224,6 +224,10 @@ mod tests {
             "/etc/hosts",
             "/run/docker.sock",
             "/var/lib/docker/x",
+            "/etc/passwd",
+            "/etc/shadow",
+            "/root/.ssh/authorized_keys",
+            "/usr/local/lib/quarry/quarry",
         ] {
             check(bad, false);
         }

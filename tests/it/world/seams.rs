@@ -25,6 +25,7 @@ pub struct Tree {
 impl Tree {
     async fn asked(&self) -> Result<(), DbError> {
         self.life.alive().await;
+        self.world.asked();
         tokio::time::sleep(Duration::from_millis(1 + self.world.dice.below(2))).await;
         self.life.alive().await;
         match self.life.is_cut_off() {

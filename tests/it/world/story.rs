@@ -106,6 +106,18 @@ pub async fn running(world: &World) -> Running {
     found.unwrap()
 }
 
+/// What an HQ does that lives on meanwhile.
+async fn of_hq<T>(world: &World, work: impl AsyncFn(&Arc<Hq>) -> T) -> T {
+    loop {
+        let Running { hq, life } = running(world).await;
+        tokio::select! {
+            biased;
+            () = life.over() => {}
+            done = work(&hq) => return done,
+        }
+    }
+}
+
 /// Somebody asks for something, and hears nothing more when HQ dies meanwhile.
 async fn somebody(world: Arc<World>, act: Act) {
     let (Running { hq, life }, Some(stack)) = (running(&world).await, stack_of(act)) else { return };
@@ -125,12 +137,11 @@ async fn come_to_rest(world: &Arc<World>) -> Result<(), String> {
     let until = Instant::now() + REST;
     let mut last = String::new();
     loop {
-        let running = running(world).await;
-        let unrest = match running.hq.known_stacks().await {
-            Ok(_) => world.unrest(&running.hq).await,
-            Err(error) => Err(error.into()),
-        };
-        let why = match unrest {
+        let unrest = of_hq(world, async |hq| {
+            hq.known_stacks().await?;
+            world.unrest(hq).await
+        });
+        let why = match unrest.await {
             Ok(None) => return Ok(()),
             Ok(Some(why)) => why,
             Err(error) => format!("{error:?}"),
@@ -150,7 +161,7 @@ async fn come_to_rest(world: &Arc<World>) -> Result<(), String> {
 async fn make_room(world: &Arc<World>) -> Result<(), String> {
     world.allow(ENOUGH);
     let made = async {
-        while let Err(error) = open_wide(world, &running(world).await.hq).await {
+        while let Err(error) = of_hq(world, async |hq| open_wide(world, hq).await).await {
             world.note(|| format!("no room is made: {error:?}"));
             sleep(Duration::from_secs(1)).await;
         }

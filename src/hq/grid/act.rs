@@ -1,5 +1,8 @@
 //! Reads the servers' memory and the running containers into a grid.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
+
 use crate::db::{Guard, layout};
 use crate::docker::State;
 use crate::grid::{Asked, Block, Grid, Origin, Standing};
@@ -7,8 +10,9 @@ use crate::hq::fleet::presence::Presence;
 use crate::hq::fleet::{Member, Seen};
 use crate::hq::{Hq, HqError};
 use crate::instruction::DEFAULT_SIZE;
+use crate::launch::journal::act::Book;
 use crate::launch::label;
-use crate::names::{NodeName, ServerName, StackName};
+use crate::names::{ContainerName, NodeName, ServerName, StackName};
 use crate::units::Megabytes;
 
 impl Hq {
@@ -18,7 +22,7 @@ impl Hq {
     /// When docker or the tree cannot be read.
     pub async fn grid(&self) -> Result<Grid, HqError> {
         let survey = self.survey().await?;
-        let mut grid = self.grid_of(&survey.containers);
+        let mut grid = self.grid_of(&survey.containers).await;
         for (server, slice) in &mut grid.slices {
             if survey.silent.contains_key(server) && slice.standing != Standing::Gone {
                 slice.standing = Standing::Suspect;
@@ -37,8 +41,23 @@ impl Hq {
         Ok(grid)
     }
 
-    /// The grid of these containers.
-    pub fn grid_of(&self, seen: &[Seen]) -> Grid {
+    /// Containers of all stacks that are on their way out, each with its server.
+    pub async fn going(&self) -> BTreeSet<(ServerName, ContainerName)> {
+        let books: Vec<Arc<Book>> = {
+            let books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+            books.values().filter_map(|book| book.get().cloned()).collect()
+        };
+        let mut all = BTreeSet::new();
+        for book in books {
+            let journal = book.read().await;
+            all.extend(journal.going().into_iter().map(|(server, name)| (server.clone(), name.clone())));
+        }
+        all
+    }
+
+    /// The grid of these containers: those that run, and those that will be started again.
+    pub async fn grid_of(&self, seen: &[Seen]) -> Grid {
+        let going = self.going().await;
         let members = self.members();
         let empty = |(name, member): (&ServerName, &Member)| {
             let mut slice = member.slice();
@@ -55,8 +74,16 @@ impl Hq {
             let stack: Option<StackName> = text(label::STACK).and_then(|text| text.parse().ok());
             let node: Option<NodeName> = text(label::NODE).and_then(|text| text.parse().ok());
             let own = text(label::HQ) == Some(&self.launcher.identity.id);
-            let (Some(slice), true, Some(stack), Some(node), State::Running | State::Restarting | State::Paused) =
-                (grid.slices.get_mut(server), own, stack, node, container.state)
+            let counts = match container.state {
+                State::Running | State::Restarting | State::Paused => own,
+                // It fell, or is not started yet.
+                State::Created | State::Exited(_) => {
+                    let once = text(label::ROLE).is_some_and(|role| role == "once");
+                    own && !once && !going.contains(&(server.clone(), container.name.clone()))
+                }
+                State::Dead => false,
+            };
+            let (Some(slice), true, Some(stack), Some(node)) = (grid.slices.get_mut(server), counts, stack, node)
             else {
                 continue;
             };

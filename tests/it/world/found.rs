@@ -254,3 +254,17 @@ fn what_was_lost_with_its_machine_begins_anew_on_another_one() {
         ],
     );
 }
+
+#[test]
+fn what_fell_keeps_its_room() {
+    check(
+        3115,
+        Land::with_cloud(1),
+        &[
+            (Push { stack: 0, web: 0, nodes: 1, code: Deaf }, 0),
+            (Push { stack: 1, web: 1, nodes: 5, code: Falls }, 0),
+            (Quota { machines: 0 }, 1773),
+            (Push { stack: 2, web: 1, nodes: 10, code: Releases }, 10972),
+        ],
+    );
+}

@@ -1,6 +1,6 @@
 //! Reads the real grid as slicegrid sees it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::{Awaited, known, pin};
 use crate::db::{DbError, layout};
@@ -53,16 +53,6 @@ impl Hq {
         Ok(procs)
     }
 
-    /// Containers of all stacks that are on their way out: nobody waits for a new server because of them.
-    async fn all_going(&self) -> Result<BTreeSet<ContainerName>, DbError> {
-        let mut going = BTreeSet::new();
-        for stack in self.known_stacks().await? {
-            let journal = self.book(&stack).await?.read().await;
-            going.extend(journal.going().into_iter().map(|(_, container)| container.clone()));
-        }
-        Ok(going)
-    }
-
     /// The grid with what is rented and how it is bounded. A server that is on its way out counts as one that was asked
     /// for as soon as somebody waits for room: it is kept then.
     ///
@@ -76,13 +66,14 @@ impl Hq {
     ) -> Result<Grid, HqError> {
         let procs = self.all_procs().await?;
         let survey = self.survey().await?;
-        let mut grid = self.grid_of(&survey.containers);
+        let mut grid = self.grid_of(&survey.containers).await;
         grid.autosize = Some(limits.autosize.clone());
         let once = |container: &ContainerName| {
             let mut seen = survey.containers.iter().filter(|seen| seen.container.name == *container);
             seen.any(|seen| seen.container.labels.get(label::ROLE).is_some_and(|role| role == "once"))
         };
-        let (going, homes) = (self.all_going().await?, self.homes().await?);
+        // Nobody waits for a new server because of what is on its way out.
+        let (going, homes) = (self.going().await, self.homes().await?);
         let reserved = self.planning.lock().await;
         for (server, slice) in &mut grid.slices {
             if survey.silent.contains_key(server) && slice.standing == Standing::Up {
@@ -91,7 +82,7 @@ impl Hq {
             slice.blocks = std::mem::take(&mut slice.blocks)
                 .into_iter()
                 .map(|(name, block)| {
-                    if going.contains(&name) {
+                    if going.contains(&(server.clone(), name.clone())) {
                         return (name, Block { stay: Stay::Leaving, ..block });
                     }
                     let proc = procs.get(&(block.stack.clone(), block.node.clone())).filter(|_| !once(&name));

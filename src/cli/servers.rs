@@ -10,7 +10,7 @@ use crate::grid::filter::tag;
 use crate::hq::HqError;
 use crate::hq::door::Stdin;
 use crate::hq::progress::printable;
-use crate::hq::servers::act::Force;
+use crate::hq::servers::leave::Force;
 use crate::hq::servers::{Listed, ServerError, Wanted};
 use crate::names::ServerName;
 use crate::servers::Record;

@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, TcpListener};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
-use super::join::LET_GO;
-use super::join::act::failed;
 use super::{Listed, ServerError};
 use crate::db::{DbError, Guard, layout};
 use crate::docker::bollard::Docker;
@@ -14,10 +11,8 @@ use crate::docker::{Engine, Wire};
 use crate::grid::{Slice, Standing};
 use crate::hq::fleet::presence::Presence;
 use crate::hq::fleet::{Member, Seen, Survey};
-use crate::hq::progress::phase;
 use crate::hq::{Hq, HqError, limits};
-use crate::launch::act::Say;
-use crate::launch::{Ground, Proc, Step, label};
+use crate::launch::{Ground, label};
 use crate::names::{ContainerName, ServerName};
 use crate::servers::ssh::{KeyPair, Line, Login, State};
 use crate::servers::{Record, Way};
@@ -25,9 +20,6 @@ use crate::units::{Megabytes, Millis};
 
 /// HQ's key for servers, in its root folder.
 const KEY: &str = "server_key";
-
-/// How long a farewell may take.
-const FAREWELL: Duration = Duration::from_secs(10);
 
 impl Hq {
     /// What is known of every server that was added or changed. A damaged record is left out with a warning.
@@ -260,148 +252,6 @@ impl Hq {
         survey.containers.iter().filter(own).map(|seen| seen.container.name.clone()).collect()
     }
 
-    /// Takes a server out of the grid. With `force` what cannot move from there is given up, and what only was there
-    /// begins anew elsewhere.
-    ///
-    /// # Errors
-    /// As [`Hq::check_unneeded`] without force.
-    pub async fn remove_server(
-        self: &Arc<Self>,
-        server: &ServerName,
-        force: Force,
-        say: Say<'_>,
-    ) -> Result<(), HqError> {
-        self.check_awake()?;
-        if server == self.engines().here() {
-            return Err(ServerError::Own.into());
-        }
-        let before = self.server_record(server).await?.standing;
-        self.check_no_member(server)?;
-        match force {
-            Force::No => {
-                self.check_unneeded(server).await?;
-                // A launch may have chosen it a moment ago; from now on none does.
-                self.change_server(server, |record| record.standing = Standing::Draining).await?;
-                if let Err(needed) = self.check_unneeded(server).await {
-                    self.change_server(server, |record| record.standing = before).await?;
-                    return Err(needed);
-                }
-            }
-            Force::Yes if self.survey().await?.silent.contains_key(server) => {
-                self.change_server(server, |record| record.standing = Standing::Draining).await?;
-            }
-            // What can move is not given up.
-            Force::Yes => drop(self.drain_server(server, say).await?),
-        }
-        let survey = self.survey().await?;
-        self.rehome(server, say).await?;
-        self.take_out(&survey, server, say).await
-    }
-
-    /// Whether a server could be taken out without anything being lost.
-    ///
-    /// # Errors
-    /// [`ServerError::Claimed`], [`ServerError::Busy`], [`ServerError::Silent`] or [`ServerError::Keeps`] when not.
-    pub(in crate::hq) async fn check_unneeded(&self, server: &ServerName) -> Result<(), HqError> {
-        let server = server.clone();
-        // What a launch is about to make shows in its claims first, then in the containers.
-        if self.planning.lock().await.reaches(&server) {
-            return Err(ServerError::Claimed(server).into());
-        }
-        let survey = self.survey().await?;
-        let containers = self.own_containers(&survey, &server);
-        if !containers.is_empty() {
-            return Err(ServerError::Busy { server, containers }.into());
-        }
-        if survey.silent.contains_key(&server) {
-            return Err(ServerError::Silent(server).into());
-        }
-        // Data of nodes that rest, or have ended and may come back.
-        match self.homes().await?.remove(&server) {
-            Some(nodes) => Err(ServerError::Keeps { server, nodes: nodes.into_iter().collect() }.into()),
-            None => Ok(()),
-        }
-    }
-
-    /// Takes a server out that nothing has its home on any more. Waits for no stack's turn.
-    ///
-    /// # Errors
-    /// When the tree cannot be written.
-    pub(in crate::hq) async fn take_out(
-        self: &Arc<Self>,
-        survey: &Survey,
-        server: &ServerName,
-        say: Say<'_>,
-    ) -> Result<(), HqError> {
-        if let Err(error) = self.leave_clean(survey, server).await {
-            tracing::warn!(%server, error = ?error, "a server that was removed keeps something of quarry's");
-            say(&phase(&format!("{server} keeps what quarry has there: {error}")));
-        }
-        let alone = self.records.lock().await;
-        // First what says that it is HQ's: a restart in between must not bring it back without its record.
-        self.db.delete_under(&layout::server(server)).await?;
-        self.let_go(server);
-        drop(alone);
-        for stack in self.known_stacks().await? {
-            if let Err(error) = self.heal(&stack).await {
-                tracing::warn!(%stack, error = ?error, "a stack could not be healed after the loss of a server");
-                say(&phase(&format!("{stack} cannot be completed now: {error}")));
-            }
-        }
-        Ok(())
-    }
-
-    fn let_go(&self, server: &ServerName) {
-        self.engines().remove(server);
-        self.lines.remove(server);
-        self.members.write().unwrap_or_else(PoisonError::into_inner).remove(server);
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        memory.containers.remove(server);
-        memory.silent.remove(server);
-        self.fleet_changed.notify_one();
-    }
-
-    /// What could not move from a server begins anew on another one.
-    pub(in crate::hq) async fn rehome(self: &Arc<Self>, server: &ServerName, say: Say<'_>) -> Result<(), HqError> {
-        for stack in self.known_stacks().await? {
-            let _turn = self.turn(&stack, format!("the removal of {server}"), say).await;
-            let mut data = self.data(&stack).await?;
-            if data.values().any(|home| home == server) {
-                data.retain(|_, home| home != server);
-                layout::put_json(&*self.db, &layout::data(&stack), &data, Guard::Any).await?;
-            }
-            let mut lost = Vec::new();
-            for proc in self.procs(&stack).await?.into_iter().filter(|proc| proc.home.as_ref() == Some(server)) {
-                let kept_data = proc.is_fixed();
-                let homeless = Proc { home: None, published: Vec::new(), ..proc };
-                layout::put_json(&*self.db, &layout::proc(&stack, &homeless.node), &homeless, Guard::Any).await?;
-                lost.extend(kept_data.then(|| homeless.node.to_string()));
-            }
-            if !lost.is_empty() {
-                say(&phase(&format!("{} of {stack} had its data on {server}; it begins anew", lost.join(", "))));
-            }
-        }
-        Ok(())
-    }
-
-    /// What quarry has on a server that leaves goes: containers that were given up, networks, HQ's key.
-    async fn leave_clean(&self, survey: &Survey, server: &ServerName) -> Result<(), HqError> {
-        if survey.silent.contains_key(server) {
-            return Err(ServerError::Silent(server.clone()).into());
-        }
-        for stack in self.known_stacks().await? {
-            let network = self.launcher.identity.network(&stack);
-            self.launcher.perform(&stack, &Step::Sweep { server: server.clone(), network }, &|_| {}).await?;
-        }
-        let key = format!("{}\n", self.server_key().await?.authorized_key());
-        if let Err(error) = self.dismiss_agent(server).await {
-            tracing::warn!(%server, error = ?error, "the agent of a server that was removed runs on");
-        }
-        let link = self.lines.of(server)?.link().await.map_err(ServerError::Link)?;
-        let done = link.exec(&["sh", "-c", LET_GO], key.as_bytes(), FAREWELL).await.map_err(ServerError::Link)?;
-        if done.code == 0 { Ok(()) } else { Err(failed(link.address(), "take HQ's key away", &done.stderr).into()) }
-    }
-
     /// Servers that are being emptied.
     pub fn draining(&self) -> Vec<ServerName> {
         let members = self.members().into_iter();
@@ -412,13 +262,4 @@ impl Hq {
 /// Whether an address is one of this machine's.
 pub(super) fn is_own(address: IpAddr) -> bool {
     TcpListener::bind((address, 0)).is_ok()
-}
-
-/// Whether what stands in the way is given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Force {
-    /// It refuses the command.
-    No,
-    /// It is given up.
-    Yes,
 }

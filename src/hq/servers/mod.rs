@@ -12,6 +12,7 @@ use crate::units::Megabytes;
 pub mod act;
 pub mod drain;
 pub mod join;
+pub mod leave;
 
 /// A server to add.
 #[derive(Debug, Clone, PartialEq, Eq)]

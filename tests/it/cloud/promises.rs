@@ -216,7 +216,7 @@ async fn off_means_that_nothing_more_is_ordered_and_what_serves_stays() {
     pause(10 * IDLE).await;
     assert_eq!(land.standing(), ["auto1"]);
     // A person gives it back.
-    hq.hq.remove_server(&"auto1".parse().unwrap(), quarry::hq::servers::act::Force::Yes, &|_| {}).await.unwrap();
+    hq.hq.remove_server(&"auto1".parse().unwrap(), quarry::hq::servers::leave::Force::Yes, &|_| {}).await.unwrap();
     land.until_standing(&[]).await;
 }
 

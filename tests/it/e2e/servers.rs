@@ -400,7 +400,7 @@ fn let_go(before: &str, limit: &str) -> (i32, String) {
     let keys = home.path().join(".ssh/authorized_keys");
     std::fs::create_dir(home.path().join(".ssh")).unwrap();
     std::fs::write(&keys, before).unwrap();
-    let script = format!("{limit}{}", quarry::hq::servers::join::LET_GO);
+    let script = format!("{limit}{}", quarry::hq::servers::leave::LET_GO);
     let mut command = Command::new("sh");
     command.args(["-c", &script]).env("HOME", home.path());
     let mut running = Running::start(&mut command);

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use quarry::db::{Guard, layout};
 use quarry::grid::Standing;
 use quarry::hq::HqError;
-use quarry::hq::servers::act::Force;
+use quarry::hq::servers::leave::Force;
 use quarry::names::ServerName;
 
 use super::World;

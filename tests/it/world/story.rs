@@ -6,7 +6,7 @@ use std::time::Duration;
 use quarry::db::layout;
 use quarry::grid::Standing;
 use quarry::hq::cloud::rental::Stage;
-use quarry::hq::servers::act::Force;
+use quarry::hq::servers::leave::Force;
 use quarry::hq::{Hq, HqError};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};

@@ -11,7 +11,7 @@ use crate::hq::cloud::gate::Gate;
 use crate::hq::cloud::rental::{Move, Rental, Seen, Server, Stage};
 use crate::hq::cloud::{Rents, SizingError};
 use crate::hq::fleet::presence::Presence;
-use crate::hq::servers::act::Force;
+use crate::hq::servers::leave::Force;
 use crate::hq::servers::{ServerError, Wanted};
 use crate::hq::{Hq, HqError};
 use crate::names::ServerName;

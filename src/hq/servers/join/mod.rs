@@ -13,24 +13,6 @@ grep -qxF "$key" ~/.ssh/authorized_keys && exit 0
 printf '%s\n' "$key" >> ~/.ssh/authorized_keys
 "#;
 
-/// Takes HQ's key away again. The file changes in one step, or not at all: on a full disk all keys would go else.
-pub const LET_GO: &str = r#"
-read -r key
-[ -f ~/.ssh/authorized_keys ] || exit 0
-keys=$(readlink -f ~/.ssh/authorized_keys)
-without() {
-    # A copy first, so that owner and mode stay.
-    cp -p "$keys" "$keys.quarry" || return 1
-    grep -vxF "$key" "$keys" > "$keys.quarry"
-    # 1 says that no other key is left.
-    [ $? -le 1 ] && mv -f "$keys.quarry" "$keys"
-}
-without && exit
-rm -f "$keys.quarry"
-echo "HQ's key cannot be taken out of $keys" >&2
-exit 1
-"#;
-
 /// Installs docker from the distribution where it is missing, and starts it.
 pub const INSTALL_DOCKER: &str = r#"
 export DEBIAN_FRONTEND=noninteractive

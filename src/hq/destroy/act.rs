@@ -105,15 +105,16 @@ impl Hq {
         self.remove_folders(stack).await?;
         self.db.delete_under(&layout::stack(stack)).await?;
         let rests = !left.is_empty();
-        book.write(|journal| {
+        let written = book.write(|journal| {
             journal.active = None;
             journal.retiring = left;
-        })
-        .await?;
+        });
+        let written = written.await;
         if !rests {
+            // Also when that is in doubt: what counts is what the next one who asks finds in the tree.
             self.forget_book(stack);
         }
-        Ok(())
+        Ok(written?)
     }
 
     /// Sweeps servers side by side; the answer is what must be tried again.

@@ -268,3 +268,19 @@ fn what_fell_keeps_its_room() {
         ],
     );
 }
+
+#[test]
+fn a_destruction_whose_last_write_was_in_doubt_refuses_nobody() {
+    check(
+        5453,
+        Land::of(5),
+        &[
+            (Push { stack: 0, web: 2, nodes: 3, code: Good }, 213),
+            (CutOff { seconds: 2 }, 621),
+            (Push { stack: 0, web: 2, nodes: 4, code: Deaf }, 1136),
+            (Refuse { server: 3, after: 8 }, 1430),
+            (Unclear { puts: 6 }, 23705),
+            (Destroy { stack: 0 }, 1237),
+        ],
+    );
+}

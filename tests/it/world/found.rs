@@ -284,3 +284,16 @@ fn a_destruction_whose_last_write_was_in_doubt_refuses_nobody() {
         ],
     );
 }
+
+#[test]
+fn what_was_started_before_all_was_well_falls_once_more_and_then_rests() {
+    check(
+        6731,
+        Land::of(1),
+        &[
+            (Push { stack: 2, web: 1, nodes: 3, code: Falls }, 36850),
+            (Drain { server: 0 }, 0),
+            (GiveUp { server: 0 }, 20324),
+        ],
+    );
+}

@@ -188,8 +188,9 @@ async fn open_wide(world: &World, hq: &Arc<Hq>) -> Result<(), HqError> {
 
 /// A world at rest stays as it is: nothing is written, called or routed.
 async fn stay_at_rest(world: &Arc<World>) -> Result<(), String> {
-    // A server that is rented for nothing is given back after a while, one after the other.
-    let rounds = if world.has_cloud { ENOUGH } else { 1 };
+    // A server that is rented for nothing is given back after a while, one after the other; and what was started before
+    // all was well may fall once more, to be started again much later.
+    let rounds = if world.has_cloud { ENOUGH } else { 3 };
     let mut last = String::new();
     for _ in 0..rounds {
         come_to_rest(world).await?;

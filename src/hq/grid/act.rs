@@ -22,7 +22,7 @@ impl Hq {
     /// When docker or the tree cannot be read.
     pub async fn grid(&self) -> Result<Grid, HqError> {
         let survey = self.survey().await?;
-        let mut grid = self.grid_of(&survey.containers).await;
+        let mut grid = self.grid_of(&survey.containers, &self.going().await);
         for (server, slice) in &mut grid.slices {
             if survey.silent.contains_key(server) && slice.standing != Standing::Gone {
                 slice.standing = Standing::Suspect;
@@ -55,9 +55,9 @@ impl Hq {
         all
     }
 
-    /// The grid of these containers: those that run, and those that will be started again.
-    pub async fn grid_of(&self, seen: &[Seen]) -> Grid {
-        let going = self.going().await;
+    /// The grid of these containers: those that run, and those that will be started again; what is not running and on its
+    /// way out does not count.
+    pub fn grid_of(&self, seen: &[Seen], going: &BTreeSet<(ServerName, ContainerName)>) -> Grid {
         let members = self.members();
         let empty = |(name, member): (&ServerName, &Member)| {
             let mut slice = member.slice();

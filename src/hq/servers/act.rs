@@ -195,7 +195,7 @@ impl Hq {
         records.entry(self.engines().here().clone()).or_insert_with(limits::own_record);
         let expected = self.expected_servers(&records).await?;
         let survey = self.survey().await?;
-        let grid = self.grid_of(&survey.containers).await;
+        let grid = self.grid_of(&survey.containers, &self.going().await);
         let listed = |(name, record): (ServerName, Record)| {
             let why = self.why_down(&name, &record, &survey);
             let used = grid.slices.get(&name).map_or(Megabytes(0), Slice::used);

@@ -144,7 +144,7 @@ impl Hq {
     /// What a stack finds on each server that answers.
     async fn footings(&self, found: &Found<'_>, stack: &StackName) -> Result<BTreeMap<ServerName, Footing>, HqError> {
         let name = self.launcher.identity.network(stack);
-        let mut grid = self.grid_of(&found.survey.containers).await;
+        let mut grid = self.grid_of(&found.survey.containers, &self.going().await);
         let mut footings = BTreeMap::new();
         for (server, member) in self.members() {
             let Some(networks) = found.survey.networks.get(&server) else { continue };

@@ -115,8 +115,7 @@ impl Handler for Guest {
     ) -> Result<(), russh::Error> {
         let target = self.fate.forwards.lock().unwrap_or_else(PoisonError::into_inner).get(&port).copied();
         let Some(target) = target else {
-            reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
-            return Ok(());
+            return prohibit(reply).await;
         };
         let Ok(place) = self.fate.places.clone().try_acquire_owned() else {
             debug!(port, "too many connections are forwarded already");
@@ -151,8 +150,7 @@ impl Handler for Guest {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), russh::Error> {
-        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
-        Ok(())
+        prohibit(reply).await
     }
 
     async fn server_channel_open_direct_tcpip(
@@ -165,8 +163,7 @@ impl Handler for Guest {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), russh::Error> {
-        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
-        Ok(())
+        prohibit(reply).await
     }
 
     async fn server_channel_open_direct_streamlocal(
@@ -176,8 +173,7 @@ impl Handler for Guest {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), russh::Error> {
-        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
-        Ok(())
+        prohibit(reply).await
     }
 
     async fn server_channel_open_x11(
@@ -188,8 +184,7 @@ impl Handler for Guest {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), russh::Error> {
-        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
-        Ok(())
+        prohibit(reply).await
     }
 
     async fn server_channel_open_forwarded_streamlocal(
@@ -199,8 +194,7 @@ impl Handler for Guest {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), russh::Error> {
-        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
-        Ok(())
+        prohibit(reply).await
     }
 
     async fn server_channel_open_agent_forward(
@@ -209,7 +203,11 @@ impl Handler for Guest {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), russh::Error> {
-        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
-        Ok(())
+        prohibit(reply).await
     }
+}
+
+async fn prohibit(reply: ChannelOpenHandle) -> Result<(), russh::Error> {
+    reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+    Ok(())
 }

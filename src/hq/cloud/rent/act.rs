@@ -10,6 +10,7 @@ use crate::grid::Standing;
 use crate::hq::cloud::gate::Gate;
 use crate::hq::cloud::rental::{Move, Rental, Seen, Server, Stage};
 use crate::hq::cloud::{Rents, SizingError};
+use crate::hq::fleet::Survey;
 use crate::hq::fleet::presence::Presence;
 use crate::hq::servers::leave::Force;
 use crate::hq::servers::{ServerError, Wanted};
@@ -150,8 +151,7 @@ impl Hq {
         };
         rents.gate.admit(self, wanted).await?;
         let rental = Rental { id: Some(machine.id), ..rental };
-        self.note_rental(server, rental, Stage::Serving).await?;
-        Ok(())
+        Ok(self.note_rental(server, rental, Stage::Serving).await?)
     }
 
     /// Moves off a server what runs there, and lets it go. It stays when something cannot move, or room is wanted.
@@ -168,7 +168,7 @@ impl Hq {
             drained = draining => drained.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?,
             () = awaited => return Ok(Emptied::No),
         };
-        if !self.is_free(server).await? {
+        if self.free(server).await?.is_none() {
             return Ok(Emptied::No);
         }
         // A turn may be held by the very operation that waits for room: until here it can have the server back.
@@ -177,22 +177,22 @@ impl Hq {
             homeless = self.rehome(server, &|_| {}) => homeless?,
             () = awaited => return Ok(Emptied::No),
         }
-        if !self.is_free(server).await? {
-            return Ok(Emptied::No);
+        match self.free(server).await? {
+            Some(survey) => self.take_out(&survey, server, &|_| {}).await?,
+            None => return Ok(Emptied::No),
         }
-        self.take_out(&self.survey().await?, server, &|_| {}).await?;
         Ok(Emptied::Yes)
     }
 
-    /// Whether a server that takes nothing new can go now.
-    async fn is_free(&self, server: &ServerName) -> Result<bool, HqError> {
+    /// What was seen when a server that takes nothing new could go; none while it cannot.
+    async fn free(&self, server: &ServerName) -> Result<Option<Survey>, HqError> {
         match self.check_unneeded(server).await {
-            Ok(()) => Ok(!self.sizing.is_awaited()),
+            Ok(survey) => Ok(Some(survey).filter(|_| !self.sizing.is_awaited())),
             // It is looked at again when it answers, or is lost.
             Err(error @ HqError::Server(ServerError::Silent(_))) => Err(error),
             Err(HqError::Server(needed)) => {
                 tracing::info!(%server, %needed, "a server that was spare stays");
-                Ok(false)
+                Ok(None)
             }
             Err(error) => Err(error),
         }

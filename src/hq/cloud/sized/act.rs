@@ -66,14 +66,14 @@ impl Hq {
     ) -> Result<Grid, HqError> {
         let procs = self.all_procs().await?;
         let survey = self.survey().await?;
-        let mut grid = self.grid_of(&survey.containers).await;
+        // Nobody waits for a new server because of what is on its way out.
+        let (going, homes) = (self.going().await, self.homes().await?);
+        let mut grid = self.grid_of(&survey.containers, &going);
         grid.autosize = Some(limits.autosize.clone());
         let once = |container: &ContainerName| {
             let mut seen = survey.containers.iter().filter(|seen| seen.container.name == *container);
             seen.any(|seen| seen.container.labels.get(label::ROLE).is_some_and(|role| role == "once"))
         };
-        // Nobody waits for a new server because of what is on its way out.
-        let (going, homes) = (self.going().await, self.homes().await?);
         let reserved = self.planning.lock().await;
         for (server, slice) in &mut grid.slices {
             if survey.silent.contains_key(server) && slice.standing == Standing::Up {

@@ -36,32 +36,37 @@ impl Hq {
         }
         let before = self.server_record(server).await?.standing;
         self.check_no_member(server)?;
-        match force {
+        let survey = match force {
             Force::No => {
                 self.check_unneeded(server).await?;
                 // A launch may have chosen it a moment ago; from now on none does.
                 self.change_server(server, |record| record.standing = Standing::Draining).await?;
-                if let Err(needed) = self.check_unneeded(server).await {
-                    self.change_server(server, |record| record.standing = before).await?;
-                    return Err(needed);
+                match self.check_unneeded(server).await {
+                    Ok(survey) => survey,
+                    Err(needed) => {
+                        self.change_server(server, |record| record.standing = before).await?;
+                        return Err(needed);
+                    }
                 }
             }
-            Force::Yes if self.survey().await?.silent.contains_key(server) => {
-                self.change_server(server, |record| record.standing = Standing::Draining).await?;
+            Force::Yes => {
+                match self.survey().await?.silent.contains_key(server) {
+                    true => drop(self.change_server(server, |record| record.standing = Standing::Draining).await?),
+                    // What can move is not given up.
+                    false => drop(self.drain_server(server, say).await?),
+                }
+                self.survey().await?
             }
-            // What can move is not given up.
-            Force::Yes => drop(self.drain_server(server, say).await?),
-        }
-        let survey = self.survey().await?;
+        };
         self.rehome(server, say).await?;
         self.take_out(&survey, server, say).await
     }
 
-    /// Whether a server could be taken out without anything being lost.
+    /// Whether a server could be taken out without anything being lost; gives what was seen then.
     ///
     /// # Errors
     /// [`ServerError::Claimed`], [`ServerError::Busy`], [`ServerError::Silent`] or [`ServerError::Keeps`] when not.
-    pub(in crate::hq) async fn check_unneeded(&self, server: &ServerName) -> Result<(), HqError> {
+    pub(in crate::hq) async fn check_unneeded(&self, server: &ServerName) -> Result<Survey, HqError> {
         let server = server.clone();
         // What a launch is about to make shows in its claims first, then in the containers.
         if self.planning.lock().await.reaches(&server) {
@@ -78,7 +83,7 @@ impl Hq {
         // Data of nodes that rest, or have ended and may come back.
         match self.homes().await?.remove(&server) {
             Some(nodes) => Err(ServerError::Keeps { server, nodes: nodes.into_iter().collect() }.into()),
-            None => Ok(()),
+            None => Ok(survey),
         }
     }
 

@@ -109,6 +109,7 @@ impl From<HqError> for Failure {
                 | ServerError::Keeps { .. }
                 | ServerError::Claimed(_)
                 | ServerError::Silent(_)
+                | ServerError::Leaving(_)
                 | ServerError::Own => Exit::Refused,
             },
         };

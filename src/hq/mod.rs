@@ -127,6 +127,8 @@ pub struct Hq {
     key_making: tokio::sync::Mutex<()>,
     /// Held while the record of a server is read, changed and written; never while a server is waited for.
     records: tokio::sync::Mutex<()>,
+    /// Servers that are being taken out of the grid.
+    leaving: servers::leave::Leaving,
     members: RwLock<BTreeMap<ServerName, fleet::Member>>,
     /// What each server's engine last told.
     memory: Arc<Mutex<fleet::Memory>>,
@@ -181,6 +183,7 @@ impl Hq {
             fleet_changed: tokio::sync::Notify::new(),
             key_making: tokio::sync::Mutex::default(),
             records: tokio::sync::Mutex::default(),
+            leaving: servers::leave::Leaving::default(),
             members: RwLock::new(BTreeMap::from([(here, member)])),
             memory: Arc::default(),
             sizing: cloud::Sizing::default(),

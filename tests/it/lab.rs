@@ -133,6 +133,7 @@ fn labs_are_taken_and_removed_by_many_at_once() {
             read -r pid _ <"$FOLDER/owner"
             [[ $pid == "$owner" ]]
             kill $owner
+            # It ends by that signal.
             wait $owner 2>/dev/null || true
             remove_lab
         done"#;

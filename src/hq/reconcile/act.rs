@@ -207,7 +207,10 @@ impl Hq {
             }
         }
         let Some(current) = self.releases(stack).await?.pop() else { return Ok(None) };
-        let world = self.world(stack, current.number, current.env_version).await?;
+        let mut world = self.world(stack, current.number, current.env_version).await?;
+        if self.free_from_former_servers(&world).await? {
+            world = self.world(stack, current.number, current.env_version).await?;
+        }
         // What seems to be missing may run where nobody has answered yet. That shows: the server answers, or is lost.
         if self.knows_too_little() {
             return Ok(None);

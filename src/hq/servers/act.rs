@@ -150,7 +150,7 @@ impl Hq {
     /// Changes what a person decides of a server.
     ///
     /// # Errors
-    /// When there is no such server, or the tree cannot be written.
+    /// When there is no such server, it is to take containers while it is being taken out, or the tree cannot be written.
     pub async fn change_server(
         &self,
         server: &ServerName,
@@ -160,6 +160,9 @@ impl Hq {
         let _alone = self.records.lock().await;
         let mut record = self.server_record(server).await?;
         change(&mut record);
+        if record.standing == Standing::Up && self.leaving.contains(server) {
+            return Err(ServerError::Leaving(server.clone()).into());
+        }
         self.keep_server(server, &record).await?;
         self.note_member(server, &record);
         // What has no room so far may have it now, and what runs there may have to leave.

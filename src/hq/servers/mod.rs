@@ -149,6 +149,9 @@ pub enum ServerError {
     /// A launch has chosen it.
     #[error("a launch that is under way puts containers on `{0}`; try again when it has ended")]
     Claimed(ServerName),
+    /// It is on its way out.
+    #[error("`{0}` is being removed")]
+    Leaving(ServerName),
     /// Nothing runs there, but data lies there that is nowhere else.
     #[error(
         "nothing runs on `{server}`, but it alone has the data of {}, for the day when that runs again; --force gives \

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::{Found, Reserved, counts, is_unseen, replace_namesakes, unseen};
-use crate::db::{Guard, layout};
+use crate::db::{DbError, Guard, layout};
 use crate::grid::Architecture;
 use crate::hq::{Hq, HqError};
 use crate::instruction::Instruction;
@@ -12,6 +12,9 @@ use crate::launch::plan::PlanError;
 use crate::launch::world::{Footing, World, instance};
 use crate::launch::{Proc, address};
 use crate::names::{ImageId, NodeName, ReleaseNumber, ServerName, StackName};
+
+/// Nodes by the server that alone has their data.
+type Homes = BTreeMap<ServerName, BTreeSet<(StackName, NodeName)>>;
 
 impl Hq {
     /// The world of one stack as it is now.
@@ -88,16 +91,39 @@ impl Hq {
     ///
     /// # Errors
     /// When the tree cannot be read.
-    pub async fn homes(&self) -> Result<BTreeMap<ServerName, BTreeSet<(StackName, NodeName)>>, HqError> {
-        let mut homes: BTreeMap<ServerName, BTreeSet<_>> = BTreeMap::new();
+    pub async fn homes(&self) -> Result<Homes, HqError> {
+        self.homes_of(&self.all_procs().await?).await
+    }
+
+    /// The same, with all nodes at hand.
+    ///
+    /// # Errors
+    /// When the tree cannot be read.
+    pub(in crate::hq) async fn homes_of(
+        &self,
+        procs: &BTreeMap<(StackName, NodeName), Proc>,
+    ) -> Result<Homes, HqError> {
+        let mut homes = Homes::new();
+        for ((stack, node), proc) in procs.iter().filter(|(_, proc)| proc.is_fixed()) {
+            if let Some(home) = &proc.home {
+                homes.entry(home.clone()).or_default().insert((stack.clone(), node.clone()));
+            }
+        }
         for stack in self.known_stacks().await? {
-            let fixed = self.procs(&stack).await?.into_iter().filter(Proc::is_fixed);
-            let lies = fixed.filter_map(|proc| Some((proc.node, proc.home?)));
-            for (node, home) in self.data(&stack).await?.into_iter().chain(lies) {
+            for (node, home) in self.data(&stack).await? {
                 homes.entry(home).or_default().insert((stack.clone(), node));
             }
         }
         Ok(homes)
+    }
+
+    /// Every node that should run, of all stacks.
+    pub(in crate::hq) async fn all_procs(&self) -> Result<BTreeMap<(StackName, NodeName), Proc>, DbError> {
+        let mut procs = BTreeMap::new();
+        for stack in self.known_stacks().await? {
+            procs.extend(self.procs(&stack).await?.into_iter().map(|proc| ((stack.clone(), proc.node.clone()), proc)));
+        }
+        Ok(procs)
     }
 
     /// Notes where the volumes of these lie, for the day when they have ended and are wanted again.

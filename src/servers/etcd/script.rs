@@ -39,11 +39,29 @@ sync "$1.new"
 mv -f "$1.new" "$1"
 "#;
 
+/// The shell's `end_member FOLDER`, for where no systemd keeps a member running.
+macro_rules! end_member {
+    () => {
+        r#"
+end_member() {
+    pid=$(cat "$1/pid")
+    # It may be ending already.
+    kill "$pid" 2>/dev/null || true
+    # One that waits for somebody to hang up, or stands still, would never end; its data bear the worst.
+    flock -w 8 "$1/lock" true || kill -KILL $(cat "/proc/$pid/task/$pid/children") 2>/dev/null || true
+    flock -w 12 "$1/lock" true || { echo "the etcd that runs there does not end" >&2; exit 1; }
+}
+"#
+    };
+}
+
 /// `FOLDER`: sees to it that the member runs with the settings that lie there, now and after each boot.
 ///
 /// Where no systemd keeps it running, a shell does, which whatever starts the server's other daemons starts by
 /// `/etc/quarry/boot`.
-pub const START: &str = r##"
+pub const START: &str = concat!(
+    end_member!(),
+    r##"
 set -e
 umask 022
 etcd=$(command -v etcd)
@@ -108,30 +126,26 @@ if [ ! -e /etc/quarry/boot ]; then
 fi
 if ! flock -n "$1/lock" true; then
     # It may be ending already.
-    pid=$(cat "$1/pid")
-    kill "$pid" 2>/dev/null || true
-    # One that waits for somebody to hang up, or stands still, would never end; its data bear the worst.
-    flock -w 8 "$1/lock" true || kill -KILL $(cat "/proc/$pid/task/$pid/children") 2>/dev/null || true
-    flock -w 12 "$1/lock" true || { echo "the etcd that runs there does not end" >&2; exit 1; }
+    end_member "$1"
 fi
 /etc/quarry/boot.d/etcd
-"##;
+"##
+);
 
 /// `FOLDER`: the member ends, and its data go.
-pub const CLEAR: &str = r#"
+pub const CLEAR: &str = concat!(
+    end_member!(),
+    r#"
 if [ -d /run/systemd/system ]; then
     systemctl disable -q --now quarry-etcd.service 2>/dev/null
     rm -f /etc/systemd/system/quarry-etcd.service
     systemctl daemon-reload
 elif [ -e "$1/lock" ] && ! flock -n "$1/lock" true; then
-    pid=$(cat "$1/pid")
-    kill "$pid"
-    # As above.
-    flock -w 8 "$1/lock" true || kill -KILL $(cat "/proc/$pid/task/$pid/children") 2>/dev/null || true
-    flock -w 12 "$1/lock" true || { echo "the etcd that runs there does not end" >&2; exit 1; }
+    end_member "$1"
 fi
 rm -rf "$1" /etc/quarry/boot.d/etcd
-"#;
+"#
+);
 
 /// `FOLDER`: the last thing the member complained about.
 pub const WHY: &str = r#"

@@ -297,3 +297,27 @@ fn what_was_started_before_all_was_well_falls_once_more_and_then_rests() {
         ],
     );
 }
+
+#[test]
+fn a_server_on_its_way_out_takes_no_containers_again() {
+    check(
+        7119,
+        Land::of(2),
+        &[
+            (Push { stack: 0, web: 2, nodes: 15, code: Good }, 2698),
+            (Push { stack: 0, web: 1, nodes: 9, code: Releases }, 2407),
+            (RouterAway { seconds: 18 }, 30),
+            (Restart { stack: 1 }, 0),
+            (Push { stack: 2, web: 0, nodes: 6, code: Falls }, 237),
+            (Drain { server: 0 }, 1811),
+            (Add { server: 0 }, 0),
+            (GiveUp { server: 1 }, 0),
+            (Remove { server: 1 }, 213),
+            (Push { stack: 0, web: 1, nodes: 3, code: Good }, 0),
+            (Resume { server: 1 }, 0),
+            (Resume { server: 1 }, 22),
+            (Rival { seconds: 74 }, 0),
+            (Unclear { puts: 9 }, 3025),
+        ],
+    );
+}

@@ -171,6 +171,7 @@ impl Hq {
         if self.free(server).await?.is_none() {
             return Ok(Emptied::No);
         }
+        let departure = self.begin_departure(server).await?;
         // A turn may be held by the very operation that waits for room: until here it can have the server back.
         let awaited = self.sizing.awaited.notified();
         tokio::select! {
@@ -178,7 +179,7 @@ impl Hq {
             () = awaited => return Ok(Emptied::No),
         }
         match self.free(server).await? {
-            Some(survey) => self.take_out(&survey, server, &|_| {}).await?,
+            Some(survey) => self.take_out(&departure, &survey, server, &|_| {}).await?,
             None => return Ok(Emptied::No),
         }
         Ok(Emptied::Yes)

@@ -10,8 +10,8 @@ use crate::hq::cloud::rental::{Rental, Stage};
 use crate::hq::cloud::room::listed;
 use crate::hq::servers::Listed;
 use crate::hq::{Hq, HqError};
-use crate::launch::{Proc, label};
-use crate::names::{ContainerName, NodeName, ReleaseNumber, ServerName, StackName};
+use crate::launch::label;
+use crate::names::{ContainerName, ReleaseNumber, ServerName};
 use crate::servers::Record;
 
 impl Hq {
@@ -44,15 +44,6 @@ impl Hq {
         Ok(expected.map(|(server, rental)| listed(server, rental, troubles.get(server))).collect())
     }
 
-    /// Every node that should run, of all stacks.
-    pub(in crate::hq::cloud) async fn all_procs(&self) -> Result<BTreeMap<(StackName, NodeName), Proc>, DbError> {
-        let mut procs = BTreeMap::new();
-        for stack in self.known_stacks().await? {
-            procs.extend(self.procs(&stack).await?.into_iter().map(|proc| ((stack.clone(), proc.node.clone()), proc)));
-        }
-        Ok(procs)
-    }
-
     /// The grid with what is rented and how it is bounded. A server that is on its way out counts as one that was asked
     /// for as soon as somebody waits for room: it is kept then.
     ///
@@ -67,7 +58,7 @@ impl Hq {
         let procs = self.all_procs().await?;
         let survey = self.survey().await?;
         // Nobody waits for a new server because of what is on its way out.
-        let (going, homes) = (self.going().await, self.homes().await?);
+        let (going, homes) = (self.going().await, self.homes_of(&procs).await?);
         let mut grid = self.grid_of(&survey.containers, &going);
         grid.autosize = Some(limits.autosize.clone());
         let once = |container: &ContainerName| {

@@ -1,9 +1,10 @@
 //! Looks whether a server can go, moves off it what can move, and lets it go clean.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::{Force, LET_GO};
+use super::{Departure, Force, LET_GO};
 use crate::db::{Guard, layout};
 use crate::grid::Standing;
 use crate::hq::fleet::Survey;
@@ -12,8 +13,9 @@ use crate::hq::servers::ServerError;
 use crate::hq::servers::join::act::failed;
 use crate::hq::{Hq, HqError};
 use crate::launch::act::Say;
+use crate::launch::world::World;
 use crate::launch::{Proc, Step};
-use crate::names::ServerName;
+use crate::names::{ServerName, StackName};
 
 /// How long a farewell may take.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -34,32 +36,48 @@ impl Hq {
         if server == self.engines().here() {
             return Err(ServerError::Own.into());
         }
-        let before = self.server_record(server).await?.standing;
         self.check_no_member(server)?;
-        let survey = match force {
+        match force {
             Force::No => {
                 self.check_unneeded(server).await?;
-                // A launch may have chosen it a moment ago; from now on none does.
-                self.change_server(server, |record| record.standing = Standing::Draining).await?;
-                match self.check_unneeded(server).await {
-                    Ok(survey) => survey,
-                    Err(needed) => {
+                let before = self.server_record(server).await?.standing;
+                match self.remove_unneeded(server, say).await {
+                    Err(needed @ HqError::Server(_)) => {
                         self.change_server(server, |record| record.standing = before).await?;
-                        return Err(needed);
+                        Err(needed)
                     }
+                    removed => removed,
                 }
             }
             Force::Yes => {
-                match self.survey().await?.silent.contains_key(server) {
-                    true => drop(self.change_server(server, |record| record.standing = Standing::Draining).await?),
+                let departure = self.begin_departure(server).await?;
+                if !self.survey().await?.silent.contains_key(server) {
                     // What can move is not given up.
-                    false => drop(self.drain_server(server, say).await?),
+                    self.drain_server(server, say).await?;
                 }
-                self.survey().await?
+                self.rehome(server, say).await?;
+                let survey = self.survey().await?;
+                self.take_out(&departure, &survey, server, say).await
             }
-        };
+        }
+    }
+
+    async fn remove_unneeded(self: &Arc<Self>, server: &ServerName, say: Say<'_>) -> Result<(), HqError> {
+        let departure = self.begin_departure(server).await?;
+        // A launch may have chosen it a moment ago; from now on none does.
+        let survey = self.check_unneeded(server).await?;
         self.rehome(server, say).await?;
-        self.take_out(&survey, server, say).await
+        self.take_out(&departure, &survey, server, say).await
+    }
+
+    /// From now on until the answer is dropped, the server takes no containers, whoever asks for that.
+    ///
+    /// # Errors
+    /// [`ServerError::Leaving`] when somebody else takes it out; [`ServerError::NoServer`].
+    pub(in crate::hq) async fn begin_departure(&self, server: &ServerName) -> Result<Departure<'_>, HqError> {
+        let departure = self.leaving.begin(server).ok_or_else(|| ServerError::Leaving(server.clone()))?;
+        self.change_server(server, |record| record.standing = Standing::Draining).await?;
+        Ok(departure)
     }
 
     /// Whether a server could be taken out without anything being lost; gives what was seen then.
@@ -93,6 +111,7 @@ impl Hq {
     /// When the tree cannot be written.
     pub(in crate::hq) async fn take_out(
         self: &Arc<Self>,
+        _departure: &Departure<'_>,
         survey: &Survey,
         server: &ServerName,
         say: Say<'_>,
@@ -129,23 +148,55 @@ impl Hq {
     pub(in crate::hq) async fn rehome(self: &Arc<Self>, server: &ServerName, say: Say<'_>) -> Result<(), HqError> {
         for stack in self.known_stacks().await? {
             let _turn = self.turn(&stack, format!("the removal of {server}"), say).await;
-            let mut data = self.data(&stack).await?;
-            if data.values().any(|home| home == server) {
-                data.retain(|_, home| home != server);
-                layout::put_json(&*self.db, &layout::data(&stack), &data, Guard::Any).await?;
-            }
-            let mut lost = Vec::new();
-            for proc in self.procs(&stack).await?.into_iter().filter(|proc| proc.home.as_ref() == Some(server)) {
-                let kept_data = proc.is_fixed();
-                let homeless = Proc { home: None, published: Vec::new(), ..proc };
-                layout::put_json(&*self.db, &layout::proc(&stack, &homeless.node), &homeless, Guard::Any).await?;
-                lost.extend(kept_data.then(|| homeless.node.to_string()));
-            }
+            let lost = self.make_homeless(&stack, |home| home == server).await?;
             if !lost.is_empty() {
                 say(&phase(&format!("{} of {stack} had its data on {server}; it begins anew", lost.join(", "))));
             }
         }
         Ok(())
+    }
+
+    /// What has its home on a server that was taken out begins anew: a launch may have kept it there until the end. Tells
+    /// whether there was any.
+    ///
+    /// # Errors
+    /// When the tree cannot be read or written.
+    pub(in crate::hq) async fn free_from_former_servers(&self, world: &World) -> Result<bool, HqError> {
+        let homes = world.procs.values().filter_map(|proc| proc.home.as_ref()).chain(world.data.values());
+        let away: BTreeSet<&ServerName> = homes.filter(|home| self.engines().of(home).is_err()).collect();
+        if away.is_empty() {
+            return Ok(false);
+        }
+        // One whose record is damaged is one still.
+        let known = self.db.names(layout::SERVERS).await?;
+        let former = |home: &ServerName| away.contains(home) && !known.iter().any(|name| name == home.as_str());
+        if !away.iter().any(|home| former(home)) {
+            return Ok(false);
+        }
+        let lost = self.make_homeless(&world.stack, former).await?;
+        tracing::warn!(stack = %world.stack, ?lost, "what was at home on a server that was taken out begins anew");
+        Ok(true)
+    }
+
+    /// The nodes of a stack forget such a home; gives those whose data was there.
+    async fn make_homeless(
+        &self,
+        stack: &StackName,
+        leaves: impl Fn(&ServerName) -> bool,
+    ) -> Result<Vec<String>, HqError> {
+        let mut data = self.data(stack).await?;
+        if data.values().any(&leaves) {
+            data.retain(|_, home| !leaves(home));
+            layout::put_json(&*self.db, &layout::data(stack), &data, Guard::Any).await?;
+        }
+        let mut lost = Vec::new();
+        for proc in self.procs(stack).await?.into_iter().filter(|proc| proc.home.as_ref().is_some_and(&leaves)) {
+            let kept_data = proc.is_fixed();
+            let homeless = Proc { home: None, published: Vec::new(), ..proc };
+            layout::put_json(&*self.db, &layout::proc(stack, &homeless.node), &homeless, Guard::Any).await?;
+            lost.extend(kept_data.then(|| homeless.node.to_string()));
+        }
+        Ok(lost)
     }
 
     /// What quarry has on a server that leaves goes: containers that were given up, networks, HQ's key.

@@ -1,6 +1,41 @@
 //! Taking a server out of the grid; see [`act`].
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use crate::names::ServerName;
+
 pub mod act;
+
+/// The servers that are being taken out now. None of them takes containers again.
+#[derive(Debug, Default)]
+pub struct Leaving(Mutex<BTreeSet<ServerName>>);
+
+impl Leaving {
+    /// From now on until the answer is dropped; none when somebody is at it already.
+    fn begin(&self, server: &ServerName) -> Option<Departure<'_>> {
+        let begun = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(server.clone());
+        begun.then(|| Departure { of: self, server: server.clone() })
+    }
+
+    /// Whether it is being taken out.
+    pub fn contains(&self, server: &ServerName) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(server)
+    }
+}
+
+/// One server that is being taken out, for as long as this lives.
+#[derive(Debug)]
+pub struct Departure<'a> {
+    of: &'a Leaving,
+    server: ServerName,
+}
+
+impl Drop for Departure<'_> {
+    fn drop(&mut self) {
+        self.of.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.server);
+    }
+}
 
 /// Whether what stands in the way is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,20 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use super::dockerfile::Dockerfile;
 use super::dockerignore::Ignore;
 use super::engine::{Abilities, adapt, knows_heredocs};
 pub use super::failure::BuildError;
+use super::limits::{self, Group, Most};
 use super::output::Output;
 use super::plan::{ImagePlan, Recipe};
 use super::tar::{Context, context};
 use super::{BuildSettings, files};
 use crate::buildpacks::{CA_PATH, Rendered};
-use crate::docker::{BuildRequest, Builder, Engine, EngineError, Image, Say};
+use crate::docker::{BuildRequest, Builder, Engine, EngineError, Image, Say, Surroundings};
 use crate::names::{ImageId, NodeName, StackName};
 use crate::stack::Command;
+use crate::units::{Megabytes, Millis};
 
 /// Where a Dockerfile that is not the repository's own lies in the context.
 const DOCKERFILE: &str = ".quarry/Dockerfile";
@@ -162,6 +166,8 @@ async fn attempt(
     prepared: &Prepared,
     say: Say<'_>,
 ) -> Result<ImageId, BuildError> {
+    let around = engine.surroundings().await.map_err(|source| BuildError::Engine { node: node.clone(), source })?;
+    let group = confined(&around, job, prepared.builder).await;
     let request = BuildRequest {
         tag: format!("quarry/{}/{node}:{}", job.stack, job.suffix),
         dockerfile: prepared.dockerfile.clone(),
@@ -169,17 +175,21 @@ async fn attempt(
         builder: prepared.builder,
         no_cache: false,
         memory: job.settings.memory,
+        group: group.as_ref().and_then(|group| group.parent.clone()),
     };
     let output = Mutex::new(Output::default());
+    let crowded = AtomicBool::new(false);
     let follow = |line: &str| {
+        crowded.fetch_or(CROWDED.iter().any(|words| line.contains(words)), Ordering::Relaxed);
         for shown in output.lock().unwrap_or_else(PoisonError::into_inner).line(line) {
             say(&format!("       {shown}"));
         }
     };
     let building = engine.build(request, context(prepared.context.clone()), &follow);
-    let ended = match job.settings.timeout {
-        Some(limit) => tokio::time::timeout(limit.duration(), building).await.map_err(|_| limit),
-        None => Ok(building.await),
+    let ended = tokio::select! {
+        built = building => Ok(built),
+        ended = elapsed(job.settings.timeout) => Err(ended),
+        ended = full(&around.folder, job.settings.spare) => Err(ended),
     };
     let (held, step) = output.into_inner().unwrap_or_else(PoisonError::into_inner).end();
     if let Some(line) = held {
@@ -189,10 +199,71 @@ async fn attempt(
     match ended {
         Ok(Ok(id)) => Ok(id),
         Ok(Err(EngineError::Build { message })) => {
-            Err(BuildError::Failed { node, recipe, step, message: super::output::clean(&message) })
+            let message = super::output::clean(&message);
+            let hint = hint(&message, crowded.into_inner(), job.settings);
+            Err(BuildError::Failed { node, recipe, step, message, hint })
         }
         Ok(Err(source)) => Err(BuildError::Engine { node, source }),
-        Err(limit) => Err(BuildError::TooSlow { node, recipe, step, limit }),
+        Err(Ended::Late(limit)) => Err(BuildError::TooSlow { node, recipe, step, limit }),
+        Err(Ended::Full { free, spare }) => Err(BuildError::Full { node, recipe, step, free, spare }),
+    }
+}
+
+/// Why a build was ended.
+enum Ended {
+    Late(Millis),
+    Full { free: Megabytes, spare: Megabytes },
+}
+
+/// What programs say when they may start no more of themselves.
+const CROWDED: [&str; 4] =
+    ["Resource temporarily unavailable", "Cannot fork", "an't fork", "failed to create new OS thread"];
+
+/// Pause between two looks at the disk.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What may have ended a step that says nothing of it.
+fn hint(message: &str, crowded: bool, settings: &BuildSettings) -> Option<String> {
+    if let Some(processes) = settings.processes.filter(|_| crowded) {
+        return Some(format!("a build may have {processes} processes (`build/processes`)"));
+    }
+    let memory =
+        settings.memory.filter(|_| message.contains("non-zero code: 137") || message.contains("exit code: 137"));
+    memory.map(|memory| format!("it was killed, perhaps because a build may take {memory} of memory (`build/memory`)"))
+}
+
+async fn elapsed(limit: Option<Millis>) -> Ended {
+    match limit {
+        Some(limit) => {
+            tokio::time::sleep(limit.duration()).await;
+            Ended::Late(limit)
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until less than `spare` is free on the disk.
+async fn full(folder: &Path, spare: Option<Megabytes>) -> Ended {
+    let Some(spare) = spare else { return std::future::pending().await };
+    loop {
+        match limits::free(folder).filter(|free| *free < spare) {
+            Some(free) => return Ended::Full { free, spare },
+            None => tokio::time::sleep(LOOK).await,
+        }
+    }
+}
+
+/// The group in which a build can take only so much of the machine. Where there is none it is built all the same.
+async fn confined(around: &Surroundings, job: &BuildJob<'_>, builder: Builder) -> Option<Group> {
+    let most = Most { memory: job.settings.memory, processes: job.settings.processes };
+    let (around, name) = (around.clone(), job.stack.as_str().replace('-', "_"));
+    let made = tokio::task::spawn_blocking(move || limits::group(&around, builder, &name, most)).await;
+    match made.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())) {
+        Ok(group) => Some(group),
+        Err(error) => {
+            tracing::warn!(stack = %job.stack, %error, "a build runs without a limit on its processes");
+            None
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use super::dockerignore::BadPattern;
 use super::heredoc::TooNew;
 use crate::docker::EngineError;
 use crate::names::NodeName;
-use crate::units::Millis;
+use crate::units::{Megabytes, Millis};
 
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +50,7 @@ pub enum BuildError {
         source: TooNew,
     },
     /// A step of the build failed. Its output has been shown.
-    #[error("node `{node}`: the build by {recipe} failed{}: {message}", step.as_ref().map(|step| format!(" at `{step}`")).unwrap_or_default())]
+    #[error("node `{node}`: the build by {recipe} failed{}: {message}{}", step.as_ref().map(|step| format!(" at `{step}`")).unwrap_or_default(), hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default())]
     Failed {
         /// Whose image.
         node: NodeName,
@@ -60,6 +60,22 @@ pub enum BuildError {
         step: Option<String>,
         /// The builder's last words.
         message: String,
+        /// What may have ended it.
+        hint: Option<String>,
+    },
+    /// It filled the disk.
+    #[error("node `{node}`: the build by {recipe} was ended{}: only {free} are left on the disk, and {spare} must stay free (`build/spare`)", step.as_ref().map(|step| format!(" at `{step}`")).unwrap_or_default())]
+    Full {
+        /// Whose image.
+        node: NodeName,
+        /// By what it is built.
+        recipe: String,
+        /// The instruction that was being done.
+        step: Option<String>,
+        /// What there is.
+        free: Megabytes,
+        /// What must stay free.
+        spare: Megabytes,
     },
     /// It took too long.
     #[error("node `{node}`: the build by {recipe} was ended after {limit}{}", step.as_ref().map(|step| format!(" at `{step}`")).unwrap_or_default())]

@@ -10,6 +10,7 @@ pub mod engine;
 pub mod failure;
 pub mod files;
 pub mod heredoc;
+pub mod limits;
 pub mod output;
 pub mod plan;
 pub mod tar;
@@ -24,6 +25,10 @@ pub struct BuildSettings {
     pub env: Env,
     /// Memory for each step.
     pub memory: Option<Megabytes>,
+    /// Processes and threads of one build at a time.
+    pub processes: Option<u32>,
+    /// What must stay free on the disk.
+    pub spare: Option<Megabytes>,
     /// A build that takes longer is ended; no limit when absent.
     pub timeout: Option<Millis>,
 }

@@ -4,7 +4,9 @@
 //! holds the root folder, and on etcd one HQ at a time the epoch.
 
 use std::fs;
+use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -206,7 +208,7 @@ impl Places {
         let ports = settings.ports.clone();
         Ok(Parts {
             root: self.root.clone(),
-            identity: identity(&self.root, &digest(&self.root)),
+            identity: identity(&self.root, &digest(&self.root), secret(&self.root)?),
             ground: Ground { address: bridge, ports },
             settings,
             db,
@@ -313,9 +315,35 @@ impl From<HomeError> for Failure {
 
 fn digest(root: &Path) -> String {
     let absolute = root.canonicalize().unwrap_or_else(|_| root.to_owned());
-    let digest = Sha256::digest(absolute.as_os_str().as_encoded_bytes());
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(absolute.as_os_str().as_encoded_bytes()))
 }
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What the names of images are marked with, from a file of the root that is made when there is none. Whoever asks holds
+/// the root.
+fn secret(root: &Path) -> Result<String, HomeError> {
+    let path = root.join(SECRET);
+    let wrong = |source| HomeError::Root { path: path.clone(), source };
+    match fs::read_to_string(&path) {
+        // Half of one is none.
+        Ok(text) if text.trim().len() == 2 * SECRET_BYTES => return Ok(text.trim().to_owned()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(wrong(error)),
+        Ok(_) | Err(_) => {}
+    }
+    let mut bytes = [0; SECRET_BYTES];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(|error| wrong(error.into()))?;
+    let mut file =
+        fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&path).map_err(wrong)?;
+    file.write_all(format!("{}\n", hex(&bytes)).as_bytes()).and_then(|()| file.sync_all()).map_err(wrong)?;
+    Ok(hex(&bytes))
+}
+
+/// In the root folder: what the names of images are marked with.
+const SECRET: &str = "image_secret";
+const SECRET_BYTES: usize = 32;
 
 /// Adds a router that listens here.
 pub fn with_edge(mut parts: Parts, edge: Arc<dyn Edge>, listen: SocketAddr) -> Parts {

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::{
     Archive, Attached, BuildRequest, Container, ContainerRequest, Engine, EngineError, Event, Image, Lane, LogRequest,
-    Network, Output, Say, Wire,
+    Network, Output, Say, Surroundings, Wire,
 };
 use crate::names::{ContainerName, ImageId};
 use crate::units::Millis;
@@ -73,6 +73,7 @@ struct About {
     architecture: String,
     /// `docker-init` is installed: process 1 of each container passes signals on and reaps.
     init: bool,
+    surroundings: Surroundings,
 }
 
 impl Docker {
@@ -159,7 +160,14 @@ impl Docker {
                     component.name == "docker-init" && !["", "N/A"].contains(&component.version.as_str())
                 });
                 let (version, architecture) = (answer.version.unwrap_or_default(), answer.arch.unwrap_or_default());
-                Ok(About { version, architecture, init })
+                let info = match timeout(CALL.ping, self.client().info()).await {
+                    Ok(info) => info.map_err(|error| self.explain(&Subject::ENGINE, error))?,
+                    Err(elapsed) => return Err(self.unreachable(elapsed)),
+                };
+                let cgroup_driver = info.cgroup_driver.map_or_else(String::new, |driver| driver.to_string());
+                let surroundings =
+                    Surroundings { cgroup_driver, folder: info.docker_root_dir.unwrap_or_default().into() };
+                Ok(About { version, architecture, init, surroundings })
             })
             .await
     }
@@ -245,6 +253,10 @@ impl Engine for Docker {
 
     async fn architecture(&self) -> Result<String, EngineError> {
         Ok(self.about().await?.architecture.clone())
+    }
+
+    async fn surroundings(&self) -> Result<Surroundings, EngineError> {
+        Ok(self.about().await?.surroundings.clone())
     }
 
     async fn image(&self, reference: &str) -> Result<Option<Image>, EngineError> {

@@ -5,17 +5,16 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use tokio::io::{AsyncReadExt, DuplexStream};
+use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, watch};
 
 use super::{
     Archive, Attached, BuildRequest, Container, ContainerRequest, Engine, EngineError, Event, Image, LogRequest,
-    Network, Output, Restart, Say, State,
+    Network, Output, Restart, Say, State, Surroundings,
 };
 use crate::names::{ContainerName, ImageId};
 use crate::units::Millis;
@@ -23,13 +22,11 @@ use crate::units::Millis;
 mod behaviour;
 mod hooks;
 mod image;
+mod life;
 mod world;
 
 pub use behaviour::Behaviour;
 use world::{World, carries, conflict, missing};
-
-/// How long a fallen container lies until its policy starts it again, as docker does it the first time.
-const RESTART_DELAY: Duration = Duration::from_millis(100);
 
 /// An engine in memory; clones are the same engine.
 #[derive(Clone, Default)]
@@ -96,64 +93,6 @@ impl Fake {
         keys.iter().find_map(|key| script.behaviours.get(key).cloned()).unwrap_or_default()
     }
 
-    fn launch(&self, name: &ContainerName) -> Result<(), EngineError> {
-        let Some(run) = self.world().start(name)? else { return Ok(()) };
-        let behaviour = self.behaviour(name);
-        let mut input = None;
-        if let Some(held) = self.world().containers.get_mut(name) {
-            for line in &behaviour.prints {
-                held.log.push(line.clone());
-                if let Some(attached) = &held.attached {
-                    let _ = attached.send(Output::Stdout(format!("{line}\n").into_bytes()));
-                }
-            }
-            input = held.input.take();
-        }
-        self.changed();
-        if let (true, Some(input)) = (behaviour.echo, input) {
-            tokio::spawn(self.clone().echo(name.clone(), run, input));
-        }
-        if let Some((after, code)) = behaviour.ends {
-            let (fake, name) = (self.clone(), name.clone());
-            tokio::spawn(async move {
-                tokio::time::sleep(after.duration()).await;
-                fake.ended(&name, run, code);
-            });
-        }
-        Ok(())
-    }
-
-    async fn echo(self, name: ContainerName, run: u64, mut input: DuplexStream) {
-        let mut chunk = vec![0; 16 * 1024];
-        while let Ok(read @ 1..) = input.read(&mut chunk).await {
-            let world = self.world();
-            let attached = world.containers.get(&name).and_then(|held| held.attached.as_ref());
-            if attached.is_none_or(|attached| attached.send(Output::Stdout(chunk[..read].to_vec())).is_err()) {
-                break;
-            }
-        }
-        self.ended(&name, run, 0);
-    }
-
-    fn ended(&self, name: &ContainerName, run: u64, code: i64) {
-        let again = self.world().end(name, run, code);
-        self.changed();
-        if again {
-            let (fake, name) = (self.clone(), name.clone());
-            tokio::spawn(async move {
-                tokio::time::sleep(RESTART_DELAY).await;
-                let due = fake
-                    .world()
-                    .containers
-                    .get(&name)
-                    .is_some_and(|held| held.container.state == State::Restarting && held.run == run);
-                if due {
-                    let _ = fake.launch(&name);
-                }
-            });
-        }
-    }
-
     /// Waits until `answer` finds something in the world.
     async fn until<T>(&self, answer: impl Fn(&World) -> Option<T>) -> T {
         let mut changed = self.0.changed.subscribe();
@@ -177,6 +116,11 @@ impl Engine for Fake {
     async fn architecture(&self) -> Result<String, EngineError> {
         self.answers()?;
         Ok(image::ARCHITECTURE.to_owned())
+    }
+
+    async fn surroundings(&self) -> Result<Surroundings, EngineError> {
+        self.answers()?;
+        Ok(Surroundings { cgroup_driver: "cgroupfs".to_owned(), folder: "/".into() })
     }
 
     async fn image(&self, reference: &str) -> Result<Option<Image>, EngineError> {

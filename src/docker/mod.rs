@@ -222,6 +222,17 @@ pub struct BuildRequest {
     pub no_cache: bool,
     /// Memory for each step.
     pub memory: Option<Megabytes>,
+    /// The control group its steps run in; the engine's own without.
+    pub group: Option<String>,
+}
+
+/// The machine an engine runs on, as the engine sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Surroundings {
+    /// Who makes control groups: `systemd` or `cgroupfs`.
+    pub cgroup_driver: String,
+    /// Where it keeps images and containers.
+    pub folder: PathBuf,
 }
 
 /// One chunk of a container's output.
@@ -312,6 +323,9 @@ pub trait Engine: Send + Sync {
     async fn version(&self) -> Result<String, EngineError>;
     /// The server's processor, in docker's words (`amd64`, `arm64`).
     async fn architecture(&self) -> Result<String, EngineError>;
+
+    /// What it runs on.
+    async fn surroundings(&self) -> Result<Surroundings, EngineError>;
 
     /// What is known of an image; `None` when it is not here.
     async fn image(&self, reference: &str) -> Result<Option<Image>, EngineError>;

@@ -5,7 +5,8 @@
 //! env/<NAME>         a variable of every stack; the stack's own covers it
 //! build/env/<NAME>   passed into builds: proxies, PIP_INDEX_URL, NPM_CONFIG_REGISTRY
 //! build/ca-bundle    certificates builds trust: PEM text, or the path of a file of it
-//! build/timeout      30m      build/memory     no limit
+//! build/timeout      30m      build/memory     four fifths of the machine's
+//! build/processes    4096     build/spare      1gb of disk that builds leave free
 //! release-timeout    30m                lease          15s, after which a silent server may count as gone
 //! size               512mb    push-limit       2gb
 //! releases-kept      10       port-range       20000-29999
@@ -89,8 +90,12 @@ pub struct Build {
     pub env: Env,
     /// How long one image may take.
     pub timeout: Millis,
-    /// Memory of each build step.
+    /// Memory of each build step; most of the machine's without.
     pub memory: Option<Megabytes>,
+    /// Processes and threads of the builds of a stack.
+    pub processes: u32,
+    /// Disk that builds leave free.
+    pub spare: Megabytes,
 }
 
 impl Default for Settings {
@@ -98,7 +103,14 @@ impl Default for Settings {
         Self {
             hostnames: vec!["localhost".parse().expect("`localhost` is a domain")],
             env: Env::new(),
-            build: Build { ca_bundle: None, env: Env::new(), timeout: Millis::seconds(30 * 60), memory: None },
+            build: Build {
+                ca_bundle: None,
+                env: Env::new(),
+                timeout: Millis::seconds(30 * 60),
+                memory: None,
+                processes: 4096,
+                spare: Megabytes(1024),
+            },
             ports: 20_000..=29_999,
             subnets: Subnets { network: Ipv4Addr::new(10, 208, 0, 0), bits: 12 },
             releases_kept: 10,
@@ -256,9 +268,16 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
         ("build", "ca-bundle") => settings.build.ca_bundle = Some(certificates(text)?),
         ("build", "timeout") => settings.build.timeout = parse(value)?,
         ("build", "memory") => settings.build.memory = Some(parse(value)?),
+        ("build", "processes") => settings.build.processes = processes(value)?,
+        ("build", "spare") => settings.build.spare = parse(value)?,
         (_, name) => return Err(unknown(name)),
     }
     Ok(())
+}
+
+fn processes(value: &str) -> Result<u32, String> {
+    let count = value.parse().ok().filter(|count| (16..=1_000_000).contains(count));
+    count.ok_or_else(|| format!("`{value}` is not a number of processes from 16 to 1000000"))
 }
 
 fn creators(value: &str) -> Result<Creators, String> {
@@ -270,7 +289,7 @@ fn creators(value: &str) -> Result<Creators, String> {
 }
 
 /// Every file but those in `env/`, `build/env/`, `etcd/` and `cloud/`.
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 16] = [
     "address",
     "hostnames",
     "lease",
@@ -284,6 +303,8 @@ const KNOWN: [&str; 14] = [
     "create-stacks",
     "build/ca-bundle",
     "build/timeout",
+    "build/processes",
+    "build/spare",
     "build/memory",
 ];
 

@@ -219,8 +219,8 @@ impl Hq {
 }
 
 /// Which HQ lives at a root, from the root's digest in hexadecimal: the default root's docker names carry no suffix.
-pub fn identity(root: &Path, digest: &str) -> Identity {
+pub fn identity(root: &Path, digest: &str, secret: String) -> Identity {
     let id: String = digest.chars().take(8).collect();
     let suffix = if root == Path::new(crate::etc::ROOT) { String::new() } else { format!("-{}", &id[..4]) };
-    Identity { id, suffix }
+    Identity { id, suffix, secret }
 }

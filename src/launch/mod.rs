@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 pub use self::step::Step;
 use crate::docker::Network;
@@ -198,6 +199,8 @@ pub struct Identity {
     pub id: String,
     /// Put after every docker name; empty for the machine's main HQ.
     pub suffix: String,
+    /// What nobody outside knows. Whoever could guess an image's name could build on another stack's.
+    pub secret: String,
 }
 
 impl Identity {
@@ -220,9 +223,22 @@ impl Identity {
             .expect("a container name made of checked names is well formed")
     }
 
-    /// Whether an image's name ends like those of this HQ: a release's number and the HQ's suffix.
+    /// The tag of a release's images: its number, what cannot be guessed, and the HQ's suffix.
+    pub fn tag(&self, stack: &StackName, number: ReleaseNumber) -> String {
+        let digest = Sha256::digest(format!("{}\n{stack}\n{number}", self.secret));
+        let mark: String = digest.iter().take(10).map(|byte| format!("{byte:02x}")).collect();
+        format!("{number}-{mark}{}", self.suffix)
+    }
+
+    /// Whether an image's name ends like those of this HQ.
     pub fn has_made(&self, tag: &str) -> bool {
-        let number = tag.rsplit(':').next().and_then(|tag| tag.strip_suffix(&self.suffix));
+        let bare = tag.rsplit(':').next().and_then(|tag| tag.strip_suffix(&self.suffix));
+        let number = bare.map(|bare| {
+            bare.split_once('-').map_or(bare, |(number, mark)| {
+                let is_mark = mark.len() == 20 && mark.bytes().all(|byte| byte.is_ascii_hexdigit());
+                if is_mark { number } else { "" }
+            })
+        });
         number.is_some_and(|number| number.parse::<u64>().is_ok())
     }
 }
@@ -243,7 +259,7 @@ mod tests {
     #[test]
     fn images_of_another_hq_on_the_machine_are_left_alone() {
         let check = |suffix: &str, tag: &str, expected: bool| {
-            let identity = Identity { id: "0123abcd".into(), suffix: suffix.into() };
+            let identity = Identity { id: "0123abcd".into(), suffix: suffix.into(), secret: "hush".into() };
             assert_eq!(identity.has_made(tag), expected, "{tag} for `{suffix}`");
         };
         check("", "quarry/blog/web:3", true);

@@ -33,7 +33,7 @@ pub fn world(servers: &[&str]) -> World {
         (name(server), footing)
     };
     World {
-        identity: Identity { id: "0123abcd".into(), suffix: String::new() },
+        identity: Identity { id: "0123abcd".into(), suffix: String::new(), secret: String::new() },
         stack: name("blog"),
         release: ReleaseNumber(1),
         env_version: 1,

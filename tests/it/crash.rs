@@ -126,7 +126,7 @@ impl World {
             edge: Some(self.edge.clone()),
             awake: Awake::Yes,
             clock: Arc::new(SetClock::at(Timestamp::UNIX_EPOCH)),
-            identity: Identity { id: "0123abcd".into(), suffix: String::new() },
+            identity: Identity { id: "0123abcd".into(), suffix: String::new(), secret: String::new() },
             ground: Ground { address: "172.17.0.1".parse().unwrap(), ports: 20_000..=20_099 },
             url_port: String::new(),
         })

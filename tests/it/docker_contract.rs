@@ -87,6 +87,7 @@ impl Bench {
             builder: Builder::Classic,
             no_cache: false,
             memory: None,
+            group: None,
         };
         // A name that moves on would leave an image without one behind.
         self.engine.remove_image(&self.image).await.unwrap();

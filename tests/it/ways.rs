@@ -54,7 +54,7 @@ fn hq(root: &Path, engine: &Fake) -> Arc<Hq> {
         edge: Some(Arc::new(FakeEdge::new())),
         awake: Awake::Yes,
         clock: Arc::new(SetClock::at(Timestamp::UNIX_EPOCH)),
-        identity: Identity { id: "0123abcd".into(), suffix: String::new() },
+        identity: Identity { id: "0123abcd".into(), suffix: String::new(), secret: String::new() },
         ground: Ground { address: "10.0.0.1".parse().unwrap(), ports: 20_000..=20_099 },
         url_port: String::new(),
     });

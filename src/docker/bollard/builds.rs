@@ -78,6 +78,10 @@ fn beyond_bollard(request: &BuildRequest) -> impl Fn(BollardRequest) -> BollardR
     if let Some(memory) = request.memory {
         more.push_str(&format!("&memory={0}&memswap={0}", memory.bytes()));
     }
+    if let Some(group) = &request.group {
+        // Made of letters, digits, dashes, dots and slashes: nothing to escape.
+        more.push_str(&format!("&cgroupparent={group}"));
+    }
     let builder = request.builder;
     move |mut request| {
         let mut uri = request.uri().to_string();

@@ -51,7 +51,7 @@ impl Hq {
 
     async fn drop_release(&self, stack: &StackName, release: &Release, kept: &[Release]) -> Result<(), HqError> {
         let needed: BTreeSet<String> = kept.iter().flat_map(images).collect();
-        let tag = crate::hq::deploy::act::image_tag(release.number, &self.launcher.identity);
+        let tag = self.launcher.identity.tag(stack, release.number);
         for node in release.instructions.iter().filter_map(Instruction::launches) {
             self.gone(self.engines().local().remove_image(&format!("quarry/{stack}/{node}:{tag}")).await)?;
         }

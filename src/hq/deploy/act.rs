@@ -18,10 +18,10 @@ use crate::hq::{Hq, HqError};
 use crate::instruction::Instruction;
 use crate::instruction::compile::{Context, NodeImage, compile};
 use crate::instruction::tarball::{FORMAT, Manifest, pack};
+use crate::launch::Plan;
 use crate::launch::act::Say;
 use crate::launch::journal::{Operation, Phase};
 use crate::launch::record::{Cause, Release};
-use crate::launch::{Identity, Plan};
 use crate::names::{NodeName, ReleaseNumber, StackName};
 use crate::router::{StackRoutes, Target, check_domains};
 use crate::stack::{Described, describe};
@@ -111,7 +111,7 @@ impl Hq {
             described: &described.stack,
             repository: &repository,
             folder: &folder,
-            tag: format!("{number}{}", self.launcher.identity.suffix),
+            tag: self.launcher.identity.tag(stack, number),
             mtime: u64::try_from(commit.time).unwrap_or_default(),
         };
         let built = self.build_images(&building, say).await?;
@@ -255,7 +255,9 @@ pub async fn build_images(
     let build_settings = BuildSettings {
         ca: settings.build.ca_bundle.clone(),
         env: settings.build.env.clone(),
-        memory: settings.build.memory,
+        memory: Some(settings.build.memory.unwrap_or(Megabytes(crate::hq::limits::memory().0 * 4 / 5))),
+        processes: Some(settings.build.processes),
+        spare: Some(settings.build.spare),
         timeout: Some(settings.build.timeout),
     };
     let plans = plan(building.described, building.repository, &build_settings)?;
@@ -347,9 +349,4 @@ pub fn urls(table: &StackRoutes, port: &str) -> Vec<String> {
     });
     let domains = answered.flat_map(|node| &node.domains).filter(|domain| !domain.is_wildcard());
     domains.map(|domain| format!("http://{domain}{port}")).collect()
-}
-
-/// The tag suffix of a release's images.
-pub fn image_tag(number: ReleaseNumber, identity: &Identity) -> String {
-    format!("{number}{}", identity.suffix)
 }

@@ -20,7 +20,8 @@ impl Repository {
     /// symlinks as they are, submodules fetched. Nothing of git itself is left in it.
     ///
     /// # Errors
-    /// For paths that could leave the folder, submodules that cannot be fetched, and when writing fails.
+    /// For paths that could leave the folder, more than a checkout may be, submodules that cannot be fetched, and when
+    /// writing fails.
     pub fn checkout(&self, commit: &CommitId, into: &Path, fetching: &Fetching) -> Result<(), GitError> {
         self.checkout_nested(commit, into, &Modules::of(&self.path, fetching), &Base::Stack, 0)
     }
@@ -34,6 +35,7 @@ impl Repository {
         depth: u32,
     ) -> Result<(), GitError> {
         let tree = self.find(commit)?.tree().map_err(self.err("read a tree"))?;
+        modules.budget.spend(self, tree.id())?;
         let mut submodules = BTreeMap::new();
         self.inspect(&tree, "", &mut submodules)?;
         fs::create_dir_all(into).map_err(|source| file_error("make the folder", into, source))?;

@@ -17,6 +17,7 @@ mod history;
 pub mod push;
 mod settings;
 mod submodule;
+mod weight;
 
 pub use history::{Named, Stand};
 pub use settings::{Settings, command, environment, install_hooks};
@@ -65,6 +66,12 @@ pub enum GitError {
     Path {
         /// The path, escaped.
         path: String,
+    },
+    /// More than a checkout may be.
+    #[error("the commit has {what}")]
+    TooMuch {
+        /// What of.
+        what: String,
     },
     /// A submodule without an address, or with one that is not supported.
     #[error("cannot fetch the submodule `{path}`: {reason}")]

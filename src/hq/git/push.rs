@@ -206,8 +206,13 @@ async fn refuse(output: &mpsc::Sender<Frame>, reason: &str, code: u8) -> u8 {
     code
 }
 
+/// Memory of git's for one push or fetch, in bytes.
+const MEMORY: u64 = 2 << 30;
+
 fn program(service: &str, repository: &Path) -> Command {
-    let mut command = Command::new("git");
+    // What a pack makes git hold at once has a limit: a few bytes can stand for any number of them.
+    let mut command = Command::new("prlimit");
+    command.arg(format!("--data={MEMORY}")).args(["--", "git"]);
     command.env_clear().envs(git::environment(repository)).arg(service).arg(repository);
     // A group of its own: Ctrl-C in the terminal that runs `quarry serve` is not for git.
     command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use crate::hq::git::weight::Budget;
 use crate::hq::git::{GitError, Repository, Settings, command, oid};
 use crate::names::{CommitId, StackName};
 
@@ -100,6 +101,9 @@ enum Source {
     Address(String),
 }
 
+/// What a checkout leaves free on the disk, in bytes.
+const SPARE: u64 = 256 << 20;
+
 /// A checkout on its way: what its submodules are fetched with.
 pub(super) struct Modules<'a> {
     pub(super) fetching: &'a Fetching,
@@ -107,6 +111,8 @@ pub(super) struct Modules<'a> {
     stacks: PathBuf,
     /// The repository that keeps all submodules of this stack.
     path: PathBuf,
+    /// What may be written, submodules included.
+    pub(super) budget: Budget,
 }
 
 impl<'a> Modules<'a> {
@@ -114,7 +120,10 @@ impl<'a> Modules<'a> {
     pub(super) fn of(repository: &Path, fetching: &'a Fetching) -> Self {
         let folder = repository.parent().unwrap_or(repository);
         let stacks = folder.parent().unwrap_or(folder).to_owned();
-        Self { fetching, stacks, path: folder.join("modules.git") }
+        // Where the disk cannot be asked, the write itself will tell.
+        let free = rustix::fs::statvfs(folder).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        let budget = Budget::new(free.saturating_sub(SPARE));
+        Self { fetching, stacks, path: folder.join("modules.git"), budget }
     }
 
     /// A repository that has the submodule's commit, and what addresses in it are relative to.

@@ -172,7 +172,7 @@ impl Land {
             edge: Some(self.edge.clone()),
             awake: Awake::Yes,
             clock: Arc::new(LandClock(self.began)),
-            identity: Identity { id: "0123abcd".into(), suffix: String::new() },
+            identity: Identity { id: "0123abcd".into(), suffix: String::new(), secret: String::new() },
             ground: Ground { address, ports: 20_000..=20_099 },
             url_port: String::new(),
         }

@@ -4,6 +4,7 @@ use crate::harness::{Hq, Repository};
 
 mod agents;
 mod apart;
+mod builds;
 mod busy;
 mod cloud;
 mod cluster;
@@ -14,6 +15,7 @@ mod etcd;
 mod events;
 mod falls;
 mod git;
+mod hostile;
 mod killed;
 mod local;
 mod logs;

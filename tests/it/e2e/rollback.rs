@@ -63,7 +63,7 @@ fn old_releases_are_collected_and_the_last_ones_kept() {
         hq.push(&repository, "blog").succeeded();
     }
     crate::harness::until("the collection of release 1", || {
-        let images = crate::harness::docker::list(&["images", "-q", &format!("quarry/blog/web:1-{}", &hq.id()[..4])]);
+        let images = crate::harness::docker::list(&["images", "-q", &format!("quarry/blog/web:1-*-{}", &hq.id()[..4])]);
         (images.is_empty() && !hq.root().join("stacks/blog/build/1.tar.gz").exists()).then_some(())
     });
     hq.quarry(&["rollback", "blog", "1"]).ended(1).said(&["release 1 of `blog` is not kept"]);

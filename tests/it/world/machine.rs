@@ -11,7 +11,7 @@ use futures_util::stream::{BoxStream, unfold};
 use quarry::docker::fake::Fake;
 use quarry::docker::{
     Archive, Attached, BuildRequest, Container, ContainerRequest, Engine, EngineError, Event, Image, LogRequest,
-    Network, Output, Say,
+    Network, Output, Say, Surroundings,
 };
 use quarry::grid::Standing;
 use quarry::names::{ContainerName, ImageId, ServerName};
@@ -336,6 +336,10 @@ impl Engine for Docker {
     async fn architecture(&self) -> Result<String, EngineError> {
         let engine = self.machine.engine.clone();
         self.ask(async move { engine.architecture().await }).await
+    }
+    async fn surroundings(&self) -> Result<Surroundings, EngineError> {
+        let engine = self.machine.engine.clone();
+        self.ask(async move { engine.surroundings().await }).await
     }
     async fn image(&self, reference: &str) -> Result<Option<Image>, EngineError> {
         let (engine, reference) = (self.machine.engine.clone(), reference.to_owned());

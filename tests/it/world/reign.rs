@@ -150,7 +150,7 @@ fn parts(world: &Arc<World>, life: &Arc<Life>, db: Arc<dyn Db>, local: Arc<Docke
         edge: Some(Arc::new(Router { world: world.clone(), life: life.clone() })),
         awake: Awake::Yes,
         clock: Arc::new(WorldClock(world.clone())),
-        identity: Identity { id: "0123abcd".into(), suffix: String::new() },
+        identity: Identity { id: "0123abcd".into(), suffix: String::new(), secret: String::new() },
         ground: Ground { address: own.address, ports: 20_000..=20_099 },
         url_port: String::new(),
     }

@@ -74,7 +74,7 @@ mod tests {
     use crate::stack::Kind;
 
     fn identity(id: &str) -> Identity {
-        Identity { id: id.to_owned(), suffix: String::new() }
+        Identity { id: id.to_owned(), suffix: String::new(), secret: String::new() }
     }
 
     fn network(hq: &str, stack: &str, subnet: &str) -> Network {

@@ -1,0 +1,188 @@
+//! A pusher with a key of their own who means harm.
+
+use super::{app, serving, with_app};
+use crate::harness::{Hq, Repository, docker};
+
+/// A repository of these files.
+fn repository(files: &[(&str, &str)]) -> Repository {
+    Repository::with(files)
+}
+
+/// The push is refused, these words are said, and nothing came of it.
+#[track_caller]
+fn refused(hq: &Hq, repository: &Repository, said: &[&str]) {
+    hq.push(repository, "eve").failed().said(said);
+    assert!(hq.containers(&["stack=eve"]).is_empty());
+    assert_eq!(hq.get("eve.localhost", "/").status, 404);
+}
+
+#[test]
+fn what_would_open_the_server_cannot_be_asked_for_in_quarry_yml() {
+    let hq = Hq::start();
+    let check = |yml: &str, said: &str| refused(&hq, &repository(&[("quarry.yml", yml)]), &[said]);
+    let key = |line: &str| format!("web:\n  container: debian:bookworm-slim\n  expose: 80\n  {line}\n");
+    for line in [
+        "privileged: true",
+        "network: host",
+        "network_mode: host",
+        "pid: host",
+        "ipc: host",
+        "userns: host",
+        "cap_add: [SYS_ADMIN]",
+        "capabilities: [SYS_ADMIN]",
+        "devices: [/dev/sda]",
+        "security_opt: [seccomp=unconfined]",
+        "sysctls: {kernel.core_pattern: x}",
+        "extra_hosts: [a:1.2.3.4]",
+        "user: root",
+    ] {
+        check(&key(line), "unknown key");
+    }
+    for line in [
+        "volumes: [/var/run/docker.sock:/var/run/docker.sock]",
+        "volumes: [/:/host]",
+        "volumes: [../../other/web/data:/data]",
+        "volumes: [../x]",
+        "volumes: [data]",
+    ] {
+        check(&key(line), "quarry.yml has");
+    }
+    for line in [
+        r"domains: 'a.example; return 200'",
+        r"domains: 'a.example{}'",
+        r#"domains: "a.example\n}""#,
+        r"domains: '$host'",
+        r"domains: 'a b.example'",
+        r"domains: '*'",
+        r"domains: '*.com'",
+        r"domains: localhost",
+        r"env: {'A=B': x}",
+        r#"env: {"A\0": x}"#,
+        r"env: {'': x}",
+    ] {
+        check(&key(line), "");
+    }
+    for yml in [
+        "web:\n  document_root: ../..\n",
+        "web:\n  document_root: /etc\n",
+        "web:\n  dockerfile: ../Dockerfile\n  expose: 80\n",
+        "web:\n  dockerfile: /etc/passwd\n  expose: 80\n",
+        "'../x':\n  container: a\n",
+        "\"web\\n\":\n  container: a\n",
+    ] {
+        check(yml, "");
+    }
+}
+
+#[test]
+fn a_quarry_yml_that_is_no_plain_small_file_is_refused_at_once() {
+    let hq = Hq::start();
+    let bomb: String =
+        (1..=9).map(|n| format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 9].join(", "))).collect();
+    refused(&hq, &repository(&[("quarry.yml", &format!("a0: &a0 [x]\n{bomb}"))]), &["quarry.yml"]);
+    let huge = "# padding\n".repeat(2_000_000);
+    refused(&hq, &repository(&[("quarry.yml", &huge)]), &["quarry.yml"]);
+    let deep = format!("web: {}{}\n", "[".repeat(100_000), "]".repeat(100_000));
+    refused(&hq, &repository(&[("quarry.yml", &deep)]), &["quarry.yml"]);
+    for target in ["/etc/shadow", "../../../../etc/shadow", "/dev/zero", "/dev/stdin"] {
+        let linked = repository(&[("README", "a link\n")]);
+        std::os::unix::fs::symlink(target, linked.file("quarry.yml")).unwrap();
+        linked.commit("a link");
+        refused(&hq, &linked, &["quarry.yml"]);
+    }
+}
+
+#[test]
+fn what_belongs_to_git_in_a_repository_is_content_and_nothing_more() {
+    let hq = Hq::start();
+    let trap = hq.file("trap");
+    let script = format!("#!/bin/sh\ntouch {}\n", trap.display());
+    let names = ["hooks/post-checkout", "hooks/pre-receive", "hooks/post-receive", "config"];
+    let mut files: Vec<(&str, &str)> = names.iter().map(|name| (*name, script.as_str())).collect();
+    let attributes = "* filter=evil diff=evil\n";
+    let settings = format!("[filter \"evil\"]\n\tsmudge = touch {}\n[core]\n\thooksPath = hooks\n", trap.display());
+    files.extend([(".gitattributes", attributes), (".gitconfig", settings.as_str())]);
+    let repository = app(&files);
+    hq.push(&repository, "eve").succeeded();
+    assert!(!trap.exists(), "something of the repository was run at HQ");
+    // A tree with .git in it is none that git itself would make.
+    let blob = repository.git(&["hash-object", "-w", "config"]).succeeded().text();
+    let inner = repository.git(&["mktree"]).text();
+    drop(inner);
+    let line = format!("100644 blob {}\t.git\n", blob.trim());
+    let tree = crate::harness::program::run_with(
+        crate::harness::repository::git(repository.path()).arg("mktree"),
+        line.as_bytes(),
+    );
+    let tree = tree.succeeded().text();
+    let commit = repository.git(&["commit-tree", tree.trim(), "-m", "trap"]).succeeded().text();
+    let pushed = hq.push_as(&repository, "eve", &["-f", &format!("{}:refs/heads/master", commit.trim())]);
+    pushed.failed();
+    assert_eq!(hq.page("eve.localhost", "/"), "Hello from release 1\n");
+}
+
+#[test]
+fn escapes_of_a_terminal_reach_no_pusher_and_no_listing() {
+    let hq = Hq::start();
+    let docker = "FROM debian:bookworm-slim\nRUN printf '\\033]0;owned\\007\\033[2J\\rgone\\n'\nWORKDIR /app\nCOPY . .\nEXPOSE 8080\nCMD exec perl app.pl\n";
+    let repository = app(&[("Dockerfile", docker)]);
+    repository.write("more", "x");
+    repository.commit("evil \u{1b}]0;owned\u{7}\u{202e}subject");
+    let pushed = hq.push(&repository, "eve").succeeded();
+    let listed = hq.by_ssh(&["releases", "eve"]).succeeded();
+    let back = hq.by_ssh(&["events"]).succeeded();
+    for text in [&pushed.stderr, &listed.text(), &back.text()] {
+        assert!(!text.contains("\u{1b}]") && !text.contains('\u{7}') && !text.contains('\u{202e}'), "{text:?}");
+        assert!(!text.contains("\u{1b}[2J"), "{text:?}");
+    }
+}
+
+#[test]
+fn another_stack_s_image_is_no_base_for_one_s_own() {
+    let (hq, _repository) = with_app(&[("secret-plans", "hush\n")]);
+    let tag = docker::list(&["images", "--format", "{{.Repository}}:{{.Tag}}", "quarry/blog/web"]).remove(0);
+    assert!(tag.len() > "quarry/blog/web:1-".len() + 20, "{tag} can be guessed");
+    let suffix = hq.id()[..4].to_owned();
+    for guess in ["quarry/blog/web".to_owned(), "quarry/blog/web:1".to_owned(), format!("quarry/blog/web:1-{suffix}")] {
+        let yml = format!("web:\n  container: {guess}\n  expose: 80\n");
+        refused(&hq, &repository(&[("quarry.yml", &yml)]), &["is not on this server"]);
+        let docker = format!("FROM {guess}\nEXPOSE 80\n");
+        refused(&hq, &repository(&[("Dockerfile", &docker)]), &[]);
+        let docker = format!("FROM debian:bookworm-slim\nCOPY --from={guess} /app /app\nEXPOSE 80\n");
+        refused(&hq, &repository(&[("Dockerfile", &docker)]), &[]);
+    }
+    // Nor is it told to others.
+    let eve = hq.person("eve");
+    for words in [&["stacks"][..], &["ps"], &["events"], &["stacks", "show", "blog"]] {
+        assert!(!eve.run(words).stderr.contains(&tag));
+    }
+}
+
+#[test]
+fn a_tree_of_very_many_files_is_refused_and_leaves_nothing() {
+    let (hq, _repository) = with_app(&[]);
+    let before = serving(&hq, "blog");
+    let wide = Repository::empty();
+    let blob = crate::harness::program::run_with(
+        crate::harness::repository::git(wide.path()).args(["hash-object", "-w", "--stdin"]),
+        b"x",
+    );
+    let blob = blob.succeeded().text();
+    // A thousand folders that are one tree of a thousand files: a pack of a few kilobytes, a million files on disk.
+    let tree = |mode: &str, kind: &str, id: &str| {
+        let lines: String = (0..1000).map(|n| format!("{mode} {kind} {}\tn{n}\n", id.trim())).collect();
+        let made = crate::harness::program::run_with(
+            crate::harness::repository::git(wide.path()).arg("mktree"),
+            lines.as_bytes(),
+        );
+        made.succeeded().text()
+    };
+    let inner = tree("100644", "blob", &blob);
+    let outer = tree("040000", "tree", &inner);
+    let commit = wide.git(&["commit-tree", outer.trim(), "-m", "wide"]).succeeded().text();
+    wide.git(&["update-ref", "refs/heads/master", commit.trim()]).succeeded();
+    let refused = hq.push_as(&wide, "wide", &["master"]).failed();
+    refused.said(&["files"]);
+    assert!(!hq.root().join("stacks/wide/src/n0").exists());
+    assert_eq!(before, serving(&hq, "blog"));
+}

@@ -77,7 +77,7 @@ fn the_runtime_of_a_pack_is_the_same_text_for_every_repository() {
         let repository = files::read(case).unwrap();
         let pack = buildpacks::detect(&repository).unwrap();
         let text = buildpacks::render(pack, &repository, request).unwrap().dockerfile;
-        (pack.name, text.split("WORKDIR").next().unwrap().to_owned())
+        (pack.name.to_owned(), text.split("WORKDIR").next().unwrap().to_owned())
     };
     let mut known = std::collections::BTreeMap::new();
     for case in cases("packs") {

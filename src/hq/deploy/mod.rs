@@ -5,6 +5,8 @@ use crate::launch::record::Cause;
 use crate::names::{CommitId, StackName, UserName};
 
 pub mod act;
+pub mod after;
+pub mod source;
 
 /// A commit somebody wants live.
 #[derive(Debug, Clone)]

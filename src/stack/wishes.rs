@@ -67,7 +67,8 @@ fn lacking(names: &[&str]) -> Mistake {
     let (nouns, verb) = if names.len() == 1 { ("variable", "is") } else { ("variables", "are") };
     let values: Vec<String> = names.iter().map(|name| format!("{name}=…")).collect();
     let message = format!(
-        "the {nouns} {} {verb} required and not set; set them and push again: env set STACK {}",
+        "the {nouns} {} {verb} required and not set; set them and push again: env set STACK {} (a new \
+         stack needs `stacks create STACK` before)",
         names.join(", "),
         values.join(" ")
     );
@@ -104,7 +105,8 @@ mod tests {
         let told = grant(&wishes, &Env::new(), String::new).unwrap_err().to_string();
         assert_eq!(
             told,
-            "app.json: the variables A, B are required and not set; set them and push again: env set STACK A=… B=…"
+            "app.json: the variables A, B are required and not set; set them and push again: env set STACK A=… B=… \
+             (a new stack needs `stacks create STACK` before)"
         );
     }
 }

@@ -22,9 +22,11 @@ fn app_json_gives_a_stack_its_variables_and_runs_its_scripts() {
         ("Dockerfile", DOCKERFILE),
         ("app.pl", APP),
     ]);
-    let refused = hq.push(&repository, "blog").failed();
-    refused
-        .said(&["app.json: the variable TOKEN is required and not set; set it and push again: env set blog TOKEN=…"]);
+    hq.push(&repository, "blog").failed().said(&[
+        "app.json: the variable TOKEN is required and not set; set it and push again: env set blog TOKEN=…",
+        "`stacks create blog` before",
+    ]);
+    hq.quarry(&["stacks", "create", "blog"]).succeeded();
     hq.quarry(&["env", "set", "blog", "TOKEN=t"]).succeeded();
     let done = hq.push(&repository, "blog").succeeded().said(&[
         "app.json sets SECRET, LEVEL",

@@ -1,16 +1,26 @@
 //! Repositories of every language are pushed, and answer.
 
+use std::time::Duration;
+
+use crate::harness::program::Done;
 use crate::harness::{Hq, Repository};
+
+/// Debian's packages for a language take their time.
+const LONGEST: Duration = Duration::from_secs(200);
+
+fn push(hq: &Hq, repository: &Repository) -> Done {
+    hq.push_beside(repository, "shop").wait_within(LONGEST)
+}
 
 /// Pushes the sample twice: the second push finds its dependencies where they were.
 fn live(sample: &str, said: &str, greeting: &str) -> (Hq, Repository) {
     let hq = Hq::start();
     let repository = Repository::sample(sample);
-    hq.push(&repository, "shop").succeeded().said(&[said]);
+    push(&hq, &repository).succeeded().said(&[said]);
     assert_eq!(hq.page("shop.localhost", "/"), format!("{greeting}, release 1\n"));
     repository.write("note.txt", "nothing that matters\n");
     repository.commit("a note");
-    let again = hq.push(&repository, "shop").succeeded();
+    let again = push(&hq, &repository).succeeded();
     assert!(again.stderr.contains("(cached)") && !again.stderr.contains("Setting up"), "{again}");
     assert_eq!(hq.page("shop.localhost", "/"), format!("{greeting}, release 2\n"));
     (hq, repository)
@@ -26,21 +36,26 @@ fn go_is_live_by_detection() {
     live("go", "-----> Detected go (go.mod)", "Hello from Go");
 }
 
-#[test]
-fn java_is_live_from_plain_sources() {
-    live("java", "-----> Detected java (src/Main.java)", "Hello from Java");
-}
+/// The largest of them, in `bin/test --long`.
+mod long {
+    use super::live;
 
-#[test]
-fn rust_is_live_by_detection() {
-    live("rust", "-----> Detected rust (Cargo.toml)", "Hello from Rust");
+    #[test]
+    fn java_is_live_from_plain_sources() {
+        live("java", "-----> Detected java (src/Main.java)", "Hello from Java");
+    }
+
+    #[test]
+    fn rust_is_live_by_detection() {
+        live("rust", "-----> Detected rust (Cargo.toml)", "Hello from Rust");
+    }
 }
 
 #[test]
 fn php_is_live_with_its_files_and_its_front_page() {
     let hq = Hq::start();
     let repository = Repository::sample("php");
-    hq.push(&repository, "shop").succeeded().said(&["-----> Detected php (composer.json)"]);
+    push(&hq, &repository).succeeded().said(&["-----> Detected php (composer.json)"]);
     assert_eq!(hq.page("shop.localhost", "/"), "Hello from PHP, release 1 at /\n");
     // What is no file is the front page's.
     assert_eq!(hq.page("shop.localhost", "/a/b?c=d"), "Hello from PHP, release 1 at /a/b?c=d\n");

@@ -38,6 +38,7 @@ pub enum Recipe {
 impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Recipe::Pack { name, .. } if name.contains([',', '/']) => write!(f, "the buildpacks {name}"),
             Recipe::Pack { name, .. } => write!(f, "the {name} buildpack"),
             Recipe::Inline(_) => f.write_str("the Dockerfile in quarry.yml"),
             Recipe::Path(path) => write!(f, "{path}"),

@@ -6,7 +6,7 @@ use crate::env::Env;
 use crate::names::NodeName;
 
 use super::extras::Extras;
-use super::mistakes::{Mistake, Mistakes};
+use super::mistakes::{Mistake, Mistakes, clean};
 use super::packs::{self, maker, unbuildable};
 use super::wishes::Wish;
 use super::{Command, Kind, Node, Source, Stack, procfile, yaml};
@@ -57,7 +57,7 @@ pub fn describe(repository: &Repository) -> Result<Described, Mistakes> {
     let Extras { app, project, .. } = extras;
     Ok(Described {
         stack: packs::with_profile(stack),
-        said,
+        said: said.iter().map(|line| clean(line)).collect(),
         wishes: app.wishes,
         after: After { first: app.postdeploy_first, each: app.postdeploy },
         build_env: project.env,

@@ -137,7 +137,7 @@ pub(super) fn shown(text: &str) -> String {
 }
 
 /// One line a terminal can show: what comes from a repository must not move the cursor or fill the screen.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     let mut clean = String::new();
     for c in text.chars().take(500) {
         if c.is_control() { clean.extend(c.escape_debug()) } else { clean.push(c) }

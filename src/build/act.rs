@@ -57,6 +57,8 @@ pub struct Built {
     pub health: Option<String>,
     /// Whether the image has a command or entrypoint of its own.
     pub starts: bool,
+    /// Whether it has an entrypoint.
+    pub enters: bool,
     /// Paths it declares as volumes.
     pub volumes: Vec<String>,
 }
@@ -113,6 +115,7 @@ fn described(image: Image, pack: Option<&Rendered>) -> Built {
         command: pack.and_then(|pack| pack.command.clone()).map(Command::Shell),
         health: pack.and_then(|pack| pack.health.clone()),
         starts: !image.command.is_empty() || !image.entrypoint.is_empty(),
+        enters: !image.entrypoint.is_empty(),
         volumes: image.volumes,
     }
 }
@@ -299,6 +302,7 @@ async fn prepare(
     }
     let dockerfile = match recipe {
         Recipe::Pack { rendered, .. } => {
+            extra.extend(rendered.files.clone());
             extra.insert(path.clone(), rendered.dockerfile.clone().into_bytes());
             // The builder takes these two away itself once it has read them: `COPY . .` then copies the repository.
             extra.insert(".dockerignore".to_owned(), format!("{DOCKERFILE}\n.dockerignore\n").into_bytes());

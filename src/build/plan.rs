@@ -25,7 +25,7 @@ pub enum Recipe {
     /// By a buildpack's Dockerfile.
     Pack {
         /// The pack's name.
-        name: &'static str,
+        name: String,
         /// Its answer.
         rendered: Rendered,
     },
@@ -38,6 +38,7 @@ pub enum Recipe {
 impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Recipe::Pack { name, .. } if name.contains([',', '/']) => write!(f, "the buildpacks {name}"),
             Recipe::Pack { name, .. } => write!(f, "the {name} buildpack"),
             Recipe::Inline(_) => f.write_str("the Dockerfile in quarry.yml"),
             Recipe::Path(path) => write!(f, "{path}"),
@@ -165,6 +166,10 @@ fn recipe(
         Source::Inline(text) => ImagePlan::Build(Recipe::Inline(text.clone())),
         Source::Dockerfile(path) => ImagePlan::Build(by_path(path, repository)?),
         Source::Pack(pack) => ImagePlan::Build(packed(pack.as_deref(), repository, request)?),
+        Source::Buildpacks(names) => {
+            let rendered = buildpacks::heroku(names, repository, request)?;
+            ImagePlan::Build(Recipe::Pack { name: names.join(", "), rendered })
+        }
     }))
 }
 
@@ -181,13 +186,13 @@ fn by_path(path: &str, repository: &Repository) -> Result<Recipe, NoImage> {
 
 fn packed(pack: Option<&str>, repository: &Repository, request: &PackRequest<'_>) -> Result<Recipe, NoImage> {
     let pack = match pack {
-        Some(name) => buildpacks::by_name(name).ok_or_else(|| NoImage::NoPack {
+        Some(name) => buildpacks::by_name(name, repository).ok_or_else(|| NoImage::NoPack {
             given: name.to_owned(),
-            known: buildpacks::names().collect::<Vec<_>>().join(", "),
+            known: buildpacks::names(repository).collect::<Vec<_>>().join(", "),
         })?,
         None => buildpacks::detect(repository).ok_or(NoImage::NotRecognised)?,
     };
-    Ok(Recipe::Pack { name: pack.name, rendered: buildpacks::render(pack, repository, request)? })
+    Ok(Recipe::Pack { name: pack.name.to_owned(), rendered: buildpacks::render(pack, repository, request)? })
 }
 
 #[cfg(test)]

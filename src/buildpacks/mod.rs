@@ -5,44 +5,99 @@
 //! repository so that stacks share it, then the dependencies, then the source: a push that leaves the lock file alone
 //! rebuilds only the last.
 
+use std::collections::BTreeMap;
+
 use crate::names::EnvName;
 
 mod dependencies;
 mod dockerfile;
+pub mod files;
+mod go;
+mod heroku;
+mod java;
 mod node;
+mod php;
 mod python;
 mod repository;
+mod ruby;
+mod rust;
+mod shelf;
 mod shell;
 mod static_site;
 mod templates;
 mod versions;
 
 pub use dockerfile::dockerfile_ports;
+pub use heroku::{LAUNCHER, heroku, is_address};
 pub use repository::{Repository, Unreadable};
-pub use shell::shell_words;
+pub use shelf::{BadPack, Own, Shelf, Template};
+pub use shell::{plain_words, shell_words};
 
 /// A way of building a kind of repository.
-#[derive(Debug)]
-pub struct Pack {
-    /// Its folder in `buildpacks/`, and what `buildpack:` in quarry.yml calls it.
-    pub name: &'static str,
+#[derive(Debug, Clone, Copy)]
+pub struct Pack<'r> {
+    /// Its folder in `buildpacks/` or the settings, and what `buildpack:` in quarry.yml calls it.
+    pub name: &'r str,
     /// A start command, for a person who has to write one.
-    pub example: &'static str,
-    /// The file it goes by, when the repository is of its kind.
-    detect: fn(&Repository) -> Option<String>,
-    plan: fn(&Repository) -> Result<Plan, PackError>,
+    pub example: &'r str,
+    way: Way<'r>,
 }
 
-/// Every pack, in the order they are asked: a Flask site with a package.json for its assets is Python's.
-static PACKS: [Pack; 3] = [
+/// Who knows it.
+#[derive(Debug, Clone, Copy)]
+enum Way<'r> {
+    /// A file here.
+    BuiltIn {
+        /// The file it goes by, when the repository is of its kind.
+        detect: fn(&Repository) -> Option<String>,
+        plan: fn(&Repository) -> Result<Plan, PackError>,
+    },
+    /// The server's owner.
+    Own(&'r Template),
+}
+
+/// Every built-in pack, in the order they are asked: a Flask site with a package.json for its assets is Python's.
+static PACKS: [Pack<'static>; 8] = [
     Pack {
         name: "python",
         example: "gunicorn app:app --bind 0.0.0.0:$PORT",
-        detect: python::detect,
-        plan: python::plan,
+        way: Way::BuiltIn { detect: python::detect, plan: python::plan },
     },
-    Pack { name: "node", example: "node server.js", detect: node::detect, plan: node::plan },
-    Pack { name: "static", example: "static-site /app", detect: static_site::detect, plan: static_site::plan },
+    Pack {
+        name: "ruby",
+        example: "bundle exec puma -p $PORT",
+        way: Way::BuiltIn { detect: ruby::detect, plan: ruby::plan },
+    },
+    Pack { name: "go", example: "bin/server", way: Way::BuiltIn { detect: go::detect, plan: go::plan } },
+    Pack { name: "rust", example: "bin/server", way: Way::BuiltIn { detect: rust::detect, plan: rust::plan } },
+    Pack {
+        name: "java",
+        example: "java -jar target/server.jar",
+        way: Way::BuiltIn { detect: java::detect, plan: java::plan },
+    },
+    Pack { name: "php", example: "php-site public", way: Way::BuiltIn { detect: php::detect, plan: php::plan } },
+    Pack { name: "node", example: "node server.js", way: Way::BuiltIn { detect: node::detect, plan: node::plan } },
+    Pack {
+        name: "static",
+        example: "static-site /app",
+        way: Way::BuiltIn { detect: static_site::detect, plan: static_site::plan },
+    },
+];
+
+/// The files that the built-in packs go by, for a person whose repository has none of them.
+pub const GO_BY: [&str; 12] = [
+    "requirements.txt",
+    "pyproject.toml",
+    "Gemfile",
+    "go.mod",
+    "Cargo.toml",
+    "pom.xml",
+    "gradlew",
+    "Main.java",
+    "composer.json",
+    "index.php",
+    "package.json",
+    "index.html",
 ];
 
 /// What a build wants from a pack beside the repository.
@@ -72,6 +127,8 @@ pub struct Rendered {
     pub health: Option<String>,
     /// Lines for the pusher: what was chosen, and warnings.
     pub said: Vec<String>,
+    /// Further files of the context, by their path.
+    pub files: BTreeMap<String, Vec<u8>>,
 }
 
 /// A repository that a pack cannot build.
@@ -101,11 +158,19 @@ pub enum PackError {
         /// What is not there.
         needs: &'static str,
     },
+    /// A buildpack that is nowhere.
+    #[error(
+        "there is no buildpack `{name}`: neither a folder of quarry's settings nor the address of a git repository"
+    )]
+    NoScripts {
+        /// As it was written.
+        name: String,
+    },
     /// The template did not render.
     #[error("cannot write the Dockerfile of the {pack} buildpack: {reason}")]
     Template {
         /// Which pack.
-        pack: &'static str,
+        pack: String,
         /// The template engine's words.
         reason: String,
     },
@@ -121,39 +186,56 @@ struct Plan {
     said: Vec<String>,
 }
 
-impl Pack {
+impl Pack<'_> {
     /// The file that shows the repository is of this pack's kind.
     pub fn recognises(&self, repository: &Repository) -> Option<String> {
-        (self.detect)(repository)
+        match self.way {
+            Way::BuiltIn { detect, .. } => detect(repository),
+            Way::Own(template) => template.recognises(repository),
+        }
     }
 }
 
+/// Every pack there is for a repository: those of the server's owner are asked first, by name.
+fn all(repository: &Repository) -> impl Iterator<Item = Pack<'_>> {
+    let own = |(name, template)| Pack { name, example: "./server", way: Way::Own(template) };
+    repository.shelf.templates().map(own).chain(PACKS.iter().copied())
+}
+
 /// The pack for a repository: the first that recognises it.
-pub fn detect(repository: &Repository) -> Option<&'static Pack> {
-    PACKS.iter().find(|pack| pack.recognises(repository).is_some())
+pub fn detect(repository: &Repository) -> Option<Pack<'_>> {
+    all(repository).find(|pack| pack.recognises(repository).is_some())
 }
 
 /// The pack of this name.
-pub fn by_name(name: &str) -> Option<&'static Pack> {
-    PACKS.iter().find(|pack| pack.name == name)
+pub fn by_name<'r>(name: &str, repository: &'r Repository) -> Option<Pack<'r>> {
+    all(repository).find(|pack| pack.name == name)
 }
 
-/// Names of all packs.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    PACKS.iter().map(|pack| pack.name)
+/// Names of all packs, the built-in ones first.
+pub fn names(repository: &Repository) -> impl Iterator<Item = &str> {
+    PACKS.iter().map(|pack| pack.name).chain(repository.shelf.names())
 }
 
 /// Writes the Dockerfile of a repository.
 ///
 /// # Errors
 /// A file the pack reads is unfit, or the repository is not of its kind.
-pub fn render(pack: &Pack, repository: &Repository, request: &PackRequest<'_>) -> Result<Rendered, PackError> {
-    let mut plan = (pack.plan)(repository)?;
-    if let Some(text) = text(repository, "Aptfile")? {
-        plan.values.push(("packages", debian_packages(text)?));
-    }
-    let dockerfile = templates::dockerfile(pack.name, &plan, request)?;
-    Ok(Rendered { dockerfile, command: plan.command, port: None, health: plan.health, said: plan.said })
+pub fn render(pack: Pack<'_>, repository: &Repository, request: &PackRequest<'_>) -> Result<Rendered, PackError> {
+    let (mut plan, template) = match pack.way {
+        Way::BuiltIn { plan, .. } => (plan(repository)?, templates::built_in(pack.name)),
+        Way::Own(template) => (template.plan(repository)?, template.text.as_str()),
+    };
+    plan.values.extend(packages(repository)?);
+    let dockerfile = templates::dockerfile(pack.name, template, &plan, request)?;
+    let (command, health, said) = (plan.command, plan.health, plan.said);
+    Ok(Rendered { dockerfile, command, port: None, health, said, files: BTreeMap::new() })
+}
+
+/// The value of a template for the Debian packages that the repository wants.
+fn packages(repository: &Repository) -> Result<Option<(&'static str, String)>, PackError> {
+    let text = text(repository, "Aptfile")?;
+    text.map(|text| Ok(("packages", debian_packages(text)?))).transpose()
 }
 
 /// The Debian packages an Aptfile names, one a line, as Heroku's apt buildpack reads it.

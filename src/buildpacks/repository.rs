@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::shelf::Shelf;
+
 /// A checked out repository as plain values. Paths are relative, with `/`, without a leading `./`; folders are not
 /// listed, a folder is there when a file in it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,6 +17,10 @@ pub struct Repository {
     pub contents: BTreeMap<String, String>,
     /// Well-known files whose text could not be taken, with the reason.
     pub unreadable: BTreeMap<String, Unreadable>,
+    /// Files that are pointers of Git LFS instead of themselves.
+    pub pointers: BTreeSet<String>,
+    /// The packs that the server's owner has beside the built-in ones.
+    pub shelf: Shelf,
 }
 
 /// Why the text of a well-known file was not taken.
@@ -58,7 +64,23 @@ impl Repository {
             "quarry.yml",
             "quarry.yaml",
             "Procfile",
+            "CHECKS",
             "app.json",
+            "project.toml",
+            ".buildpacks",
+            "Gemfile",
+            "Gemfile.lock",
+            ".ruby-version",
+            "config.ru",
+            "go.mod",
+            "composer.json",
+            "pom.xml",
+            "system.properties",
+            "build.gradle",
+            "build.gradle.kts",
+            "Cargo.toml",
+            "rust-toolchain",
+            "rust-toolchain.toml",
             "package.json",
             "requirements.txt",
             "pyproject.toml",
@@ -79,6 +101,7 @@ impl Repository {
         (at_root && names.contains(&name))
             || inner
             || name == "Dockerfile"
+            || name == ".gitattributes"
             || name.starts_with("Dockerfile.")
             || name.to_ascii_lowercase().ends_with(".dockerfile")
     }

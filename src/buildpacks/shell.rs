@@ -19,6 +19,34 @@ fn with_exec(text: &str) -> String {
     }
 }
 
+/// The words of a command line that needs no shell; `None` where it does: operators, variables, patterns, open quotes.
+pub fn plain_words(text: &str) -> Option<Vec<String>> {
+    let mut words: Vec<String> = Vec::new();
+    let mut word: Option<String> = None;
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            ' ' | '\t' => words.extend(word.take()),
+            '\'' | '"' => {
+                let word = word.get_or_insert_default();
+                loop {
+                    match chars.next()? {
+                        end if end == c => break,
+                        '\\' | '$' | '`' if c == '"' => return None,
+                        inner => word.push(inner),
+                    }
+                }
+            }
+            '\\' | '$' | '`' | '&' | ';' | '|' | '(' | ')' | '<' | '>' | '*' | '?' | '[' | '#' | '~' | '!' | '{'
+            | '}' | '\n' | '\r' => return None,
+            _ => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    // `A=b program` sets a variable.
+    words.first().is_some_and(|first| !first.contains('=')).then_some(words)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,5 +60,21 @@ mod tests {
         check("a && b", "a && b");
         check("FOO=1 run", "FOO=1 run");
         check("cd x", "cd x");
+    }
+    #[test]
+    fn only_a_line_that_needs_no_shell_is_cut_into_words() {
+        let check = |text: &str, expected: Option<&[&str]>| {
+            let words = plain_words(text);
+            assert_eq!(
+                words.as_deref(),
+                expected.map(|words| words.iter().map(|w| w.to_string()).collect::<Vec<_>>()).as_deref(),
+                "{text}"
+            );
+        };
+        check("server  --name 'a b' x\"y z\"", Some(&["server", "--name", "a b", "xy z"]));
+        check("run ''", Some(&["run", ""]));
+        for text in ["a && b", "a $HOME", "A=b c", "a 'b", "a *", "a \"$b\"", "a\nb", "", "~/x"] {
+            check(text, None);
+        }
     }
 }

@@ -7,8 +7,10 @@ use super::failure::{Exit, Failure};
 use super::parts::Places;
 use crate::docker::Engine;
 use crate::docker::bollard::Docker;
+use crate::env::Env;
 use crate::hq::HqError;
-use crate::hq::deploy::act::{Building, build_images, node_images, read_checkout};
+use crate::hq::deploy::act::{Building, build_images, node_images};
+use crate::hq::deploy::source::act::{Source, read_checkout};
 use crate::instruction::compile::{Context, compile};
 use crate::instruction::tarball::{FORMAT, Manifest, pack};
 use crate::names::{ReleaseNumber, StackName};
@@ -43,7 +45,8 @@ impl Build {
         let settings = places.settings()?;
         let engine = Docker::local();
         engine.version().await?;
-        let (described, repository) = read_checkout(&folder).await?;
+        let Source { described, repository, folder } =
+            read_checkout(&folder, settings.packs.as_deref(), &Env::new()).await?;
         let say = |line: &str| eprintln!("{line}");
         for line in &described.said {
             say(&crate::hq::progress::phase(line));
@@ -51,6 +54,7 @@ impl Build {
         let building = Building {
             stack: &stack,
             described: &described.stack,
+            env: &described.build_env,
             repository: &repository,
             folder: &folder,
             tag: "built".to_owned(),

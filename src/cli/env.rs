@@ -149,7 +149,7 @@ fn refuse_own(set: &Env) -> Result<(), Failure> {
 }
 
 fn is_own(name: &str) -> bool {
-    name == "PORT" || name.starts_with("QUARRY_")
+    name == "PORT" || (name.starts_with("QUARRY_") && name != crate::hq::deploy::source::BUILD_DIR)
 }
 
 /// What is to become of a stack's variables.

@@ -77,6 +77,7 @@ impl From<HqError> for Failure {
             | HqError::Stale
             | HqError::Git { .. }
             | HqError::Checkout(_)
+            | HqError::Packs(_)
             | HqError::Domain(_)
             | HqError::Build(_)
             | HqError::Plan(_)

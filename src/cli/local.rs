@@ -7,7 +7,8 @@ use super::failure::{Exit, Failure};
 use super::parts::Places;
 use crate::etc::ENV_KEY;
 use crate::hq::act::Job;
-use crate::hq::deploy::act::{Building, build_images, node_images, read_checkout};
+use crate::hq::deploy::act::{Building, build_images, node_images};
+use crate::hq::deploy::source::act::{Source, read_checkout};
 use crate::hq::fleet::Seen;
 use crate::hq::{Awake, Hq, HqError};
 use crate::instruction::compile::{Context, compile};
@@ -91,7 +92,9 @@ impl Start {
 impl Local {
     async fn job(&self, say: crate::launch::act::Say<'_>) -> Result<Job, Failure> {
         let (hq, stack) = (&self.hq, &self.stack);
-        let (described, repository) = read_checkout(&self.folder).await?;
+        let env = hq.env(stack).await?;
+        let Source { described, repository, folder } =
+            read_checkout(&self.folder, hq.settings.packs.as_deref(), &env).await?;
         for line in &described.said {
             say(&crate::hq::progress::phase(line));
         }
@@ -100,8 +103,9 @@ impl Local {
         let building = Building {
             stack,
             described: &described.stack,
+            env: &described.build_env,
             repository: &repository,
-            folder: &self.folder,
+            folder: &folder,
             tag: format!("{number}{}", hq.launcher.identity.suffix),
             mtime: 0,
         };
@@ -118,7 +122,6 @@ impl Local {
             previous: releases.last().map(|last| last.instructions.as_slice()).unwrap_or_default(),
         };
         let instructions = compile(&described.stack, &context).map_err(HqError::Compile)?;
-        let env = hq.env(stack).await?;
         let release = Release {
             number,
             cause: Cause::Launch,

@@ -11,6 +11,9 @@ use super::{EtcError, Mistake, Settings, decide, etcd, is_setting};
 /// Folders that hold settings; others are mistakes.
 const FOLDERS: [&str; 6] = ["", "env", "build", "build/env", "etcd", "cloud"];
 
+/// The folder of the owner's buildpacks, which are folders of files.
+const PACKS: &str = "buildpacks";
+
 /// The longest setting: a CA bundle of every public authority has 250 kB.
 const LONGEST: u64 = 4_000_000;
 
@@ -39,7 +42,10 @@ pub fn read(dir: &Path) -> Result<Settings, EtcError> {
         }
     }
     match decide(&files) {
-        Ok(settings) if mistakes.is_empty() => Ok(settings),
+        Ok(settings) if mistakes.is_empty() => {
+            let packs = Some(dir.join(PACKS)).filter(|packs| packs.is_dir());
+            Ok(Settings { packs, ..settings })
+        }
         decided => {
             let more = decided.err().map(|error| error.0).unwrap_or_default();
             for mistake in more.into_iter().map(|mistake| Mistake { file: dir.join(mistake.file), ..mistake }) {
@@ -78,7 +84,7 @@ fn collect(
         }
         let relative = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
         match fs::metadata(&path) {
-            Ok(found) if found.is_dir() && FOLDERS.contains(&relative.as_str()) => {}
+            Ok(found) if found.is_dir() && (FOLDERS.contains(&relative.as_str()) || relative == PACKS) => {}
             Ok(found) if is_private(&relative) && found.permissions().mode() & 0o077 != 0 => {
                 mistake(format!("others may read it; chmod 600 {}", path.display()));
             }

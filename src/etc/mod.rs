@@ -13,6 +13,7 @@
 //! subnets            10.208.0.0/12, cut into one subnet for each stack: a /23, smaller ones where there are few
 //! etcd/endpoints     one address a line; with it the state lives in that cluster and not in files
 //! etcd/prefix        /quarry            etcd/user, etcd/password, etcd/ca, etcd/cert, etcd/key
+//! buildpacks/<NAME>  a buildpack of one's own: a folder with a Dockerfile.j2, or with bin/detect and bin/compile
 //! create-stacks      everyone, who has a key; or operators
 //! submodule-key      path of the SSH key that servers of submodules see; none without
 //! ```
@@ -68,6 +69,8 @@ pub struct Settings {
     pub cloud: Option<cloud::Cloud>,
     /// The private SSH key with which submodules are fetched.
     pub submodule_key: Option<PathBuf>,
+    /// The folder with the owner's buildpacks.
+    pub packs: Option<PathBuf>,
     /// Who may make stacks.
     pub creators: Creators,
 }
@@ -122,6 +125,7 @@ impl Default for Settings {
             etcd: None,
             cloud: None,
             submodule_key: None,
+            packs: None,
             creators: Creators::Everyone,
         }
     }

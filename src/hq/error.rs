@@ -94,6 +94,9 @@ pub enum HqError {
     /// The repository's own mistakes.
     #[error("{0}")]
     Mistakes(Mistakes),
+    /// The buildpacks of the settings cannot be used.
+    #[error(transparent)]
+    Packs(#[from] crate::buildpacks::files::ShelfError),
     /// The stack cannot be launched.
     #[error("{}", lines(.0))]
     Compile(Vec<CompileError>),

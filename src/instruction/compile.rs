@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{DEFAULT_PORT, Instruction, Settings};
+use crate::buildpacks::{plain_words, shell_words};
 use crate::names::{Domain, ImageId, NodeName, ReleaseNumber, StackName};
 use crate::router::default_domains;
 use crate::stack::{Command, Health, Kind, Node, Probe, Source, Stack};
@@ -21,6 +22,8 @@ pub struct NodeImage {
     pub health: Option<String>,
     /// Whether the image already has a command or entrypoint of its own.
     pub starts: bool,
+    /// Whether it has an entrypoint.
+    pub enters: bool,
 }
 
 /// Everything outside the repository that a compilation depends on.
@@ -72,7 +75,7 @@ pub fn compile(stack: &Stack, context: &Context<'_>) -> Result<Vec<Instruction>,
     let mut mistakes = Vec::new();
     let mut ensures = Vec::new();
     let mut deploys = Vec::new();
-    for (name, node) in stack.nodes.iter().filter(|(_, node)| node.runs()) {
+    for (name, node) in stack.nodes.iter().filter(|(_, node)| node.runs() || node.kind == Kind::Task) {
         match settings(stack, name, node, context) {
             Ok(settings) if node.kind == Kind::Service => {
                 ensures.push(Instruction::Ensure { node: name.clone(), settings: Box::new(settings) });
@@ -80,7 +83,7 @@ pub fn compile(stack: &Stack, context: &Context<'_>) -> Result<Vec<Instruction>,
             Ok(settings) => deploys.push(Instruction::Deploy {
                 node: name.clone(),
                 release: context.release,
-                count: node.scale.or_else(|| context.counts.get(name).copied()).unwrap_or(node.first),
+                count: count(name, node, context),
                 settings: Box::new(settings),
             }),
             Err(mistake) => mistakes.push(mistake),
@@ -94,12 +97,22 @@ pub fn compile(stack: &Stack, context: &Context<'_>) -> Result<Vec<Instruction>,
     Ok(instructions)
 }
 
+/// How many containers stand. Those of a task come and go with its runs.
+fn count(name: &NodeName, node: &Node, context: &Context<'_>) -> u32 {
+    match node.kind {
+        Kind::Task => 0,
+        Kind::Web | Kind::Worker | Kind::Service | Kind::Image | Kind::Static => {
+            node.scale.or_else(|| context.counts.get(name).copied()).unwrap_or(node.first)
+        }
+    }
+}
+
 /// The ports a node answers on, the routed one first.
 fn ports(node: &Node, image: &NodeImage) -> Vec<u16> {
     if !node.expose.is_empty() {
         return node.expose.clone();
     }
-    let packed = matches!(node.source, Source::Pack(_));
+    let packed = matches!(node.source, Source::Pack(_) | Source::Buildpacks(_));
     let mut ports = image.ports.clone();
     match node.kind {
         Kind::Web if packed && node.command.is_some() => vec![DEFAULT_PORT],
@@ -112,22 +125,22 @@ fn ports(node: &Node, image: &NodeImage) -> Vec<u16> {
             ports
         }
         Kind::Service => ports,
-        Kind::Worker | Kind::Image | Kind::Static => Vec::new(),
+        Kind::Worker | Kind::Image | Kind::Static | Kind::Task => Vec::new(),
     }
 }
 
 fn settings(stack: &Stack, name: &NodeName, node: &Node, context: &Context<'_>) -> Result<Settings, CompileError> {
     let image = context.images.get(name).ok_or_else(|| CompileError::NoImage(name.clone()))?;
-    let command = node.command.clone().or_else(|| image.command.clone());
-    if command.is_none() && !image.starts && node.args.is_empty() {
+    let ports = ports(node, image);
+    let (command, args) = started(node, image, ports.first().copied());
+    if command.is_none() && !image.starts && args.is_empty() {
         return Err(CompileError::NothingToRun(name.clone()));
     }
-    let ports = ports(node, image);
     let health = node.health.clone().or_else(|| {
         let own_start = node.command.is_none() && node.kind == Kind::Web;
         image.health.clone().filter(|_| own_start).map(pack_health)
     });
-    if ports.is_empty() && health.as_ref().is_some_and(|health| matches!(health.probe, Probe::Http(_))) {
+    if ports.is_empty() && health.as_ref().is_some_and(|health| health.probe.asks_first_port()) {
         return Err(CompileError::NoHealthPort(name.clone()));
     }
     let mut links = BTreeMap::new();
@@ -142,7 +155,7 @@ fn settings(stack: &Stack, name: &NodeName, node: &Node, context: &Context<'_>) 
         kind: node.kind,
         image: image.id.clone(),
         command,
-        args: node.args.clone(),
+        args,
         cwd: node.cwd.clone(),
         ports,
         volumes: node.volumes.clone(),
@@ -158,7 +171,27 @@ fn settings(stack: &Stack, name: &NodeName, node: &Node, context: &Context<'_>) 
         grace: node.grace,
         hook: node.hook.clone(),
         unhook: node.unhook.clone(),
+        schedule: node.schedule.clone(),
     })
+}
+
+/// What runs, and the words after it. A command line that keeps the image's entrypoint becomes the words it gets, as
+/// `docker run IMAGE words` has it; one that needs a shell is given one.
+fn started(node: &Node, image: &NodeImage, port: Option<u16>) -> (Option<Command>, Vec<String>) {
+    match &node.command {
+        Some(Command::Shell(text)) if node.keeps_entrypoint && image.enters => (None, entry_words(text, port)),
+        Some(command) => (Some(command.clone()), node.args.clone()),
+        None => (image.command.clone(), node.args.clone()),
+    }
+}
+
+fn entry_words(text: &str, port: Option<u16>) -> Vec<String> {
+    // The only variable that is known here, and the one that command lines have.
+    let known = match port {
+        Some(port) => text.replace("${PORT}", &port.to_string()).replace("$PORT", &port.to_string()),
+        None => text.to_owned(),
+    };
+    plain_words(&known).unwrap_or_else(|| shell_words(text))
 }
 
 fn link_ports(stack: &Stack, target: &NodeName, context: &Context<'_>) -> Vec<u16> {
@@ -211,7 +244,7 @@ fn routes(stack: &Stack, context: &Context<'_>) -> Vec<Instruction> {
                 add,
                 document_root: match node.kind {
                     Kind::Static => node.document_root.clone(),
-                    Kind::Web | Kind::Worker | Kind::Service | Kind::Image => None,
+                    Kind::Web | Kind::Worker | Kind::Service | Kind::Image | Kind::Task => None,
                 },
             }
         })

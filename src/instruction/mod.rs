@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::env::Env;
 use crate::grid::Filter;
 use crate::names::{ContainerName, ContainerPath, Domain, ImageId, InnerPath, NodeName, ReleaseNumber};
-use crate::stack::{Command, Health, Kind, Overlap};
+use crate::stack::{Command, Health, Kind, Overlap, Schedule};
 use crate::units::{Megabytes, MilliCpus, Millis};
 
 pub mod compile;
@@ -149,6 +149,9 @@ pub struct Settings {
     pub hook: Vec<Command>,
     /// Run inside a container about to go.
     pub unhook: Vec<Command>,
+    /// When a task runs; its containers are those of single runs, and never stand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
 }
 
 impl Settings {

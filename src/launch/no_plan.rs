@@ -33,4 +33,7 @@ pub enum PlanError {
     /// More than one container of something that may exist only once.
     #[error("`{0}` is a service or keeps volumes with `stop-first`: it has one container at most")]
     OnlyOne(NodeName),
+    /// SCALE of what only runs at its times.
+    #[error("`{0}` is a task: it runs at its times, and not all the time")]
+    Task(NodeName),
 }

@@ -13,7 +13,7 @@ use crate::grid::Grid;
 use crate::instruction::{Instruction, Settings};
 use crate::names::{ContainerName, Domain, ImageId, InnerPath, NodeName, ServerName};
 use crate::router::Peer;
-use crate::stack::Command;
+use crate::stack::{Command, Kind};
 use crate::units::Millis;
 
 mod containers;
@@ -166,6 +166,9 @@ impl<'a> Planner<'a> {
             // A node that never ran may still be told to rest.
             return if count == 0 { Ok(()) } else { Err(PlanError::NoNode(node.clone())) };
         };
+        if count > 0 && known.settings.kind == Kind::Task {
+            return Err(PlanError::Task(node.clone()));
+        }
         if count > 1 && (known.address.is_some() || known.settings.is_alone()) {
             return Err(PlanError::OnlyOne(node.clone()));
         }

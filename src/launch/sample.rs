@@ -73,6 +73,7 @@ pub fn settings() -> Settings {
         grace: Millis(500),
         hook: Vec::new(),
         unhook: Vec::new(),
+        schedule: None,
     }
 }
 

@@ -1,18 +1,38 @@
-//! Which description of a stack a repository holds: quarry.yml, else a Procfile, else a Dockerfile, else a detection.
+//! Which description of a stack a repository holds: quarry.yml, else a Procfile, else a Dockerfile, else a detection;
+//! and what other files of it add to that.
 
-use crate::buildpacks::{self, Pack, PackError, PackRequest, Rendered, Repository};
+use crate::buildpacks::{self, Repository};
+use crate::env::Env;
 use crate::names::NodeName;
 
-use super::mistakes::{Mistake, Mistakes};
-use super::{Kind, Node, Source, Stack, procfile, yaml};
+use super::extras::Extras;
+use super::mistakes::{Mistake, Mistakes, clean};
+use super::packs::{self, maker, unbuildable};
+use super::wishes::Wish;
+use super::{Command, Kind, Node, Source, Stack, procfile, yaml};
 
-/// A stack, and the lines that tell the pusher what it was made of.
+/// A stack, and what else its repository says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Described {
     /// The checked stack; at least one node.
     pub stack: Stack,
     /// What was chosen and why, one thought a line.
     pub said: Vec<String>,
+    /// Variables that the stack should have.
+    pub wishes: Vec<Wish>,
+    /// What runs once a release is live.
+    pub after: After,
+    /// Variables of its builds.
+    pub build_env: Env,
+}
+
+/// Commands that run once a release is live, in a container of their own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct After {
+    /// After the stack's first release.
+    pub first: Option<Command>,
+    /// After each.
+    pub each: Option<Command>,
 }
 
 /// Finds out what a repository deploys as.
@@ -20,7 +40,36 @@ pub struct Described {
 /// # Errors
 /// Every mistake of its description, or that there is none.
 pub fn describe(repository: &Repository) -> Result<Described, Mistakes> {
-    let (stack, mut said) = match written(repository)? {
+    let (extras, stack) = match (Extras::read(repository), stack(repository)) {
+        (Ok(extras), Ok(stack)) => (extras, stack),
+        (Err(mut mistakes), Err(more)) => {
+            mistakes.0.extend(more.0);
+            return Err(Mistakes::sorted(mistakes.0));
+        }
+        (Err(mistakes), Ok(_)) | (Ok(_), Err(mistakes)) => return Err(mistakes),
+    };
+    let (mut stack, mut said) = stack;
+    let more = extras.apply(&mut stack);
+    said.extend(more);
+    said.extend(packs::said(&stack, repository));
+    let stack = with_ports(stack, repository, &mut said);
+    said.extend(hints(repository));
+    if stack.nodes.values().any(|node| node.kind == Kind::Task) {
+        said.push("Warning: tasks are kept with the release; nothing runs them at their times yet".to_owned());
+    }
+    let Extras { app, project, .. } = extras;
+    Ok(Described {
+        stack: packs::with_profile(stack),
+        said: said.iter().map(|line| clean(line)).collect(),
+        wishes: app.wishes,
+        after: After { first: app.postdeploy_first, each: app.postdeploy },
+        build_env: project.env,
+    })
+}
+
+/// The stack by itself, and the lines that tell where it was found.
+fn stack(repository: &Repository) -> Result<(Stack, Vec<String>), Mistakes> {
+    match written(repository)? {
         Some((file, text)) if file == "Procfile" => {
             let stack = procfile::parse(file, text, &own_source(repository))?;
             let lacking = unbuildable(&stack, repository).into_iter().next();
@@ -32,17 +81,15 @@ pub fn describe(repository: &Repository) -> Result<Described, Mistakes> {
                 return Err(mistake.into());
             }
             let said = nodes_of(file, &stack);
-            (stack, vec![said])
+            Ok((stack, vec![said]))
         }
         Some((file, text)) => {
             let stack = yaml::parse(file, text, repository)?;
             let said = nodes_of(file, &stack);
-            (stack, vec![said])
+            Ok((stack, vec![said]))
         }
-        None => undescribed(repository)?,
-    };
-    said.extend(said_by_packs(&stack, repository));
-    Ok(Described { stack: with_ports(stack, repository), said })
+        None => undescribed(repository),
+    }
 }
 
 /// The file that describes the stack, and its text.
@@ -64,7 +111,9 @@ fn undescribed(repository: &Repository) -> Result<(Stack, Vec<String>), Mistakes
     let source = own_source(repository);
     let said = match &source {
         Source::Dockerfile(path) => vec![path.clone()],
-        _ if buildpacks::detect(repository).is_none() => return Err(nothing_deployable().into()),
+        Source::Pack(None) if buildpacks::detect(repository).is_none() => {
+            return Err(nothing_deployable(repository).into());
+        }
         _ => Vec::new(),
     };
     let web: NodeName = "web".parse().expect("`web` is a node name");
@@ -75,34 +124,56 @@ fn undescribed(repository: &Repository) -> Result<(Stack, Vec<String>), Mistakes
     Ok((stack, said))
 }
 
-fn nothing_deployable() -> Mistake {
-    Mistake::of_repository(
+fn nothing_deployable(repository: &Repository) -> Mistake {
+    let below: Vec<&str> = repository
+        .paths
+        .iter()
+        .filter_map(|path| path.rsplit_once('/'))
+        .filter(|(_, file)| ["quarry.yml", "Procfile", "Dockerfile"].contains(file))
+        .map(|(folder, _)| folder)
+        .collect();
+    let elsewhere = match below.first() {
+        Some(folder) => format!("; there is one in `{folder}`: env set STACK QUARRY_BUILD_DIR={folder}"),
+        None => String::new(),
+    };
+    Mistake::of_repository(format!(
         "nothing deployable in the repository: add a quarry.yml, a Procfile, a Dockerfile, or one of the files that \
-         buildpacks go by (requirements.txt, pyproject.toml, package.json, index.html)",
-    )
+         buildpacks go by ({}){elsewhere}",
+        buildpacks::GO_BY.join(", ")
+    ))
 }
 
-/// How a node is built that says nothing about it.
-fn own_source(repository: &Repository) -> Source {
-    match repository.has("Dockerfile") {
+/// How a node is built that says nothing about it: by the buildpacks that are named for the repository as a whole, by
+/// its Dockerfile, or by detection.
+pub(super) fn own_source(repository: &Repository) -> Source {
+    let named = Extras::read(repository).ok().and_then(|extras| extras.buildpacks);
+    named.unwrap_or_else(|| match repository.has("Dockerfile") {
         true => Source::Dockerfile("Dockerfile".to_owned()),
         false => Source::Pack(None),
-    }
+    })
 }
 
 /// Routed nodes and services that name no ports have those of the Dockerfile they come from.
-fn with_ports(mut stack: Stack, repository: &Repository) -> Stack {
-    let ports: Vec<(NodeName, Vec<u16>)> = stack
+fn with_ports(mut stack: Stack, repository: &Repository, said: &mut Vec<String>) -> Stack {
+    let found: Vec<(NodeName, Vec<u16>)> = stack
         .nodes
         .iter()
         .filter(|(_, node)| matches!(node.kind, Kind::Web | Kind::Service) && node.expose.is_empty())
         .filter_map(|(name, node)| Some((name.clone(), dockerfile(&maker(&stack, node)?.source, repository)?)))
         .map(|(name, text)| (name, buildpacks::dockerfile_ports(text)))
         .collect();
-    for (name, ports) in ports {
-        if let Some(node) = stack.nodes.get_mut(&name) {
-            node.expose = ports;
+    for (name, ports) in found {
+        let Some(node) = stack.nodes.get_mut(&name) else { continue };
+        if let (Kind::Web, [first, more @ ..]) = (node.kind, &ports[..])
+            && !more.is_empty()
+        {
+            let more: Vec<String> = more.iter().map(u16::to_string).collect();
+            said.push(format!(
+                "{name} is routed at the first port it exposes, {first}, and not at {}",
+                more.join(", ")
+            ));
         }
+        node.expose = ports;
     }
     stack
 }
@@ -112,7 +183,7 @@ fn dockerfile<'a>(source: &'a Source, repository: &'a Repository) -> Option<&'a 
     match source {
         Source::Inline(text) => Some(text),
         Source::Dockerfile(path) => repository.text(path),
-        Source::Image(_) | Source::Node(_) | Source::Pack(_) | Source::Nothing => None,
+        Source::Image(_) | Source::Node(_) | Source::Pack(_) | Source::Buildpacks(_) | Source::Nothing => None,
     }
 }
 
@@ -121,85 +192,24 @@ fn nodes_of(file: &str, stack: &Stack) -> String {
     format!("{file}: {}", names.join(", "))
 }
 
-/// The pack that builds a node, by name or by detection; `None` where no pack is used or none fits.
-fn pack_of(source: &Source, repository: &Repository) -> Option<&'static Pack> {
-    match source {
-        Source::Pack(Some(name)) => buildpacks::by_name(name),
-        Source::Pack(None) => buildpacks::detect(repository),
-        Source::Image(_) | Source::Node(_) | Source::Inline(_) | Source::Dockerfile(_) | Source::Nothing => None,
+/// What people who come from elsewhere stumble over.
+fn hints(repository: &Repository) -> Vec<String> {
+    let mut hints = Vec::new();
+    if repository.has(".env") {
+        hints.push(".env sets no variables of the stack; to take its values: env import STACK < .env".to_owned());
     }
-}
-
-fn rendered(pack: &'static Pack, node: &Node, repository: &Repository) -> Result<Rendered, PackError> {
-    buildpacks::render(pack, repository, &PackRequest { install: &node.install, ..PackRequest::default() })
-}
-
-/// What each pack has to say, each line once.
-fn said_by_packs(stack: &Stack, repository: &Repository) -> Vec<String> {
-    let mut said: Vec<String> = Vec::new();
-    for node in stack.nodes.values() {
-        let Some(pack) = pack_of(&node.source, repository) else { continue };
-        let mut lines = match (&node.source, pack.recognises(repository)) {
-            (Source::Pack(None), Some(by)) => vec![format!("Detected {} ({by})", pack.name)],
-            _ => vec![format!("Buildpack {}", pack.name)],
+    if let Some(first) = repository.pointers.iter().next() {
+        let shown: String = first.chars().take(80).flat_map(char::escape_debug).collect();
+        let (count, files) = match repository.pointers.len() {
+            1 => (String::new(), "is a pointer of Git LFS, not the file"),
+            more => (format!(" and {} others", more - 1), "are pointers of Git LFS, not the files"),
         };
-        lines.extend(rendered(pack, node, repository).map(|rendered| rendered.said).unwrap_or_default());
-        for line in lines {
-            if !said.contains(&line) {
-                said.push(line);
-            }
-        }
+        hints.push(format!(
+            "Warning: `{shown}`{count} {files} themselves, which a push does not bring; put them into git: \
+             git lfs migrate export --everything --include='*'"
+        ));
     }
-    said
-}
-
-/// Nodes whose pack cannot build them or leaves them without a command, with the reason.
-pub(super) fn unbuildable(stack: &Stack, repository: &Repository) -> Vec<(NodeName, String)> {
-    let mut found = Vec::new();
-    for (name, node) in &stack.nodes {
-        let Some(maker) = maker(stack, node) else { continue };
-        let owns = std::ptr::eq(maker, node);
-        if !matches!(maker.source, Source::Pack(_)) {
-            continue;
-        }
-        match pack_of(&maker.source, repository).map(|pack| (pack, rendered(pack, maker, repository))) {
-            None if owns => found.push((name.clone(), no_image(name))),
-            Some((_, Err(error))) if owns => found.push((name.clone(), error.to_string())),
-            Some((pack, Ok(rendered))) if node.runs() && node.command.is_none() && rendered.command.is_none() => {
-                found.push((name.clone(), no_command(pack)));
-            }
-            None | Some(_) => {}
-        }
-    }
-    found
-}
-
-/// The node whose image a node runs: itself, or the end of its references.
-fn maker<'s>(stack: &'s Stack, node: &'s Node) -> Option<&'s Node> {
-    let mut maker = node;
-    for _ in 0..=stack.nodes.len() {
-        match &maker.source {
-            Source::Node(name) => maker = stack.nodes.get(name)?,
-            Source::Image(_) | Source::Inline(_) | Source::Dockerfile(_) | Source::Pack(_) | Source::Nothing => {
-                return Some(maker);
-            }
-        }
-    }
-    None
-}
-
-fn no_image(name: &NodeName) -> String {
-    format!(
-        "`{name}` has no image: the repository has no Dockerfile and no buildpack knows it, so name a `container`, a \
-         `dockerfile` or a `buildpack`"
-    )
-}
-
-fn no_command(pack: &Pack) -> String {
-    format!(
-        "the {} buildpack finds no command to start: add a Procfile with a line such as `web: {}`, or `run` in quarry.yml",
-        pack.name, pack.example
-    )
+    hints
 }
 
 #[cfg(test)]
@@ -249,5 +259,38 @@ mod tests {
         repository.unreadable.insert("requirements.txt".into(), buildpacks::Unreadable::Outside);
         let told = describe(&repository).unwrap_err().to_string();
         assert_eq!(told, "`requirements.txt` is a link that leads out of the repository");
+    }
+
+    #[test]
+    fn what_people_from_elsewhere_stumble_over_is_said() {
+        check(
+            &[("index.html", ""), (".env", "A=b")],
+            Ok(&[
+                "Detected static (index.html)",
+                ".env sets no variables of the stack; to take its values: env import STACK < .env",
+            ]),
+        );
+        check(
+            &[("README", ""), ("apps/web/Procfile", "")],
+            Err(
+                "nothing deployable in the repository: add a quarry.yml, a Procfile, a Dockerfile, or one of the files that \
+                 buildpacks go by (requirements.txt",
+            ),
+        );
+        let mut repository = Repository::of([("index.html", "")]);
+        repository.pointers = ["a.png", "b.png"].map(str::to_owned).into();
+        let said = describe(&repository).unwrap().said.join("\n");
+        assert!(
+            said.contains("Warning: `a.png` and 1 others are pointers of Git LFS, not the files themselves"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_repository_of_workers_alone_runs_them_and_routes_nothing() {
+        let stack =
+            describe(&Repository::of([("Procfile", "bot: ./bot\nclock: ./clock"), ("Dockerfile", "FROM a")])).unwrap();
+        let nodes: Vec<_> = stack.stack.nodes.values().map(|node| (node.kind, node.first)).collect();
+        assert_eq!(nodes, [(Kind::Worker, 1), (Kind::Worker, 1)]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::buildpacks::{self, Repository};
+use crate::buildpacks::Repository;
 use crate::grid::Filter;
 use crate::names::{Domain, InnerPath, NodeName};
 use crate::units::Megabytes;
@@ -10,13 +10,15 @@ use crate::units::Megabytes;
 use super::keys::{Found, KINDS, Keys, name_of};
 use super::mistakes::{Notes, nearest, shown};
 use super::tree::{Shape, Spot};
-use super::{Command, Kind, Node, Overlap, Source, settings, values};
+use super::{Command, Kind, Node, Overlap, Source, foreign, settings, values};
 
 /// What an entry may refer to.
 pub(super) struct Around<'a> {
     pub repository: &'a Repository,
     /// Every node of the file with the `type` it names, for references to it.
     pub nodes: &'a BTreeSet<NodeName>,
+    /// What builds a node that says nothing about it.
+    pub own: &'a Source,
 }
 
 /// A node that was read, with the places needed to check it against the others.
@@ -48,7 +50,9 @@ pub(super) fn read(
     keys.refuse_without_effect(kind, notes);
     let (source, container) = match kind {
         Kind::Static => (Source::Nothing, None),
-        Kind::Web | Kind::Worker | Kind::Service | Kind::Image => source(name, spot, kind, &keys, around, notes),
+        Kind::Web | Kind::Worker | Kind::Service | Kind::Image | Kind::Task => {
+            source(name, spot, kind, &keys, around, notes)
+        }
     };
     let mut draft = Draft { spot, node: Node::new(kind, source), container, links: Vec::new(), domains: Vec::new() };
     running(&mut draft.node, &keys, notes);
@@ -56,17 +60,21 @@ pub(super) fn read(
     capacity(&mut draft.node, &keys, notes);
     references(&mut draft, name, &keys, around, notes);
     settings::read(&mut draft.node, &keys, notes);
+    if kind == Kind::Task && !keys.has("schedule") {
+        notes.add(spot, "a node of type `task` needs `schedule`, such as `0 3 * * *`");
+    }
     draft
 }
 
 /// The type as written, or as it follows from the other keys.
 fn kind(name: &NodeName, spot: Spot, keys: &Keys<'_>, around: &Around<'_>, notes: &mut Notes<'_>) -> Kind {
     let files_only = keys.has("document_root") && !keys.has_source() && !keys.has("run");
-    let written = keys.found("type").and_then(|key| written_kind(key, notes));
+    let written = keys.found("type").and_then(|key| values::choice(key, &KINDS, notes));
     match written {
         Some(Kind::Web) | None if files_only => Kind::Static,
         Some(kind) => kind,
         None if keys.has("domains") || name.as_str() == "web" => Kind::Web,
+        None if keys.has("schedule") => Kind::Task,
         None if keys.has("document_root") => Kind::Static,
         None if keys.has("run") && (!keys.has_source() || borrows_image(name, keys, around)) => Kind::Worker,
         None if keys.has("type") => Kind::Worker,
@@ -76,16 +84,6 @@ fn kind(name: &NodeName, spot: Spot, keys: &Keys<'_>, around: &Around<'_>, notes
             Kind::Worker
         }
     }
-}
-
-fn written_kind(key: Found<'_>, notes: &mut Notes<'_>) -> Option<Kind> {
-    if let Shape::Text(text) = &key.value.shape
-        && text == "task"
-    {
-        notes.add(key.value.spot, "the type `task` is not supported yet");
-        return None;
-    }
-    values::choice(key, &KINDS, notes)
 }
 
 /// Whether `container` is another node of the file.
@@ -126,9 +124,9 @@ fn source(
     {
         notes.add(install.spot, "`install` needs a buildpack; with a ready image or a Dockerfile it has no effect");
     }
-    let by_repository = || match around.repository.has("Dockerfile") && !keys.has("install") {
-        true => Source::Dockerfile("Dockerfile".to_owned()),
-        false => Source::Pack(None),
+    let by_repository = || match around.own {
+        Source::Dockerfile(_) if keys.has("install") => Source::Pack(None),
+        own => own.clone(),
     };
     // Stands in for what was not understood: nothing further is to be said about it.
     let unknown = || Source::Image(String::new());
@@ -139,7 +137,7 @@ fn source(
     } else if let Some(key) = keys.found("dockerfile") {
         (dockerfile(key, around, notes).unwrap_or_else(unknown), None)
     } else if let Some(key) = keys.found("buildpack") {
-        (buildpack(key, notes).unwrap_or_else(unknown), None)
+        (buildpack(key, around, notes).unwrap_or_else(unknown), None)
     } else {
         if kind == Kind::Service && !keys.has("run") {
             notes.add(spot, format!("the service `{name}` needs a `container`, the image it runs"));
@@ -216,9 +214,19 @@ fn dockerfile(key: Found<'_>, around: &Around<'_>, notes: &mut Notes<'_>) -> Opt
     None
 }
 
-fn buildpack(key: Found<'_>, notes: &mut Notes<'_>) -> Option<Source> {
-    let packs: Vec<(&str, &str)> = buildpacks::names().map(|name| (name, name)).collect();
-    values::choice(key, &packs, notes).map(|name| Source::Pack(Some(name.to_owned())))
+/// A pack by its name, or buildpacks of Heroku's API.
+fn buildpack(key: Found<'_>, around: &Around<'_>, notes: &mut Notes<'_>) -> Option<Source> {
+    let words = values::words(key, notes);
+    let names: Vec<&str> = words.iter().map(|(_, text)| *text).collect();
+    if names.is_empty() {
+        return None;
+    }
+    let spot =
+        words.iter().find(|(_, text)| foreign::source(&[text], around.repository).is_err()).map(|(spot, _)| *spot);
+    let wrong = |unknown: foreign::Unknown| {
+        notes.suggest(spot.unwrap_or(key.value.spot), unknown.message, unknown.suggestion);
+    };
+    foreign::source(&names, around.repository).map_err(wrong).ok()
 }
 
 /// What runs, and with what.

@@ -1,6 +1,6 @@
 //! Reads a checked out repository for detection. Nothing outside of it is opened, nothing that could block is read.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, DirEntry, File};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -52,11 +52,30 @@ fn read_at_most(most: usize, dir: &Path) -> Result<Repository, RepositoryError> 
                 take(&mut repository, &root, path, &entry.path());
             } else {
                 repository.cut = true;
-                return Ok(repository);
+                folders.clear();
+                break;
             }
         }
     }
+    repository.pointers = pointers(&repository, dir);
     Ok(repository)
+}
+
+/// How a pointer of Git LFS begins, and how long one is at most.
+const POINTER: (&str, u64) = ("version https://git-lfs.github.com/spec/v1", 1024);
+
+/// Files that Git LFS keeps elsewhere. They are looked for only where a .gitattributes says that there are any.
+fn pointers(repository: &Repository, dir: &Path) -> BTreeSet<String> {
+    let says = |(path, text): (&String, &String)| path.ends_with(".gitattributes") && text.contains("filter=lfs");
+    if !repository.contents.iter().any(says) {
+        return BTreeSet::new();
+    }
+    let is_pointer = |path: &&String| {
+        let file = dir.join(path);
+        let small = fs::symlink_metadata(&file).is_ok_and(|found| found.is_file() && found.len() <= POINTER.1);
+        small && text(&file).is_ok_and(|text| text.starts_with(POINTER.0))
+    };
+    repository.paths.iter().filter(is_pointer).cloned().collect()
 }
 
 /// By name, so that what is left out of a repository with too many files is always the same.
@@ -173,6 +192,18 @@ mod tests {
         );
         assert!(repository.has("outside") && !repository.has_folder("outside"));
         assert!(repository.text("pyproject.toml").is_some());
+    }
+
+    #[test]
+    fn pointers_of_git_lfs_are_found_where_gitattributes_names_the_filter() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("img")).unwrap();
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12345\n";
+        fs::write(dir.path().join("img/logo.png"), pointer).unwrap();
+        fs::write(dir.path().join("img/small.png"), [0x89, b'P']).unwrap();
+        assert!(read(dir.path()).unwrap().pointers.is_empty());
+        fs::write(dir.path().join("img/.gitattributes"), "*.png filter=lfs diff=lfs merge=lfs -text\n").unwrap();
+        assert_eq!(read(dir.path()).unwrap().pointers.iter().collect::<Vec<_>>(), ["img/logo.png"]);
     }
 
     #[test]

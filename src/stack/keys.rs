@@ -65,7 +65,7 @@ const KEYS: [(&str, &str, Standing); 37] = [
     ("route", "domains", Now),
     ("run", "run", Now),
     ("scale", "scale", Now),
-    ("schedule", "schedule", Later),
+    ("schedule", "schedule", Now),
     ("size", "size", Now),
     ("ssl_cert", "ssl_cert", Later),
     ("ssl_key", "ssl_key", Later),
@@ -101,14 +101,18 @@ const RUNNING: [&str; 17] = [
     "health", "grace", "hook", "unhook",
 ];
 
+/// Keys of what runs all the time.
+const STANDING: [&str; 7] = ["release", "overlap", "expose", "scale", "health", "hook", "unhook"];
+
 /// Keys that mean nothing for a kind of node, by what they mean.
 fn without_effect(kind: Kind) -> impl Iterator<Item = &'static str> {
     let (own, running): (&[&str], &[&str]) = match kind {
-        Kind::Web => (&[], &[]),
-        Kind::Worker => (&["domains", "document_root"], &[]),
-        Kind::Service => (&["domains", "document_root", "release", "overlap"], &[]),
-        Kind::Image => (&["domains", "document_root"], &RUNNING),
-        Kind::Static => (&["container", "dockerfile", "buildpack", "install"], &RUNNING),
+        Kind::Web => (&["schedule"], &[]),
+        Kind::Worker => (&["schedule", "domains", "document_root"], &[]),
+        Kind::Service => (&["schedule", "domains", "document_root", "release", "overlap"], &[]),
+        Kind::Image => (&["schedule", "domains", "document_root"], &RUNNING),
+        Kind::Static => (&["schedule", "container", "dockerfile", "buildpack", "install"], &RUNNING),
+        Kind::Task => (&["domains", "document_root"], &STANDING),
     };
     own.iter().chain(running).copied()
 }
@@ -181,12 +185,13 @@ fn unknown(node: &str, key: &str, spot: Spot, notes: &mut Notes<'_>) {
 }
 
 /// Every kind with the word for it in quarry.yml.
-pub(super) const KINDS: [(&str, Kind); 5] = [
+pub(super) const KINDS: [(&str, Kind); 6] = [
     ("web", Kind::Web),
     ("worker", Kind::Worker),
     ("service", Kind::Service),
     ("image", Kind::Image),
     ("static", Kind::Static),
+    ("task", Kind::Task),
 ];
 
 /// The word for a kind.

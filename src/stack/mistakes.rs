@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::names::StackName;
+
 use super::tree::Spot;
 
 /// One mistake.
@@ -23,6 +25,11 @@ impl Mistake {
     /// A mistake of the repository as a whole.
     pub fn of_repository(message: impl Into<String>) -> Self {
         Self { file: None, line: None, column: None, message: clean(&message.into()), suggestion: None }
+    }
+
+    /// The same with the name of the stack in the commands it advises.
+    pub fn of_stack(self, stack: &StackName) -> Self {
+        Self { message: self.message.replace("STACK", stack.as_str()), ..self }
     }
 
     /// A mistake of a file.
@@ -130,7 +137,7 @@ pub(super) fn shown(text: &str) -> String {
 }
 
 /// One line a terminal can show: what comes from a repository must not move the cursor or fill the screen.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     let mut clean = String::new();
     for c in text.chars().take(500) {
         if c.is_control() { clean.extend(c.escape_debug()) } else { clean.push(c) }

@@ -10,19 +10,32 @@ use crate::grid::Filter;
 use crate::names::{ContainerPath, Domain, InnerPath, NodeName};
 use crate::units::{Megabytes, MilliCpus, Millis};
 
+mod app_json;
+mod checks;
 mod describe;
 mod entry;
+mod extras;
 pub mod files;
+mod foreign;
+mod health;
+mod healthchecks;
+mod json;
 mod keys;
 mod mistakes;
+mod packs;
 pub mod procfile;
+mod project;
+mod schedule;
 mod settings;
 mod tree;
 mod values;
+pub mod wishes;
 pub mod yaml;
 
-pub use describe::{Described, describe};
+pub use describe::{After, Described, describe};
+pub use health::{Health, Page, Probe};
 pub use mistakes::{Mistake, Mistakes};
+pub use schedule::Schedule;
 
 /// The nodes of a stack, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +59,8 @@ pub enum Kind {
     Image,
     /// Files the router serves itself.
     Static,
+    /// Runs to its end at its times.
+    Task,
 }
 
 /// Where a node's image comes from.
@@ -62,6 +77,9 @@ pub enum Source {
     Dockerfile(String),
     /// A buildpack: by name, or by detection.
     Pack(Option<String>),
+    /// Buildpacks of Heroku's API, in order: folders of quarry's settings by name, or addresses of git repositories
+    /// with `#branch` after them.
+    Buildpacks(Vec<String>),
     /// No image: static nodes.
     Nothing,
 }
@@ -86,33 +104,6 @@ impl Command {
     }
 }
 
-/// How a container shows that it is ready.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Health {
-    /// What is asked.
-    pub probe: Probe,
-    /// Between two tries.
-    pub interval: Millis,
-    /// For one try.
-    pub timeout: Millis,
-    /// Failed tries after `start` until it counts as sick.
-    pub retries: u32,
-    /// How long it may take to become healthy.
-    pub start: Millis,
-}
-
-/// One question to a container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Probe {
-    /// GET this path on the first exposed port; 200 to 399 is healthy.
-    Http(String),
-    /// This port takes a connection.
-    Tcp(u16),
-    /// This command exits 0 inside the container.
-    Command(Command),
-}
-
 /// What happens to the old containers of a node while the new ones come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -134,6 +125,9 @@ pub struct Node {
     pub install: Vec<String>,
     /// What runs; the image's own command when absent.
     pub command: Option<Command>,
+    /// An ENTRYPOINT of the image stays, and gets the words of `command`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_entrypoint: bool,
     /// Further arguments after the command (or to the image's entrypoint).
     pub args: Vec<String>,
     /// Working directory inside the container, absolute.
@@ -174,6 +168,9 @@ pub struct Node {
     pub hook: Vec<Command>,
     /// Run inside a container that is about to go.
     pub unhook: Vec<Command>,
+    /// When a task runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
 }
 
 /// Default of [`Node::grace`].
@@ -187,6 +184,7 @@ impl Node {
             source,
             install: Vec::new(),
             command: None,
+            keeps_entrypoint: false,
             args: Vec::new(),
             cwd: None,
             expose: Vec::new(),
@@ -207,14 +205,15 @@ impl Node {
             grace: GRACE,
             hook: Vec::new(),
             unhook: Vec::new(),
+            schedule: None,
         }
     }
 
-    /// Whether containers of it run.
+    /// Whether containers of it run all the time.
     pub fn runs(&self) -> bool {
         match self.kind {
             Kind::Web | Kind::Worker | Kind::Service => true,
-            Kind::Image | Kind::Static => false,
+            Kind::Image | Kind::Static | Kind::Task => false,
         }
     }
 }

@@ -33,7 +33,9 @@ pub fn parse(file: &str, text: &str, source: &Source) -> Result<Stack, Mistakes>
             continue;
         }
         let kind = if name.as_str() == "web" { Kind::Web } else { Kind::Worker };
-        let node = Node { command: Some(command), ..Node::new(kind, source.clone()) };
+        // As on Dokku: the lines of a Procfile beside a Dockerfile are what `docker run IMAGE` gets.
+        let keeps_entrypoint = matches!(source, Source::Dockerfile(_));
+        let node = Node { command: Some(command), keeps_entrypoint, ..Node::new(kind, source.clone()) };
         if nodes.insert(name.clone(), node).is_some() {
             notes.add(spot, format!("`{name}` is already there"));
         }

@@ -29,12 +29,23 @@ pub(super) fn read(node: &mut Node, keys: &Keys<'_>, notes: &mut Notes<'_>) {
     if let Some(key) = keys.found("health") {
         node.health = health(key, node, notes);
     }
+    schedule(node, keys, notes);
     if let (Some(2..), Overlap::StopFirst, Some(key)) = (node.scale, node.overlap, keys.found("scale")) {
         let why = if node.volumes.is_empty() { "`overlap: stop-first`" } else { "a volume" };
         let message = format!("a node with {why} never runs twice, so `scale` is 1 at most");
         notes.add(key.value.spot, message);
     }
     check_env(node, keys, notes);
+}
+
+/// A task runs something at its times.
+fn schedule(node: &mut Node, keys: &Keys<'_>, notes: &mut Notes<'_>) {
+    if let Some(key) = keys.found("schedule") {
+        node.schedule = match values::word(key, notes) {
+            Some((spot, text)) => text.parse().map_err(|error| notes.add(spot, format!("{error}"))).ok(),
+            None => None,
+        };
+    }
 }
 
 /// A mapping, or a list of `NAME=value`.

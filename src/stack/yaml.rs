@@ -9,7 +9,7 @@ use super::entry::{self, Around, Draft, described};
 use super::keys::Keys;
 use super::mistakes::{Mistakes, Notes, nearest, shown};
 use super::tree::{self, Entry, Shape, Spot};
-use super::{Kind, Source, Stack, describe};
+use super::{Kind, Source, Stack, describe, packs};
 
 /// Reads the text of the file called `file`, which stands in `repository`.
 ///
@@ -33,7 +33,8 @@ pub fn parse(file: &str, text: &str, repository: &Repository) -> Result<Stack, M
         Some(_) | None => Vec::new(),
     };
     let nodes: BTreeSet<NodeName> = entries.iter().filter_map(|entry| entry.key.parse().ok()).collect();
-    let around = Around { repository, nodes: &nodes };
+    let own = describe::own_source(repository);
+    let around = Around { repository, nodes: &nodes, own: &own };
     let drafts: BTreeMap<NodeName, Draft> =
         entries.iter().filter_map(|entry| draft(entry, &around, &mut notes)).collect();
     check_containers(&drafts, &mut notes);
@@ -41,7 +42,7 @@ pub fn parse(file: &str, text: &str, repository: &Repository) -> Result<Stack, M
     check_domains(&drafts, &mut notes);
     let spots: BTreeMap<NodeName, Spot> = drafts.iter().map(|(name, draft)| (name.clone(), draft.spot)).collect();
     let stack = Stack { nodes: drafts.into_iter().map(|(name, draft)| (name, draft.node)).collect() };
-    for (name, message) in describe::unbuildable(&stack, repository) {
+    for (name, message) in packs::unbuildable(&stack, repository) {
         notes.add(spots[&name], message);
     }
     notes.or(stack)
@@ -87,7 +88,14 @@ fn check_containers(drafts: &BTreeMap<NodeName, Draft>, notes: &mut Notes<'_>) {
                     notes.add(spot, format!("`{node}` has no image: it is {}", described(Kind::Static)));
                     None
                 }
-                Some(Source::Image(_) | Source::Inline(_) | Source::Dockerfile(_) | Source::Pack(_)) | None => None,
+                Some(
+                    Source::Image(_)
+                    | Source::Inline(_)
+                    | Source::Dockerfile(_)
+                    | Source::Pack(_)
+                    | Source::Buildpacks(_),
+                )
+                | None => None,
             };
         }
     }

@@ -276,8 +276,9 @@ async fn a_pack_copies_the_repository_and_not_quarrys_own_files() {
         port: Some(4000),
         health: Some("/up".to_owned()),
         said: Vec::new(),
+        files: BTreeMap::new(),
     };
-    let plans = one(ImagePlan::Build(Recipe::Pack { name: "static", rendered }));
+    let plans = one(ImagePlan::Build(Recipe::Pack { name: "static".to_owned(), rendered }));
     let built = bench.build_on(&Docker::local(), &plans).await.unwrap().remove(&web()).unwrap();
     assert_eq!((built.ports.as_slice(), built.health.as_deref()), (&[4000][..], Some("/up")));
     assert_eq!(printed(&bench, &built, &[]).await, "/app/x\n");

@@ -211,6 +211,7 @@ pub fn settings(image: &ImageId, kind: Kind, overlap: Overlap) -> Box<Settings> 
         grace: Millis(500),
         hook: Vec::new(),
         unhook: Vec::new(),
+        schedule: None,
     })
 }
 

@@ -77,7 +77,7 @@ fn the_runtime_of_a_pack_is_the_same_text_for_every_repository() {
         let repository = files::read(case).unwrap();
         let pack = buildpacks::detect(&repository).unwrap();
         let text = buildpacks::render(pack, &repository, request).unwrap().dockerfile;
-        (pack.name, text.split("WORKDIR").next().unwrap().to_owned())
+        (pack.name.to_owned(), text.split("WORKDIR").next().unwrap().to_owned())
     };
     let mut known = std::collections::BTreeMap::new();
     for case in cases("packs") {
@@ -86,6 +86,50 @@ fn the_runtime_of_a_pack_is_the_same_text_for_every_repository() {
             assert_eq!(*known.entry(pack).or_insert_with(|| text.clone()), text, "{}", case.display());
         }
     }
+}
+
+/// An app.json, mostly of the keys that mean something, with values that often do not fit.
+fn app_json() -> impl Strategy<Value = serde_json::Value> {
+    let words = "env|formation|healthchecks|scripts|cron|buildpacks|dokku|web|worker|Web|quantity|size|memory|path|content|\
+                 command|schedule|type|startup|readiness|liveness|attempts|wait|timeout|uptime|listening|port|httpHeaders|name|\
+                 value|required|generator|secret|sync|predeploy|postdeploy|url|heroku/python|@daily|* * * * *|/up|concurrency_policy";
+    let word = proptest::sample::select(words.split('|').map(str::to_owned).collect::<Vec<_>>());
+    let text = prop_oneof![3 => word, 1 => any::<String>()];
+    let leaf = prop_oneof![
+        4 => text.clone().prop_map(serde_json::Value::from),
+        2 => (-2..4000i64).prop_map(serde_json::Value::from),
+        1 => any::<bool>().prop_map(serde_json::Value::from),
+        1 => Just(serde_json::Value::Null),
+    ];
+    let value = leaf.prop_recursive(5, 60, 6, move |inner| {
+        prop_oneof![
+            3 => proptest::collection::btree_map(text.clone(), inner.clone(), 0..6).prop_map(serde_json::Value::from_iter),
+            1 => proptest::collection::vec(inner, 0..4).prop_map(serde_json::Value::from_iter),
+        ]
+    });
+    let keys =
+        proptest::sample::subsequence(vec!["env", "formation", "healthchecks", "scripts", "cron", "buildpacks"], 0..=6);
+    (keys, proptest::collection::vec(value, 6)).prop_map(|(keys, values)| {
+        keys.into_iter().map(str::to_owned).zip(values).collect::<serde_json::Map<_, _>>().into()
+    })
+}
+
+/// Lines that a Procfile or CHECKS might have.
+fn lines() -> impl Strategy<Value = String> {
+    let line = prop_oneof![
+        "[a-zA-Z_-]{0,12}: ?.{0,30}",
+        "(WAIT|TIMEOUT|ATTEMPTS|X)=.{0,6}",
+        "/[a-z/]{0,10} ?.{0,20}",
+        ".{0,40}"
+    ];
+    proptest::collection::vec(line, 0..12).prop_map(|lines| lines.join("\n"))
+}
+
+/// Every mistake is of a file and has its line, but for what is said of a file or the repository as a whole.
+fn has_its_place(mistake: &quarry::stack::Mistake) -> bool {
+    let whole = ["there is no process", "`buildpack` is one of", "the file is empty", "`web` has no image"];
+    let about = |start: &&str| mistake.message.starts_with(*start);
+    mistake.line.is_some() || whole.iter().any(about) || mistake.message.contains("buildpack finds no command")
 }
 
 /// Text that looks enough like quarry.yml to get past its first lines.
@@ -159,6 +203,32 @@ proptest! {
     }
 
     #[test]
+    fn the_files_of_others_are_read_or_refused_with_the_place(json in app_json(), text in lines(), any in any::<String>()) {
+        let json = serde_json::to_string_pretty(&json).unwrap();
+        for (app, procfile, checks, project) in
+            [(json.as_str(), text.as_str(), "", ""), (&any, "web: x", &text, &any), (&json, "web: x\nworker: y", &any, &text)]
+        {
+            let files =
+                [("app.json", app), ("Procfile", procfile), ("CHECKS", checks), ("project.toml", project), ("Dockerfile", "FROM a")];
+            let lines = match describe(&Repository::of(files)) {
+                Ok(described) => described.said,
+                Err(mistakes) => {
+                    prop_assert!(mistakes.0.iter().all(has_its_place), "{mistakes}\n{app}\n{procfile}");
+                    mistakes.0.iter().map(ToString::to_string).collect()
+                }
+            };
+            prop_assert!(lines.iter().all(|line| !line.contains(char::is_control)), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_schedule_is_its_own_text_again(text in "[0-9*/,@a-z -]{0,24}") {
+        if let Ok(schedule) = text.parse::<quarry::stack::Schedule>() {
+            prop_assert_eq!(schedule.as_str().parse(), Ok(schedule.clone()));
+        }
+    }
+
+    #[test]
     fn nothing_in_a_repository_adds_a_line_of_its_own_to_a_dockerfile(text in prop_oneof![yamlish(), any::<String>()]) {
         let json = |value: &str| serde_json::to_string(value).unwrap();
         let start = format!(r#"{{"scripts": {{"start": {0}, "build": {0}}}, "packageManager": {0}}}"#, json(&text));
@@ -167,12 +237,26 @@ proptest! {
         let project = format!("[project]\nrequires-python = \"{escaped}\"\ndependencies = [\"{escaped}\"]");
         let member = format!("{text}/package.json");
         let module = format!("{text} = Flask()");
+        let gem = format!("gem '{text}'\nruby '{text}'\n{text}");
+        let (gemspec, maven, jar) = (format!("{text}.gemspec"), format!(".mvn/{text}"), format!("{text}.jar"));
+        let go = format!("module {text}\n// +heroku install {text} ./{text}\ngo {text}\n{text}");
+        let command = format!("cmd/{text}/main.go");
+        let cargo = format!("[package]\nname = \"{escaped}\"\nrust-version = \"{escaped}\"\ndefault-run = \"{escaped}\"");
+        let composer = format!(r#"{{"require": {{"php": {0}, "ext-gd": {0}}}, "scripts": {{"compile": {0}}}}}"#, json(&text));
+        let java = format!("java.runtime.version={text}");
         let repositories = [
             vec![("package.json", start.as_str()), (member.as_str(), "{}")],
             vec![("package.json", main.as_str()), (text.as_str(), ""), (member.as_str(), "{}")],
             vec![("pyproject.toml", project.as_str()), ("main.py", module.as_str())],
             vec![("requirements.txt", text.as_str()), ("requirements/\n", ""), ("Aptfile", text.as_str())],
             vec![("requirements.txt", "flask"), ("app.py", module.as_str()), ("runtime.txt", text.as_str())],
+            vec![("Gemfile", gem.as_str()), ("Gemfile.lock", text.as_str()), (".ruby-version", text.as_str()), (gemspec.as_str(), "")],
+            vec![("go.mod", go.as_str()), (command.as_str(), ""), ("main.go", "")],
+            vec![("go.mod", go.as_str()), (command.as_str(), "")],
+            vec![("Cargo.toml", cargo.as_str()), ("src/main.rs", ""), ("rust-toolchain", text.as_str())],
+            vec![("composer.json", composer.as_str()), ("composer.lock", text.as_str())],
+            vec![("pom.xml", text.as_str()), (maven.as_str(), ""), ("system.properties", java.as_str())],
+            vec![(jar.as_str(), "")],
         ];
         let install = [text.clone()];
         for files in repositories {

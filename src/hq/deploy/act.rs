@@ -8,10 +8,12 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Request;
+use super::source::act::{Source, read_checkout};
 use crate::build::BuildSettings;
 use crate::build::act::{BuildJob, Built, images};
 use crate::build::plan::plan;
 use crate::db::{Guard, layout};
+use crate::env::Env;
 use crate::hq::act::Job;
 use crate::hq::progress::{detail, phase, took};
 use crate::hq::{Hq, HqError};
@@ -24,8 +26,7 @@ use crate::launch::journal::{Operation, Phase};
 use crate::launch::record::{Cause, Release};
 use crate::names::{NodeName, ReleaseNumber, StackName};
 use crate::router::{StackRoutes, Target, check_domains};
-use crate::stack::{Described, describe};
-use crate::stack::{Stack, files};
+use crate::stack::{After, Command, Kind, Stack};
 use crate::units::{Megabytes, MilliCpus};
 
 /// Free space in megabytes below which no launch begins: journals and routes must still fit when images do not.
@@ -56,7 +57,7 @@ impl Hq {
             () = cancel.cancelled() => Err(HqError::Cancelled),
             prepared = self.prepare(&request, number, releases.last(), say) => prepared,
         };
-        let (release, _) = match prepared {
+        let Prepared { release, env, after } = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 self.take_back(&book, say).await;
@@ -71,7 +72,7 @@ impl Hq {
             instructions: release.instructions.clone(),
             release: Some(release.clone()),
             branch: request.branch.clone(),
-            env: None,
+            env,
             renew: Default::default(),
         };
         let launched = self.operate(job, say).await;
@@ -82,6 +83,7 @@ impl Hq {
         launched?;
         say(&detail(&format!("live after {}", took(launching.elapsed()))));
         self.say_urls(&request.stack, &release, began, say).await;
+        self.run_after(&request.stack, &after, say).await;
         Ok(release)
     }
 
@@ -92,23 +94,26 @@ impl Hq {
         number: ReleaseNumber,
         previous: Option<&Release>,
         say: Say<'_>,
-    ) -> Result<(Release, Stack), HqError> {
+    ) -> Result<Prepared, HqError> {
         let stack = &request.stack;
         self.pin(stack, number, &request.commit).await?;
         let folder = self.stack_folder(stack).join("src");
         let commit = self.checkout(stack, &request.commit, &folder, Some(&request.access), say).await?;
-        let (described, repository) = read_checkout(&folder).await?;
+        let has = self.env(stack).await?;
+        let Source { described, repository, folder } =
+            read_checkout(&folder, self.settings.packs.as_deref(), &has).await?;
         for line in &described.said {
             say(&phase(line));
         }
         let tables = self.tables().await?;
         let domains = described.stack.nodes.values().flat_map(|node| &node.domains);
         check_domains(stack, domains, &self.settings.hostnames, &tables)?;
-        let env = self.env(stack).await?;
+        let env = self.granted(stack, &described.wishes, has.clone(), say)?;
         let env_version = self.env_version(stack, &env).await?;
         let building = Building {
             stack,
             described: &described.stack,
+            env: &described.build_env,
             repository: &repository,
             folder: &folder,
             tag: self.launcher.identity.tag(stack, number),
@@ -131,7 +136,10 @@ impl Hq {
             created: self.clock.now(),
         };
         self.keep_tarball(stack, &release).await?;
-        Ok((release, described.stack))
+        let After { first, each } = described.after;
+        let first = first.filter(|_| previous.is_none());
+        let after = first.into_iter().chain(each).collect();
+        Ok(Prepared { release, env: Some(env_version).filter(|_| env != has), after })
     }
 
     /// The default domains count too: `a.b` of a stack `a` must not be another's explicit domain.
@@ -195,7 +203,8 @@ impl Hq {
                 say(&detail(&url));
             }
         }
-        let resting = self.procs(stack).await.unwrap_or_default().into_iter().filter(|proc| proc.count == 0);
+        let resting = self.procs(stack).await.unwrap_or_default().into_iter();
+        let resting = resting.filter(|proc| proc.count == 0 && proc.settings.kind != Kind::Task);
         for proc in resting.filter(|proc| release.instructions.iter().any(|one| one.launches() == Some(&proc.node))) {
             let node = proc.node;
             say(&detail(&format!("{node} rests; start it: scale {stack} {node}=1")));
@@ -225,12 +234,23 @@ impl Hq {
     }
 }
 
+/// A release about to be launched.
+struct Prepared {
+    release: Release,
+    /// The version of variables that the launch brings; `None` leaves them.
+    env: Option<u64>,
+    /// What runs once it is live.
+    after: Vec<Command>,
+}
+
 /// A checkout about to be built.
 pub struct Building<'a> {
     /// Whose.
     pub stack: &'a StackName,
     /// Its nodes.
     pub described: &'a Stack,
+    /// Variables of its builds; those of the settings cover them.
+    pub env: &'a Env,
     /// Its files.
     pub repository: &'a crate::buildpacks::Repository,
     /// Where they are.
@@ -252,9 +272,11 @@ pub async fn build_images(
     say: Say<'_>,
 ) -> Result<BTreeMap<NodeName, Built>, HqError> {
     let began = Instant::now();
+    let mut env = building.env.clone();
+    env.cover(&settings.build.env);
     let build_settings = BuildSettings {
         ca: settings.build.ca_bundle.clone(),
-        env: settings.build.env.clone(),
+        env,
         memory: Some(settings.build.memory.unwrap_or(Megabytes(crate::hq::limits::memory().0 * 4 / 5))),
         processes: Some(settings.build.processes),
         spare: Some(settings.build.spare),
@@ -284,6 +306,7 @@ pub fn node_images(built: &BTreeMap<NodeName, Built>) -> BTreeMap<NodeName, Node
         command: built.command.clone(),
         health: built.health.clone(),
         starts: built.starts,
+        enters: built.enters,
     };
     built.iter().map(|(node, built)| (node.clone(), image(built))).collect()
 }
@@ -297,18 +320,6 @@ pub fn manifest(stack: &StackName, release: &Release) -> Manifest {
         commit: release.commit.clone(),
         env_version: release.env_version,
     }
-}
-
-/// Reads and describes a checkout off the async threads.
-///
-/// # Errors
-/// Every mistake of its files.
-pub async fn read_checkout(folder: &Path) -> Result<(Described, crate::buildpacks::Repository), HqError> {
-    let folder = folder.to_owned();
-    let read = tokio::task::spawn_blocking(move || files::read(&folder)).await;
-    let repository = read.expect("reading a checkout does not panic")?;
-    let described = describe(&repository).map_err(HqError::Mistakes)?;
-    Ok((described, repository))
 }
 
 /// A warning for each node that asks for more than the machine has: no container of it will get that much.

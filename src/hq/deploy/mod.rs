@@ -6,6 +6,8 @@ use crate::launch::record::Cause;
 use crate::names::{CommitId, StackName};
 
 pub mod act;
+pub mod after;
+pub mod source;
 
 /// A commit somebody wants live.
 #[derive(Debug, Clone)]

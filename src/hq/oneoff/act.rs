@@ -2,6 +2,7 @@
 
 use super::{OneOff, one_off_plan};
 use crate::hq::{Hq, HqError};
+use crate::launch::ContainerPlan;
 use crate::launch::plan::PlanError;
 use crate::names::{ContainerName, NodeName, ServerName};
 
@@ -11,6 +12,19 @@ impl Hq {
     /// # Errors
     /// When the stack or node does not exist, or docker fails.
     pub async fn prepare_one_off(&self, wanted: OneOff) -> Result<(ServerName, ContainerName), HqError> {
+        let plan = self.one_off(&wanted).await?;
+        let mut request = self.launcher.request(&plan).await?;
+        request.tty = wanted.tty;
+        request.stdin = true;
+        self.engines().of(&plan.server)?.create(request).await?;
+        Ok((plan.server, plan.name))
+    }
+
+    /// The container of a one-off command: beside its node, under a name that is free.
+    ///
+    /// # Errors
+    /// When the stack or node does not exist, or its server is away.
+    pub async fn one_off(&self, wanted: &OneOff) -> Result<ContainerPlan, HqError> {
         self.check_awake()?;
         let current = self.current(&wanted.stack).await?;
         let procs = self.procs(&wanted.stack).await?;
@@ -38,18 +52,7 @@ impl Hq {
         }
         let near = proc.home.clone().or_else(|| world.of(&proc.node).map(|instance| instance.server.clone()).next());
         let server = near.filter(|server| world.servers.contains_key(server)).unwrap_or_else(|| world.here.clone());
-        let plan = one_off_plan(
-            server.clone(),
-            name.clone(),
-            proc,
-            &procs,
-            &wanted,
-            self.launcher.identity.network(&wanted.stack),
-        );
-        let mut request = self.launcher.request(&plan).await?;
-        request.tty = wanted.tty;
-        request.stdin = true;
-        self.engines().of(&server)?.create(request).await?;
-        Ok((server, name))
+        let network = self.launcher.identity.network(&wanted.stack);
+        Ok(one_off_plan(server, name, proc, &procs, wanted, network))
     }
 }

@@ -11,7 +11,7 @@ use crate::launch::Role;
 use crate::launch::act::{LaunchError, Say};
 use crate::launch::container::act::say_output;
 use crate::names::{ContainerName, NodeName};
-use crate::stack::{Health, Probe};
+use crate::stack::{Command, Health, Probe};
 use crate::units::Millis;
 
 /// The container an await step waits for.
@@ -112,7 +112,7 @@ impl Awaited<'_> {
         let mut pause = FIRST_POLL;
         let mut failures = 0;
         loop {
-            let what = match self.probe(health).await {
+            let what = match self.probe(health, began).await {
                 Ok(()) => return Ok(()),
                 Err(what) => what,
             };
@@ -128,39 +128,70 @@ impl Awaited<'_> {
         }
     }
 
-    async fn probe(&self, health: &Health) -> Result<(), String> {
-        let limit = health.timeout.duration();
+    async fn probe(&self, health: &Health, began: Instant) -> Result<(), String> {
         match &health.probe {
-            Probe::Http(path) => {
-                let port = self.port.unwrap_or_default();
-                let address = match self.published {
-                    Some(address) => address,
-                    None => self.inner_address(port).await.ok_or("it has no address")?,
-                };
-                match http::status(address, path, limit).await {
-                    Ok(200..=399) => Ok(()),
-                    Ok(code) => Err(format!("GET {path} answered {code}")),
+            Probe::All(probes) => {
+                for probe in probes {
+                    self.ask(probe, health.timeout, began).await?;
+                }
+                Ok(())
+            }
+            probe => self.ask(probe, health.timeout, began).await,
+        }
+    }
+
+    async fn ask(&self, probe: &Probe, timeout: Millis, began: Instant) -> Result<(), String> {
+        let limit = timeout.duration();
+        match probe {
+            Probe::Http(path) => match http::status(self.address(None).await?, path, limit).await {
+                Ok(200..=399) => Ok(()),
+                Ok(code) => Err(format!("GET {path} answered {code}")),
+                Err(error) => Err(format!("GET {path}: {error}")),
+            },
+            Probe::Page(page) => {
+                let path = &page.path;
+                match http::page(self.address(page.port).await?, page, limit).await {
+                    Ok((200..=399, true)) => Ok(()),
+                    Ok((200..=399, false)) => Err(format!("GET {path} answered without the text that is looked for")),
+                    Ok((code, _)) => Err(format!("GET {path} answered {code}")),
                     Err(error) => Err(format!("GET {path}: {error}")),
                 }
             }
-            Probe::Tcp(port) => {
-                let published = self.published.filter(|_| self.port == Some(*port));
-                let address = match published {
-                    Some(address) => address,
-                    None => self.inner_address(*port).await.ok_or("it has no address")?,
-                };
-                if http::listens(address, limit).await { Ok(()) } else { Err(format!("port {port} is closed")) }
+            Probe::Tcp(port) => self.open(Some(*port), limit).await,
+            Probe::Listening => self.open(None, limit).await,
+            Probe::Uptime(up) if began.elapsed() >= up.duration() => Ok(()),
+            Probe::Uptime(up) => Err(format!("it has not run for {up} yet")),
+            Probe::Command(command) => self.succeeds(command, timeout).await,
+            Probe::All(_) => Err("checks within checks are not asked".to_owned()),
+        }
+    }
+
+    /// Where a port is reached; the routed one when none is named.
+    async fn address(&self, port: Option<u16>) -> Result<std::net::SocketAddr, String> {
+        let own = port.is_none_or(|port| self.port == Some(port));
+        match self.published.filter(|_| own) {
+            Some(address) => Ok(address),
+            None => {
+                let port = port.or(self.port).unwrap_or_default();
+                self.inner_address(port).await.ok_or_else(|| "it has no address".to_owned())
             }
-            Probe::Command(command) => {
-                let quiet = |_: &str| {};
-                let words = command.words();
-                match timeout(limit, self.engine.exec(self.container, &words, &quiet)).await {
-                    Ok(Ok(0)) => Ok(()),
-                    Ok(Ok(code)) => Err(format!("`{}` ended with {code}", words.join(" "))),
-                    Ok(Err(error)) => Err(error.to_string()),
-                    Err(_) => Err(format!("`{}` took longer than {}", words.join(" "), health.timeout)),
-                }
-            }
+        }
+    }
+
+    async fn open(&self, port: Option<u16>, limit: Duration) -> Result<(), String> {
+        let address = self.address(port).await?;
+        let shown = port.or(self.port).unwrap_or_default();
+        if http::listens(address, limit).await { Ok(()) } else { Err(format!("port {shown} is closed")) }
+    }
+
+    async fn succeeds(&self, command: &Command, limit: Millis) -> Result<(), String> {
+        let quiet = |_: &str| {};
+        let words = command.words();
+        match timeout(limit.duration(), self.engine.exec(self.container, &words, &quiet)).await {
+            Ok(Ok(0)) => Ok(()),
+            Ok(Ok(code)) => Err(format!("`{}` ended with {code}", words.join(" "))),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("`{}` took longer than {limit}", words.join(" "))),
         }
     }
 

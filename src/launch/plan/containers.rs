@@ -24,7 +24,9 @@ impl<'a> Planner<'a> {
     ) -> Result<ContainerPlan, PlanError> {
         let published = match (proc.settings.kind, proc.settings.ports.first()) {
             (Kind::Web, Some(port)) => vec![(*port, self.places.port(&server)?)],
-            (Kind::Web | Kind::Worker | Kind::Service | Kind::Image | Kind::Static, _) => proc.published.clone(),
+            (Kind::Web | Kind::Worker | Kind::Service | Kind::Image | Kind::Static | Kind::Task, _) => {
+                proc.published.clone()
+            }
         };
         Ok(ContainerPlan {
             name,

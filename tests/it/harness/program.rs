@@ -169,9 +169,14 @@ impl Running {
         }
     }
 
-    pub fn wait(mut self) -> Done {
+    pub fn wait(self) -> Done {
+        self.wait_within(PATIENCE)
+    }
+
+    /// For what takes longer than anything else in a test.
+    pub fn wait_within(mut self, limit: Duration) -> Done {
         self.stdin = None;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + limit;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;

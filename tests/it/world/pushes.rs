@@ -102,7 +102,7 @@ fn settings(image: &ImageId, kind: Kind, overlap: Overlap, volumes: &[&str]) -> 
         ports: match kind {
             Kind::Web => vec![80],
             Kind::Service => vec![6379],
-            Kind::Worker | Kind::Image | Kind::Static => Vec::new(),
+            Kind::Worker | Kind::Image | Kind::Static | Kind::Task => Vec::new(),
         },
         volumes: volumes.iter().map(|path| path.parse().unwrap()).collect(),
         env: Default::default(),
@@ -123,5 +123,6 @@ fn settings(image: &ImageId, kind: Kind, overlap: Overlap, volumes: &[&str]) -> 
         grace: Millis(1500),
         hook: Vec::new(),
         unhook: Vec::new(),
+        schedule: None,
     }
 }

@@ -1,0 +1,3 @@
+//! What runs once a release is live; see [`act`].
+
+pub mod act;

@@ -1,0 +1,5 @@
+class Greeting {
+    static String text() {
+        return "Hello from Java, release " + System.getenv("QUARRY_RELEASE") + "\n";
+    }
+}

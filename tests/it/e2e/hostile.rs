@@ -45,7 +45,7 @@ fn what_would_open_the_server_cannot_be_asked_for_in_quarry_yml() {
         "volumes: [../x]",
         "volumes: [data]",
     ] {
-        check(&key(line), "quarry.yml has");
+        check(&key(line), "quarry.yml:4:");
     }
     for line in [
         r"domains: 'a.example; return 200'",

@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use crate::hq::HqError;
+use crate::hq::certs::CertsError;
 use crate::hq::cluster::ClusterError;
 use crate::hq::servers::ServerError;
 
@@ -89,6 +90,7 @@ impl From<HqError> for Failure {
             | HqError::DeployBranch { .. }
             | HqError::ImageGone { .. } => Exit::Refused,
             HqError::Cluster(error) => of_cluster(error),
+            HqError::Certs(error) => of_certs(error),
             HqError::Server(error) => match error {
                 ServerError::NoServer(_)
                 | ServerError::Taken { .. }
@@ -132,6 +134,17 @@ fn of_cluster(error: &ClusterError) -> Exit {
         | ClusterError::Copy(_)
         | ClusterError::Restless
         | ClusterError::IsMember { .. } => Exit::Refused,
+    }
+}
+
+fn of_certs(error: &CertsError) -> Exit {
+    match error {
+        CertsError::Bad(_)
+        | CertsError::None(_)
+        | CertsError::NoAuthority { .. }
+        | CertsError::NotRouted(_)
+        | CertsError::NotCertified(_) => Exit::Mistake,
+        CertsError::UnderWay(_) | CertsError::Failed { .. } | CertsError::Shown(_) => Exit::Refused,
     }
 }
 

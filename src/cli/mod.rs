@@ -18,6 +18,7 @@ use crate::names::StackName;
 pub mod again;
 pub mod agent;
 pub mod build;
+pub mod certs;
 pub mod client;
 pub mod cluster;
 pub mod config;
@@ -133,6 +134,8 @@ pub enum HqCommand {
     Network(network::Network),
     #[allow(missing_docs)]
     Config(config::Config),
+    #[allow(missing_docs)]
+    Certs(certs::Certs),
 }
 
 /// What came in through a door besides words.
@@ -253,6 +256,7 @@ fn farewell(command: &HqCommand) -> &'static str {
         HqCommand::Servers(_)
         | HqCommand::Cluster(_)
         | HqCommand::Config(_)
+        | HqCommand::Certs(_)
         | HqCommand::Network(_)
         | HqCommand::Grid(_)
         | HqCommand::Keys(_) => {
@@ -287,6 +291,7 @@ async fn carry_out(command: HqCommand, cx: &Context, stdin: Stdin, hung_up: Canc
         HqCommand::Keys(keys) => keys.run(cx, stdin).await,
         HqCommand::Network(network) => network.run(cx).await,
         HqCommand::Config(config) => config.run(cx, stdin).await,
+        HqCommand::Certs(certs) => certs.run(cx, stdin).await,
     }
 }
 

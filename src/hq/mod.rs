@@ -32,6 +32,7 @@ use crate::stack::files::RepositoryError;
 
 pub mod act;
 pub mod agents;
+pub mod certs;
 pub mod change;
 pub mod cloud;
 pub mod cluster;
@@ -134,6 +135,8 @@ pub struct Hq {
     memory: Arc<Mutex<fleet::Memory>>,
     /// What is known of a grid that sizes itself.
     pub sizing: cloud::Sizing,
+    /// The certificates of domains.
+    pub certs: Arc<certs::Certs>,
     queue: lock::Queue,
     /// Planning reads what others have taken: one plan at a time.
     planning: tokio::sync::Mutex<world::Reserved>,
@@ -187,6 +190,7 @@ impl Hq {
             members: RwLock::new(BTreeMap::from([(here, member)])),
             memory: Arc::default(),
             sizing: cloud::Sizing::default(),
+            certs: Arc::default(),
             queue: lock::Queue::default(),
             planning: tokio::sync::Mutex::default(),
             books: Mutex::default(),
@@ -317,6 +321,9 @@ pub enum HqError {
     /// The etcd that HQ makes.
     #[error(transparent)]
     Cluster(#[from] cluster::ClusterError),
+    /// Certificates.
+    #[error(transparent)]
+    Certs(#[from] certs::CertsError),
     /// A server's agent.
     #[error("cannot end the agent of `{server}`")]
     Agent {

@@ -15,6 +15,7 @@ mod http;
 pub mod nginx;
 mod process;
 mod text;
+pub mod tls;
 
 /// Everything the router knows of one stack. It changes whole: a request sees one of two tables, never a mixture.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

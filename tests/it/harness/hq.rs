@@ -32,6 +32,7 @@ pub struct Hq {
     serve: Option<Child>,
     pub ssh: SocketAddr,
     pub http: SocketAddr,
+    pub https: SocketAddr,
 }
 
 impl Hq {
@@ -61,8 +62,8 @@ impl Hq {
             fs::write(path, text).unwrap();
         }
         before(&folder.path().join("root"));
-        let http = slot.http();
-        let mut hq = Self { folder, slot, serve: None, ssh: SocketAddr::from(([127, 0, 0, 1], 0)), http };
+        let (http, https) = (slot.http(), slot.https());
+        let mut hq = Self { folder, slot, serve: None, ssh: SocketAddr::from(([127, 0, 0, 1], 0)), http, https };
         hq.serve();
         let key = hq.make_key("id_ed25519");
         hq.quarry_with(&["keys", "add", "ada", "laptop"], key.as_bytes()).succeeded();
@@ -83,7 +84,8 @@ impl Hq {
         if let Some(instant) = instant {
             command.env("QUARRY_KILL_AT", instant.to_string());
         }
-        command.args(["serve", "--ssh", &self.ssh.to_string(), "--http", &self.http.to_string()]);
+        let addresses = [self.ssh, self.http, self.https].map(|address| address.to_string());
+        command.args(["serve", "--ssh", &addresses[0], "--http", &addresses[1], "--https", &addresses[2]]);
         let mut child = command.stdout(Stdio::piped()).stderr(log).process_group(0).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();

@@ -2,6 +2,7 @@
 //! behind it. Whatever it makes goes when the test ends, also when it fails; what a killed test left behind goes when the
 //! next one takes its slot.
 
+pub mod authority;
 pub mod docker;
 pub mod etcd;
 pub mod hq;

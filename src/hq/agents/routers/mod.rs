@@ -28,6 +28,7 @@ pub fn routing_from_afar(routing: &Routing, hq: SocketAddr) -> Routing {
     match routing {
         Routing::Set(routes) => Routing::Set(seen_from_afar(routes, hq)),
         Routing::Remove(stack) => Routing::Remove(stack.clone()),
+        Routing::Tls(change) => Routing::Tls(change.clone()),
         Routing::All(tables) => Routing::All(tables.iter().map(|table| seen_from_afar(table, hq)).collect()),
     }
 }

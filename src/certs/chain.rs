@@ -230,7 +230,7 @@ fn ders(blocks: &[String]) -> Result<Vec<CertificateDer<'static>>, BadChain> {
 
 fn parse<'der>(der: &'der CertificateDer<'_>, place: usize) -> Result<X509Certificate<'der>, BadChain> {
     match X509Certificate::from_der(der.as_ref()) {
-        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        Ok(([], certificate)) => Ok(certificate),
         Ok(_) => Err(BadChain::Unreadable { place, why: "there is something behind its end".to_owned() }),
         Err(error) => Err(BadChain::Unreadable { place, why: error.to_string() }),
     }
@@ -335,5 +335,129 @@ fn whose(certificate: &X509Certificate<'_>) -> String {
     match names(certificate).first() {
         Some(first) => format!("`{first}`"),
         None => format!("`{}`", name(certificate.subject())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, Issuer, KeyPair};
+
+    use super::*;
+
+    /// A root, an authority it has signed, and what that has signed: PEM text of each.
+    struct Given {
+        root: String,
+        link: String,
+        leaf: String,
+        key: String,
+    }
+
+    /// id-pe-authorityInfoAccess with one caIssuers at `http://a/`.
+    const ISSUERS: [u8; 24] = [
+        0x30, 0x16, 0x30, 0x14, 0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x02, 0x86, 0x08, b'h', b't',
+        b't', b'p', b':', b'/', b'/', b'a',
+    ];
+
+    fn named(name: &str, is_ca: IsCa) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = is_ca;
+        params
+    }
+
+    fn given(names: &[&str]) -> Given {
+        let keys = [(); 3].map(|()| KeyPair::generate().unwrap());
+        let root = named("root", IsCa::Ca(BasicConstraints::Unconstrained));
+        let link = named("link", IsCa::Ca(BasicConstraints::Unconstrained));
+        let mut leaf = named("leaf", IsCa::NoCa);
+        leaf.subject_alt_names =
+            names.iter().map(|name| rcgen::SanType::DnsName((*name).try_into().unwrap())).collect();
+        let access = CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 1], ISSUERS.to_vec());
+        leaf.custom_extensions = vec![access];
+        leaf.not_before = rcgen::date_time_ymd(2026, 1, 1);
+        leaf.not_after = rcgen::date_time_ymd(2026, 4, 1);
+        let signed_link = link.signed_by(&keys[1], &Issuer::from_params(&root, &keys[0])).unwrap();
+        Given {
+            root: root.self_signed(&keys[0]).unwrap().pem(),
+            leaf: leaf.signed_by(&keys[2], &Issuer::from_params(&link, &keys[1])).unwrap().pem(),
+            link: signed_link.pem(),
+            key: keys[2].serialize_pem(),
+        }
+    }
+
+    fn now() -> Timestamp {
+        "2026-02-01T00:00:00Z".parse().unwrap()
+    }
+
+    fn checked(parts: &[&str], domains: &[&str]) -> Result<Checked, Vec<BadChain>> {
+        let domains: Vec<Domain> = domains.iter().map(|domain| domain.parse().unwrap()).collect();
+        check(&parts.join("\n"), &domains, now(), Roots::Of(&[]))
+    }
+
+    fn count(chain: &str) -> usize {
+        chain.matches("BEGIN CERTIFICATE").count()
+    }
+
+    #[test]
+    fn a_chain_in_any_order_becomes_one_in_the_right_order_without_its_root() {
+        let Given { root, link, leaf, key } = given(&["a.test", "*.B.test"]);
+        for parts in [[&leaf, &link, &root, &key], [&key, &root, &link, &leaf], [&link, &leaf, &leaf, &key]] {
+            let parts: Vec<&str> = parts.iter().map(|part| part.as_str()).collect();
+            let checked = checked(&parts, &["a.test", "x.b.test", "*.b.test"]);
+            // Without its root it says that there is more to come.
+            match parts.contains(&root.as_str()) {
+                true => assert_eq!(checked.unwrap().chain.replace("\r", ""), format!("{leaf}{link}").replace("\r", "")),
+                false => assert_eq!(count(&checked.unwrap().chain), 2),
+            }
+        }
+        let checked = checked(&[&leaf, &link, &key], &["a.test"]).unwrap();
+        assert!(checked.is_private, "nobody knows this authority");
+        assert_eq!((checked.facts.issuer.as_str(), checked.facts.names.len()), ("link", 2));
+        assert_eq!(checked.facts.until, "2026-04-01T00:00:00Z".parse().unwrap());
+        assert_eq!(read(&checked.chain), Ok(checked.facts));
+    }
+
+    #[test]
+    fn an_authority_that_is_known_needs_no_root_in_the_chain() {
+        let Given { root, link, leaf, key } = given(&["a.test"]);
+        let roots = [CertificateDer::from_pem_slice(root.as_bytes()).unwrap().to_vec()];
+        let text = format!("{leaf}{link}{key}");
+        assert!(!check(&text, &[], now(), Roots::Of(&roots)).unwrap().is_private);
+    }
+
+    #[test]
+    fn every_mistake_is_told() {
+        let Given { root: _, link, leaf, key } = given(&["a.test"]);
+        let other = given(&["a.test"]);
+        let check = |parts: &[&str], domains: &[&str], expected: &[&str]| {
+            let mistakes = checked(parts, domains).unwrap_err();
+            let told: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+            assert_eq!(told.len(), expected.len(), "{told:?}");
+            for (told, expected) in told.iter().zip(expected) {
+                assert!(told.contains(expected), "{told}: {expected}");
+            }
+        };
+        check(&[], &[], &["no private key", "no certificate"]);
+        check(&[&key], &[], &["no certificate"]);
+        check(&[&leaf, &link], &[], &["no private key"]);
+        check(&[&leaf, &link, &other.key], &[], &["does not fit the certificate of `a.test`"]);
+        check(&[&leaf, &key], &[], &["certificate of `link` is missing"]);
+        check(&[&leaf, &other.link, &key], &[], &["`link` is no part of the chain", "`link` is missing"]);
+        check(&[&leaf, &link, &key], &["b.test", "x.a.test"], &["not for `b.test`; it is for a.test", "x.a.test"]);
+        check(&[&leaf.replace('M', "N"), &link, &key], &[], &["certificate 1 cannot be read"]);
+        let locked = key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+        check(&[&leaf, &link, &locked], &[], &["is encrypted"]);
+        let text = format!("{leaf}{link}{key}");
+        let late = super::check(&text, &[], "2026-04-02T00:00:00Z".parse().unwrap(), Roots::Any).unwrap_err();
+        assert_eq!(late, [BadChain::Expired("2026-04-01T00:00:00Z".parse().unwrap())]);
+        let early = super::check(&text, &[], "2025-12-31T00:00:00Z".parse().unwrap(), Roots::Any).unwrap_err();
+        assert_eq!(early, [BadChain::NotYet("2026-01-01T00:00:00Z".parse().unwrap())]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_is_too_odd(text in "(-----BEGIN CERTIFICATE-----\n|-----END CERTIFICATE-----\n|-----BEGIN PRIVATE KEY-----\n|-----END PRIVATE KEY-----\n|[A-Za-z0-9+/=\n]{0,40}){0,12}") {
+            let _ = check(&text, &[], now(), Roots::Any);
+        }
     }
 }

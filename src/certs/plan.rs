@@ -26,9 +26,7 @@ const PRIVATE: [&str; 9] =
 pub fn is_public(domain: &Domain) -> bool {
     let text = domain.as_str();
     let ends = |end: &&str| text.strip_suffix(*end).is_some_and(|before| before.is_empty() || before.ends_with('.'));
-    text.contains('.')
-        && !text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
-        && !PRIVATE.iter().any(|end| ends(&end))
+    text.contains('.') && !text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') && !PRIVATE.iter().any(ends)
 }
 
 /// What is known of a certificate.

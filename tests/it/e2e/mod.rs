@@ -5,6 +5,7 @@ use crate::harness::{Hq, Repository};
 mod agents;
 mod apart;
 mod busy;
+mod certs;
 mod cloud;
 mod cluster;
 mod commands;

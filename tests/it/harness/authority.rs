@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -87,7 +88,10 @@ impl TestAuthority {
         std::fs::write(&root, &self.root_pem).unwrap();
         let resolve = format!("{host}:{}:{}", to.port(), to.ip());
         let mut command = Command::new("curl");
-        run(command.args(["-sS", "--max-time", "20", "--resolve", &resolve, "--cacert"]).arg(&root).args(words))
+        run(command
+            .args(["-sS", "--noproxy", "*", "--max-time", "20", "--resolve", &resolve, "--cacert"])
+            .arg(&root)
+            .args(words))
     }
 }
 
@@ -101,7 +105,10 @@ impl Visitor {
         roots.add(root).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        Self(TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth())))
+        let mut config = config.with_root_certificates(roots).with_no_client_auth();
+        // One who remembers is not shown the certificate again.
+        config.resumption = Resumption::disabled();
+        Self(TlsConnector::from(Arc::new(config)))
     }
 
     pub async fn connect(&self, to: SocketAddr, host: &str) -> std::io::Result<TlsStream<TcpStream>> {

@@ -7,6 +7,7 @@ pub mod docker;
 pub mod etcd;
 pub mod hq;
 pub mod lab;
+pub mod pebble;
 pub mod program;
 pub mod registry;
 pub mod repository;

@@ -57,10 +57,11 @@ struct Bench {
     pem: PathBuf,
 }
 
-/// A certificate that signed itself, and its key.
+/// A certificate with another one behind it, as authorities give them, and its key.
 fn made(domain: &str) -> (String, String) {
-    let made = rcgen::generate_simple_self_signed(vec![domain.to_owned()]).unwrap();
-    (made.cert.pem(), made.signing_key.serialize_pem())
+    let [made, link] =
+        [domain, "link.test"].map(|name| rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap());
+    (format!("{}{}", made.cert.pem(), link.cert.pem()), made.signing_key.serialize_pem())
 }
 
 fn certificate(domain: &str, (chain, key): (String, String)) -> TlsChange {
@@ -82,7 +83,11 @@ impl Bench {
         let pem = place.path("localhost.pem");
         fs::write(&pem, format!("{}{}", own.0, own.1)).unwrap();
         let peer = Peer { container: "app.web.1.1".parse().unwrap(), address: app };
-        let node = NodeRoutes { domains: vec!["localhost".parse().unwrap()], target: Target::Peers(vec![peer]) };
+        let node = NodeRoutes {
+            domains: vec!["localhost".parse().unwrap()],
+            target: Target::Peers(vec![peer]),
+            protocol: Default::default(),
+        };
         let nodes = [("web".parse().unwrap(), node)].into();
         let table = StackRoutes { stack: "app".parse().unwrap(), release: ReleaseNumber(1), nodes };
         runtime.block_on(nginx.set(&table)).unwrap();

@@ -99,6 +99,7 @@ local function read(raw)
     for name, node in pairs(given.nodes) do
         local target = node.target
         local made = { stack = given.stack, name = name, site = target.site, peers = {}, turn = 0 }
+        made.grpc = node.protocol == "grpc"
         for place, peer in ipairs(target.peers or {}) do
             local host, port = peer.address:match("^(.+):(%d+)$")
             local key = peer.address .. "|" .. pid
@@ -214,12 +215,16 @@ local function make_ready(domain, raw)
         return nil, no_chain or no_key
     end
     local staple = given.staple
-    return {
-        chain = chain,
-        key = key,
-        staple = staple and ngx.decode_base64(staple.response),
-        staple_until = staple and staple["until"] or 0,
-    }
+    local response = staple and ngx.decode_base64(staple.response)
+    if response then
+        -- One that its authority has not signed is worse than none.
+        local ok, problem = ocsp.validate_ocsp_response(response, ssl.cert_pem_to_der(given.chain))
+        if not ok then
+            ngx.log(ngx.WARN, "nothing is said of the certificate of ", domain, ": ", problem)
+            response = nil
+        end
+    end
+    return { chain = chain, key = key, staple = response, staple_until = staple and staple["until"] or 0 }
 end
 
 local function certificate_of(domain)
@@ -394,7 +399,7 @@ local function route(bodied)
         end
         return ngx.exec("@site")
     end
-    if not bodied then
+    if not bodied and not node.grpc then
         local method = var.request_method
         if method ~= "GET" and method ~= "HEAD" and method ~= "OPTIONS" then
             return ngx.exec("@body")
@@ -409,6 +414,9 @@ local function route(bodied)
     local named = var.http_host
     if named ~= host and not (named and is_spelling(named, host)) then
         var.quarry_host = host
+    end
+    if node.grpc then
+        return ngx.exec("@grpc")
     end
 end
 

@@ -4,6 +4,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::header::CONTENT_TYPE;
+use hyper::{Request, StatusCode};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
@@ -70,6 +76,27 @@ pub async fn look(domain: &Domain, port: u16, challenge: &Challenge) -> Result<(
         }
     }
     Ok(())
+}
+
+/// What a responder answers to a question about a certificate.
+///
+/// # Errors
+/// It does not answer, or not with success.
+pub async fn ask_responder(url: &str, question: Vec<u8>) -> std::io::Result<Vec<u8>> {
+    let request = Request::post(url)
+        .header(CONTENT_TYPE, "application/ocsp-request")
+        .body(Full::new(Bytes::from(question)))
+        .map_err(std::io::Error::other)?;
+    let asked = async {
+        let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+        let response = client.request(request).await.map_err(std::io::Error::other)?;
+        if response.status() != StatusCode::OK {
+            return Err(std::io::Error::other(format!("it answers {}", response.status())));
+        }
+        let body = Limited::new(response.into_body(), LONGEST as usize).collect().await;
+        Ok(body.map_err(std::io::Error::other)?.to_bytes().to_vec())
+    };
+    timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
 }
 
 async fn ask(domain: &Domain, address: SocketAddr, challenge: &Challenge) -> std::io::Result<Vec<u8>> {

@@ -12,6 +12,7 @@ pub mod chain;
 pub mod fake;
 pub mod files;
 pub mod http;
+pub mod ocsp;
 pub mod plan;
 pub mod tries;
 

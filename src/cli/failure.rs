@@ -140,6 +140,7 @@ fn of_cluster(error: &ClusterError) -> Exit {
 fn of_certs(error: &CertsError) -> Exit {
     match error {
         CertsError::Bad(_)
+        | CertsError::Unreadable { .. }
         | CertsError::None(_)
         | CertsError::NoAuthority { .. }
         | CertsError::NotRouted(_)

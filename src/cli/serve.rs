@@ -151,6 +151,9 @@ impl Serve {
         if let Some(rents) = rents(&hq.settings) {
             when_up(async || Ok(hq.rent_from(rents.clone()).await?)).await?;
         }
+        if let Some(https) = self.https.0 {
+            hq.certs.answered_at(https.port());
+        }
         if let Some(authority) = authority(&hq.settings, &hq.clock)? {
             hq.certify_by(authority);
         }

@@ -145,6 +145,7 @@ fn settings(stack: &Stack, name: &NodeName, node: &Node, context: &Context<'_>) 
         args: node.args.clone(),
         cwd: node.cwd.clone(),
         ports,
+        protocol: node.protocol,
         volumes: node.volumes.clone(),
         env: node.env.clone(),
         links,

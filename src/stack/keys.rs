@@ -37,7 +37,7 @@ enum Standing {
 use Standing::{Later, Now};
 
 /// As written, what it means, and whether it has its effect yet.
-const KEYS: [(&str, &str, Standing); 37] = [
+const KEYS: [(&str, &str, Standing); 38] = [
     ("args", "args", Now),
     ("buildpack", "buildpack", Now),
     ("command", "run", Now),
@@ -61,14 +61,15 @@ const KEYS: [(&str, &str, Standing); 37] = [
     ("install", "install", Now),
     ("link", "link", Now),
     ("overlap", "overlap", Now),
+    ("protocol", "protocol", Now),
     ("release", "release", Now),
     ("route", "domains", Now),
     ("run", "run", Now),
     ("scale", "scale", Now),
     ("schedule", "schedule", Later),
     ("size", "size", Now),
-    ("ssl_cert", "ssl_cert", Later),
-    ("ssl_key", "ssl_key", Later),
+    ("ssl_cert", "ssl_cert", Now),
+    ("ssl_key", "ssl_key", Now),
     ("static", "static", Later),
     ("tags", "filter", Now),
     ("type", "type", Now),
@@ -105,10 +106,10 @@ const RUNNING: [&str; 17] = [
 fn without_effect(kind: Kind) -> impl Iterator<Item = &'static str> {
     let (own, running): (&[&str], &[&str]) = match kind {
         Kind::Web => (&[], &[]),
-        Kind::Worker => (&["domains", "document_root"], &[]),
-        Kind::Service => (&["domains", "document_root", "release", "overlap"], &[]),
-        Kind::Image => (&["domains", "document_root"], &RUNNING),
-        Kind::Static => (&["container", "dockerfile", "buildpack", "install"], &RUNNING),
+        Kind::Worker => (&["domains", "document_root", "protocol", "ssl_cert", "ssl_key"], &[]),
+        Kind::Service => (&["domains", "document_root", "protocol", "ssl_cert", "ssl_key", "release", "overlap"], &[]),
+        Kind::Image => (&["domains", "document_root", "protocol", "ssl_cert", "ssl_key"], &RUNNING),
+        Kind::Static => (&["protocol", "container", "dockerfile", "buildpack", "install"], &RUNNING),
     };
     own.iter().chain(running).copied()
 }

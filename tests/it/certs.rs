@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use quarry::certs::Kind;
 use quarry::certs::authority::Refusal;
 use quarry::certs::fake::FakeAuthority;
+use quarry::certs::{Kind, Record};
 use quarry::clock::SetClock;
 use quarry::db::{Db, Guard, fake, layout};
 use quarry::docker::engines::Engines;
@@ -18,7 +18,11 @@ use quarry::launch::{Ground, Identity};
 use quarry::names::{Domain, ReleaseNumber};
 use quarry::router::edge::Edge;
 use quarry::router::fake::FakeEdge;
+use quarry::router::tls::PrivateKey;
 use quarry::router::{NodeRoutes, StackRoutes, Target};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use crate::harness::authority::TestAuthority;
 
@@ -81,7 +85,7 @@ impl Bench {
 
     async fn route(&self, stack: &str, domains: &[&str]) {
         let domains = domains.iter().map(|domain| domain.parse().unwrap()).collect();
-        let node = NodeRoutes { domains, target: Target::Peers(Vec::new()) };
+        let node = NodeRoutes { domains, target: Target::Peers(Vec::new()), protocol: Default::default() };
         let nodes = BTreeMap::from([("web".parse().unwrap(), node)]);
         let table = StackRoutes { stack: stack.parse().unwrap(), release: ReleaseNumber(1), nodes };
         layout::put_json(&*self.db, &layout::routes(&table.stack), &table, Guard::Any).await.unwrap();
@@ -187,6 +191,42 @@ async fn a_persons_certificate_stays_and_the_authoritys_comes_when_it_goes() {
     bench.hq.remove_certificate(&domains[0]).await.unwrap();
     until("the authority's is shown", async || bench.orders("a.test") == 1 && bench.shown().await.len() == 2).await;
     assert_eq!(bench.row("a.test").await.unwrap().kind, Some(Kind::Automatic));
+}
+
+#[tokio::test]
+async fn what_the_authority_says_of_its_certificates_is_shown_and_nobody_elses_addresses_are_followed() {
+    let bench = Bench::new();
+    let authority = TestAuthority::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/ocsp", listener.local_addr().unwrap());
+    let given = authority.issue_with_responder(&["a.test", "b.test"], &url);
+    let question = quarry::certs::ocsp::question(&given.chain()).unwrap();
+    bench.clock.set(Timestamp::now());
+    let answer = authority.vouch(bench._root.path(), &given, &question);
+    tokio::spawn(async move {
+        // Whoever asks twice waits in vain.
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut asked = Vec::new();
+        while !asked.ends_with(&question) {
+            assert_ne!(stream.read_buf(&mut asked).await.unwrap(), 0);
+        }
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", answer.len());
+        stream.write_all(&[head.as_bytes(), &answer].concat()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    // A person's comes first: were it asked about, nobody would answer for the other.
+    bench.hq.add_certificate(&["a.test".parse().unwrap()], &given.text()).await.unwrap();
+    let record = Record { kind: Kind::Automatic, chain: given.chain(), key: PrivateKey(given.key.clone()) };
+    let key = layout::certificate(&"b.test".parse().unwrap());
+    layout::put_json(&*bench.db, &key, &record, Guard::Any).await.unwrap();
+    tokio::spawn(bench.hq.clone().keep_certificates());
+    let stapled = async || {
+        let certificates = bench.edge.secured().await.unwrap().certificates;
+        let stapled = certificates.into_iter().filter(|one| one.staple.is_some());
+        stapled.map(|one| one.domain.to_string()).collect::<Vec<_>>()
+    };
+    until("the authority's word is shown", async || stapled().await == ["b.test"]).await;
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::time::sleep;
 
-use super::{CertsError, Row, UnderWay, known, owners, rows, wanted};
+use super::{CertsError, Row, UnderWay, known, owners, rows, url, wanted};
 use crate::certs::authority::{Answers, Authority, Issued, Refusal};
 use crate::certs::chain::{self, Checked, Roots};
 use crate::certs::plan::{Situation, work};
@@ -20,8 +20,10 @@ use crate::certs::{Kind, Record, files, http};
 use crate::db::{DbError, layout};
 use crate::etc::ETC;
 use crate::etc::acme::{Acme, Look};
+use crate::hq::deploy::act::answered;
 use crate::hq::{Hq, HqError};
 use crate::names::Domain;
+use crate::router::StackRoutes;
 use crate::router::edge::{Edge, EdgeError};
 use crate::router::tls::{Certificate, Challenge, TlsChange, TlsState, Token};
 
@@ -105,7 +107,9 @@ impl Hq {
         self.show_certificates().await?;
         let (Some(acme), Some(authority)) = (&self.settings.acme, self.certs.authority.get()) else { return Ok(None) };
         let wanted = wanted(owners(&self.tables().await?).keys(), acme);
-        let (known, tries) = (known(&self.certificates().await?), self.tries().await?);
+        let records = self.certificates().await?;
+        let (known, tries) = (known(&records), self.tries().await?);
+        let ask = self.ask_about(&records, &known);
         let under_way = self.certs.under_way().clone();
         let situation =
             Situation { now: self.clock.now(), wanted: &wanted, known: &known, tries: &tries, under_way: &under_way };
@@ -124,7 +128,7 @@ impl Hq {
         for domain in tries.keys().filter(|domain| !wanted.contains(*domain)) {
             self.db.delete(&layout::tries(domain), crate::db::Guard::Any).await?;
         }
-        Ok(work.next)
+        Ok(work.next.into_iter().chain(ask).min())
     }
 
     /// Has every router show what the tree holds. When it returns, new visitors see it.
@@ -140,6 +144,7 @@ impl Hq {
             .into_iter()
             .map(|(domain, record)| (domain.clone(), record.shown(&domain)))
             .collect();
+        let wanted = self.with_staples(wanted);
         let digests: BTreeMap<Domain, String> =
             wanted.iter().map(|(domain, certificate)| (domain.clone(), digest(certificate))).collect();
         let showing = match &*shown {
@@ -152,6 +157,16 @@ impl Hq {
         // What a change that failed has left is not known.
         *shown = showing.is_ok().then_some(digests);
         Ok(showing.map_err(CertsError::Shown)?)
+    }
+
+    /// With what their authorities say of them.
+    fn with_staples(&self, mut shown: BTreeMap<Domain, Certificate>) -> BTreeMap<Domain, Certificate> {
+        let asked = self.certs.asked();
+        for (domain, certificate) in &mut shown {
+            let same = asked.get(domain).filter(|asked| asked.chain == certificate.chain);
+            certificate.staple = same.and_then(|asked| asked.staple.clone());
+        }
+        shown
     }
 
     /// Orders a certificate, keeps and shows it. What did not work is kept, too.
@@ -264,6 +279,15 @@ impl Hq {
         }
         let one = self.certs.begin(domain).ok_or_else(|| CertsError::UnderWay(domain.clone()))?;
         self.order_certificate(&**authority, one).await
+    }
+
+    /// The addresses people can open of a stack.
+    pub async fn urls(&self, table: &StackRoutes) -> Vec<String> {
+        let names = self.db.names(layout::CERTIFICATES).await.unwrap_or_default();
+        let domain = |name: &String| name.strip_suffix(".json").and_then(|name| name.parse().ok());
+        let certified = names.iter().filter_map(domain).collect();
+        let https = self.certs.port.get().map(String::as_str);
+        answered(table).map(|domain| url(domain, &certified, &self.url_port, https)).collect()
     }
 
     /// Every domain that has a certificate or should have one, by name.

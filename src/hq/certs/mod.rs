@@ -8,22 +8,27 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::Notify;
 
+use crate::buildpacks::Unreadable;
 use crate::certs::authority::Authority;
 use crate::certs::chain::{self, BadChain};
 use crate::certs::plan::{Known, Situation, is_public, when};
 use crate::certs::tries::Tries;
-use crate::certs::{Kind, Record};
+use crate::certs::{Kind, Record, wildcard_over};
 use crate::etc::acme::Acme;
-use crate::names::{Domain, StackName};
+use crate::names::{Domain, InnerPath, StackName};
 use crate::router::StackRoutes;
 use crate::router::edge::EdgeError;
 
 pub mod act;
+pub mod given;
+pub mod staples;
 pub mod store;
 
 /// What HQ has in mind of certificates.
 #[derive(Default)]
 pub struct Certs {
+    /// The router's port for HTTPS as it stands in URLs: empty, or `:8443`; nothing where it does not listen for that.
+    port: OnceLock<String>,
     /// Where they come from.
     authority: OnceLock<Arc<dyn Authority>>,
     /// Something has changed that they go by.
@@ -32,13 +37,26 @@ pub struct Certs {
     under_way: Mutex<BTreeSet<Domain>>,
     /// Digests of what the routers show, once they have been told.
     shown: tokio::sync::Mutex<Option<BTreeMap<Domain, String>>>,
+    /// What their authorities say of them.
+    asked: Mutex<BTreeMap<Domain, staples::Asked>>,
     /// One account is made at a time.
     account: tokio::sync::Mutex<()>,
 }
 
 impl Certs {
+    /// From now on URLs of domains with a certificate name this port.
+    pub fn answered_at(&self, port: u16) {
+        let text = if port == 443 { String::new() } else { format!(":{port}") };
+        // It stays the same while HQ runs.
+        let _ = self.port.set(text);
+    }
+
     fn under_way(&self) -> MutexGuard<'_, BTreeSet<Domain>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn asked(&self) -> MutexGuard<'_, BTreeMap<Domain, staples::Asked>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One order of a domain at a time: `None` while there is one.
@@ -66,6 +84,14 @@ pub enum CertsError {
     /// The given one is no good.
     #[error("{}", lines(.0))]
     Bad(Vec<BadChain>),
+    /// A file of the repository.
+    #[error("`{path}` {why}")]
+    Unreadable {
+        /// Which.
+        path: InnerPath,
+        /// Why.
+        why: Unreadable,
+    },
     /// There is none.
     #[error("`{0}` has no certificate of its own; `certs` lists those there are")]
     None(Domain),
@@ -110,6 +136,16 @@ pub fn owners(tables: &[StackRoutes]) -> BTreeMap<Domain, StackName> {
         domains.map(|domain| (domain, table.stack.clone())).collect::<Vec<_>>()
     };
     tables.iter().flat_map(of).collect()
+}
+
+/// The address of a domain that people open: by HTTPS where it has a certificate.
+pub fn url(domain: &Domain, certified: &BTreeSet<Domain>, http: &str, https: Option<&str>) -> String {
+    let over = wildcard_over(domain);
+    let has = certified.contains(domain) || over.is_some_and(|over| certified.contains(&over));
+    match https.filter(|_| has) {
+        Some(https) => format!("https://{domain}{https}"),
+        None => format!("http://{domain}{http}"),
+    }
 }
 
 /// The domains for which the authority is asked.
@@ -174,4 +210,21 @@ pub fn rows(
     // One that a wildcard's certificate serves needs none of its own.
     let has_news = |row: &Row| row.kind.is_some() || row.next.is_some();
     domains.into_iter().map(row).filter(has_news).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_domain_is_opened_by_https_where_it_has_a_certificate() {
+        let certified = ["a.test", "*.b.test"].map(|domain| domain.parse().unwrap()).into();
+        let check = |domain: &str, https, expected: &str| {
+            assert_eq!(url(&domain.parse().unwrap(), &certified, ":8080", https), expected, "{domain}");
+        };
+        check("a.test", Some(""), "https://a.test");
+        check("x.b.test", Some(":8443"), "https://x.b.test:8443");
+        check("b.test", Some(""), "http://b.test:8080");
+        check("a.test", None, "http://a.test:8080");
+    }
 }

@@ -13,6 +13,7 @@ use crate::build::act::{BuildJob, Built, images};
 use crate::build::plan::plan;
 use crate::db::{Guard, layout};
 use crate::hq::act::Job;
+use crate::hq::certs::given::Given;
 use crate::hq::progress::{detail, phase, took};
 use crate::hq::{Hq, HqError};
 use crate::instruction::Instruction;
@@ -22,7 +23,7 @@ use crate::launch::act::Say;
 use crate::launch::journal::{Operation, Phase};
 use crate::launch::record::{Cause, Release};
 use crate::launch::{Identity, Plan};
-use crate::names::{NodeName, ReleaseNumber, StackName};
+use crate::names::{Domain, NodeName, ReleaseNumber, StackName};
 use crate::router::{StackRoutes, Target, check_domains};
 use crate::stack::{Described, describe};
 use crate::stack::{Stack, files};
@@ -56,7 +57,7 @@ impl Hq {
             () = cancel.cancelled() => Err(HqError::Cancelled),
             prepared = self.prepare(&request, number, releases.last(), say) => prepared,
         };
-        let (release, _) = match prepared {
+        let (release, given) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 self.take_back(&book, say).await;
@@ -80,6 +81,7 @@ impl Hq {
             self.take_back(&book, say).await;
         }
         launched?;
+        self.keep_given(given).await;
         say(&detail(&format!("live after {}", took(launching.elapsed()))));
         self.say_urls(&request.stack, &release, began, say).await;
         Ok(release)
@@ -92,7 +94,7 @@ impl Hq {
         number: ReleaseNumber,
         previous: Option<&Release>,
         say: Say<'_>,
-    ) -> Result<(Release, Stack), HqError> {
+    ) -> Result<(Release, Vec<Given>), HqError> {
         let stack = &request.stack;
         self.pin(stack, number, &request.commit).await?;
         let folder = self.stack_folder(stack).join("src");
@@ -104,6 +106,7 @@ impl Hq {
         let tables = self.tables().await?;
         let domains = described.stack.nodes.values().flat_map(|node| &node.domains);
         check_domains(stack, domains, &self.settings.hostnames, &tables)?;
+        let given = self.given_certificates(&described.stack, &folder).await?;
         let env = self.env(stack).await?;
         let env_version = self.env_version(stack, &env).await?;
         let building = Building {
@@ -131,7 +134,7 @@ impl Hq {
             created: self.clock.now(),
         };
         self.keep_tarball(stack, &release).await?;
-        Ok((release, described.stack))
+        Ok((release, given))
     }
 
     /// The default domains count too: `a.b` of a stack `a` must not be another's explicit domain.
@@ -191,7 +194,7 @@ impl Hq {
         };
         say(&phase(&format!("Release {} of {stack} is live, {time}", release.number)));
         if let Ok(Some(table)) = layout::read_json::<StackRoutes>(&*self.db, &layout::routes(stack)).await {
-            for url in urls(&table, &self.url_port) {
+            for url in self.urls(&table).await {
                 say(&detail(&url));
             }
         }
@@ -339,14 +342,13 @@ fn building(number: ReleaseNumber) -> Operation {
     }
 }
 
-/// The addresses people can open, each domain once, wildcards left out.
-pub fn urls(table: &StackRoutes, port: &str) -> Vec<String> {
+/// The domains people can open, each once, wildcards left out.
+pub fn answered(table: &StackRoutes) -> impl Iterator<Item = &Domain> {
     let answered = table.nodes.values().filter(|node| match &node.target {
         Target::Peers(peers) => !peers.is_empty(),
         Target::Site(_) => true,
     });
-    let domains = answered.flat_map(|node| &node.domains).filter(|domain| !domain.is_wildcard());
-    domains.map(|domain| format!("http://{domain}{port}")).collect()
+    answered.flat_map(|node| &node.domains).filter(|domain| !domain.is_wildcard())
 }
 
 /// The tag suffix of a release's images.

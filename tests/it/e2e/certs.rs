@@ -83,6 +83,10 @@ fn a_certificate_of_ones_own_is_checked_and_shown_at_once() {
         assert!(page(&visitor, hq.https, host).starts_with("HTTP/1.1 200 "), "{host}");
         assert_eq!(hq.get(host, "/").status, 301, "{host}");
     }
+    let opened = hq.quarry(&["stacks", "show", "blog"]).succeeded().text();
+    for url in [format!("https://blog.test:{}", hq.https.port()), "http://blog.localhost:".to_owned()] {
+        assert!(opened.contains(&url), "{opened}");
+    }
     let listed = row(&hq, "blog.test").unwrap();
     assert_eq!(
         (&listed["kind"], &listed["stack"], &listed["issuer"]),
@@ -94,6 +98,26 @@ fn a_certificate_of_ones_own_is_checked_and_shown_at_once() {
     assert_eq!(shown(&visitor, hq.https, "blog.test"), None);
     assert_eq!(hq.get("blog.test", "/").status, 200);
     hq.quarry(&["certs", "renew", "blog.test"]).ended(1).said(&["acme/email"]);
+}
+
+#[test]
+fn a_certificate_comes_with_the_repository_and_a_wrong_one_refuses_the_push() {
+    let hq = Hq::start();
+    let authority = TestAuthority::new();
+    let given = authority.issue(&["blog.test"]);
+    let with_files = format!("{}  ssl_cert: tls/chain.pem\n  ssl_key: tls/key.pem\n", quarry("blog.test"));
+    let files = [
+        ("quarry.yml", with_files.as_str()),
+        ("tls/chain.pem", &given.chain()),
+        ("tls/key.pem", &authority.issue(&["blog.test"]).key),
+    ];
+    let repository = app(&files);
+    hq.push(&repository, "blog").failed().said(&["the private key does not fit the certificate of `blog.test`"]);
+    repository.write("tls/key.pem", &given.key);
+    repository.commit("the right key");
+    hq.push(&repository, "blog").succeeded().said(&[&format!("https://blog.test:{}", hq.https.port())]);
+    assert!(page(&authority.visitor(), hq.https, "blog.test").starts_with("HTTP/1.1 200 "));
+    assert_eq!(row(&hq, "blog.test").unwrap()["kind"], "custom");
 }
 
 #[test]

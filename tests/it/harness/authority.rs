@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, Issuer, KeyPair};
 use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -71,6 +71,33 @@ impl TestAuthority {
         let key = KeyPair::generate().unwrap();
         let leaf = params.signed_by(&key, &Issuer::from_params(&self.params, &self.key)).unwrap();
         Given { leaf: leaf.pem(), link: self.link_pem.clone(), key: key.serialize_pem() }
+    }
+
+    /// The same, with the address of a responder in it.
+    pub fn issue_with_responder(&self, names: &[&str], url: &str) -> Given {
+        const OCSP: [u8; 10] = [0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x01];
+        let wrap = |tag: u8, content: &[u8]| [&[tag, u8::try_from(content.len()).unwrap()], content].concat();
+        let access = wrap(0x30, &wrap(0x30, &[&OCSP[..], &wrap(0x86, url.as_bytes())].concat()));
+        let extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 1], access);
+        self.issue_as(names, |params| params.custom_extensions = vec![extension])
+    }
+
+    /// What its responder answers: all is well with this certificate.
+    pub fn vouch(&self, folder: &Path, given: &Given, question: &[u8]) -> Vec<u8> {
+        let file = |name: &str, bytes: &[u8]| {
+            std::fs::write(folder.join(name), bytes).unwrap();
+        };
+        file("leaf.pem", given.leaf.as_bytes());
+        file("link.pem", given.link.as_bytes());
+        file("link.key", self.key.serialize_pem().as_bytes());
+        file("question.der", question);
+        let openssl = |words: &str| run(Command::new("openssl").args(words.split(' ')).current_dir(folder)).succeeded();
+        let serial = openssl("x509 -in leaf.pem -noout -serial").text();
+        let serial = serial.trim().trim_start_matches("serial=");
+        file("index.txt", format!("V\t491231235959Z\t\t{serial}\tunknown\t/CN=leaf\n").as_bytes());
+        let words = "ocsp -index index.txt -CA link.pem -rsigner link.pem -rkey link.key -reqin question.der -ndays 7";
+        openssl(&format!("{words} -respout answer.der"));
+        std::fs::read(folder.join("answer.der")).unwrap()
     }
 
     pub fn root(&self) -> &str {

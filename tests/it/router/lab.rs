@@ -110,7 +110,7 @@ pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
 pub fn table(stack: &str, release: u64, nodes: &[(&str, &[&str], Target)]) -> StackRoutes {
     let nodes = nodes.iter().map(|(node, domains, target)| {
         let domains = domains.iter().map(|domain| domain.parse().unwrap()).collect();
-        (node.parse().unwrap(), NodeRoutes { domains, target: target.clone() })
+        (node.parse().unwrap(), NodeRoutes { domains, target: target.clone(), protocol: Default::default() })
     });
     let nodes: BTreeMap<_, _> = nodes.collect();
     StackRoutes { stack: stack.parse().unwrap(), release: quarry::names::ReleaseNumber(release), nodes }

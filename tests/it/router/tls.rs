@@ -4,14 +4,16 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
+use quarry::certs::ocsp;
 use quarry::router::edge::{Edge, EdgeError};
 use quarry::router::fake::FakeEdge;
-use quarry::router::tls::{Certificate, Challenge, PrivateKey, TlsChange, TlsState};
+use quarry::router::tls::{Certificate, Challenge, PrivateKey, Staple, TlsChange, TlsState};
+use quarry::units::Protocol;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::lab::{App, Client, Lab, kill, peers, table, until};
+use super::lab::{App, Client, Lab, free_address, kill, peers, table, until};
 use crate::harness::authority::{Given, TestAuthority};
 
 fn certificate(domain: &str, given: &Given) -> Certificate {
@@ -145,6 +147,34 @@ fn handshake(to: SocketAddr, words: &[&str]) -> bool {
 }
 
 #[tokio::test]
+async fn what_an_authority_says_of_a_certificate_comes_along_with_it_if_it_is_its_word() {
+    let (lab, authority) = (Lab::start().await, TestAuthority::new());
+    let given = authority.issue(&["a.test"]);
+    let question = ocsp::question(&given.chain()).unwrap();
+    let answer = authority.vouch(lab.folder.path(), &given, &question);
+    let staple = ocsp::staple(&answer, jiff::Timestamp::now()).unwrap();
+    let week = jiff::Timestamp::now().as_second() + 7 * 86_400;
+    assert!((week - 60..week + 60).contains(&staple.until), "{staple:?}");
+    let shown = |staple: Option<Staple>| TlsChange::Set(Certificate { staple, ..certificate("a.test", &given) });
+    let said = || {
+        let mut command = Command::new("openssl");
+        command.args(["s_client", "-connect", &lab.https.to_string(), "-servername", "a.test", "-status"]);
+        let done = command.stdin(Stdio::null()).output().unwrap();
+        String::from_utf8_lossy(&done.stdout).contains("OCSP Response Status: successful")
+    };
+    lab.nginx.secure(&shown(None)).await.unwrap();
+    assert!(!said());
+    lab.nginx.secure(&shown(Some(staple.clone()))).await.unwrap();
+    assert!(said());
+    lab.nginx.secure(&shown(Some(Staple { until: 1, ..staple }))).await.unwrap();
+    assert!(!said(), "nobody believes it any more");
+    let strangers = TestAuthority::new().vouch(lab.folder.path(), &given, &question);
+    let strangers = ocsp::staple(&strangers, jiff::Timestamp::now());
+    lab.nginx.secure(&shown(strangers)).await.unwrap();
+    assert!(!said() && handshake(lab.https, &["-tls1_3"]), "a stranger's word is not passed on, the certificate is");
+}
+
+#[tokio::test]
 async fn nothing_older_than_tls_1_2_is_spoken() {
     let (lab, authority) = (Lab::start().await, TestAuthority::new());
     lab.nginx.secure(&set("a.test", &authority.issue(&["a.test"]))).await.unwrap();
@@ -173,6 +203,65 @@ async fn browsers_speak_http_2_and_the_app_learns_that_they_came_by_https() {
     }
     let posted = curl(&["--http2", "-d", &"x".repeat(100_000), &format!("{url}/post")]);
     assert_eq!(posted.trim_end(), "app 100000");
+}
+
+/// An nginx that speaks HTTP/2 without TLS and says what it was asked.
+struct Speaker {
+    _folder: tempfile::TempDir,
+    child: std::process::Child,
+    address: SocketAddr,
+}
+
+impl Speaker {
+    async fn start() -> Self {
+        let (folder, address) = (tempfile::tempdir().unwrap(), free_address(2000));
+        let text = format!(
+            "daemon off; worker_processes 1; pid nginx.pid; error_log error.log; events {{}} http {{ access_log off; \
+             client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; scgi_temp_path scgi; \
+             uwsgi_temp_path uwsgi; server {{ listen {address} http2; location / {{ \
+             return 200 \"$server_protocol $request_method $http_host $http_te $http_x_forwarded_proto\"; }} }} }}"
+        );
+        std::fs::write(folder.path().join("nginx.conf"), text).unwrap();
+        let mut command = Command::new("nginx");
+        command.arg("-p").arg(folder.path()).arg("-c").arg(folder.path().join("nginx.conf"));
+        let child = command.stderr(Stdio::null()).spawn().unwrap();
+        until("a speaker", async || tokio::net::TcpStream::connect(address).await.is_ok()).await;
+        Self { _folder: folder, child, address }
+    }
+}
+
+impl Drop for Speaker {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_speaks_grpc_is_spoken_to_by_http_2() {
+    let (lab, authority) = (Lab::start().await, TestAuthority::new());
+    let (first, second) = (Speaker::start().await, Speaker::start().await);
+    let mut routes = table("rpc", 1, &[("web", &["a.test"], peers(&[first.address]))]);
+    let web = "web".parse().unwrap();
+    routes.nodes.get_mut(&web).unwrap().protocol = Protocol::Grpc;
+    lab.nginx.set(&routes).await.unwrap();
+    lab.nginx.secure(&set("a.test", &authority.issue(&["a.test"]))).await.unwrap();
+    let url = format!("https://a.test:{}/pack.Service/Method", lab.https.port());
+    let ask = |words: &[&str]| {
+        let words = [words, &["--http2", "-H", "te: trailers", "-w", " %{http_code}", url.as_str()]].concat();
+        authority.curl(lab.folder.path(), lab.https, "a.test", &words).succeeded().text()
+    };
+    let host = format!("a.test:{}", lab.https.port());
+    let expected = |method: &str| format!("HTTP/2.0 {method} {host} trailers https 200");
+    assert_eq!(ask(&[]).trim_end(), expected("GET"));
+    assert_eq!(ask(&["-d", "body", "-H", "content-type: application/grpc"]).trim_end(), expected("POST"));
+    lab.in_flight(first.address, 0).await;
+    // The switch is one of data, as for everybody else.
+    routes.nodes.get_mut(&web).unwrap().target = peers(&[second.address]);
+    lab.nginx.set(&routes).await.unwrap();
+    drop(first);
+    assert_eq!(ask(&["-d", "body"]).trim_end(), expected("POST"));
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ pub fn seen_from_afar(routes: &StackRoutes, hq: SocketAddr) -> StackRoutes {
                 Target::Peers(name.map(|container| Peer { container, address: hq }).into_iter().collect())
             }
         };
-        (node.clone(), NodeRoutes { domains: of.domains.clone(), target })
+        (node.clone(), NodeRoutes { domains: of.domains.clone(), target, protocol: of.protocol })
     });
     StackRoutes { stack: routes.stack.clone(), release: routes.release, nodes: nodes.collect() }
 }
@@ -50,7 +50,9 @@ mod tests {
             nodes: ["docs", "web"]
                 .into_iter()
                 .zip(targets)
-                .map(|(node, target)| (node.parse().unwrap(), NodeRoutes { domains: Vec::new(), target }))
+                .map(|(node, target)| {
+                    (node.parse().unwrap(), NodeRoutes { domains: Vec::new(), target, protocol: Default::default() })
+                })
                 .collect(),
         };
         let given = routes([Target::Site(PathBuf::from("/site")), peer("blog.web.1.0", own)]);

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! 8 cli   7 hq   6 agent launch   5 build network   4 certs instruction servers   3 stack docker router
-//! 2 etc db grid buildpacks   1 env   0 names units clock
+//! 2 etc db grid buildpacks seal   1 env   0 names units clock
 //! ```
 //!
 //! A push enters in [`hq`], becomes a [`stack::Stack`], is built, compiled to [`instruction::Instruction`]s and
@@ -27,6 +27,7 @@ pub mod launch;
 pub mod names;
 pub mod network;
 pub mod router;
+pub mod seal;
 pub mod servers;
 pub mod stack;
 pub mod units;

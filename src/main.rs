@@ -5,9 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use quarry::cli::failure::Failure;
-use quarry::cli::launch::Launch;
 use quarry::cli::serve::Ended;
-use quarry::cli::{Cli, Command, HqCommand, again, client, normalised};
+use quarry::cli::{Cli, Command, again, client, normalised};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -52,7 +51,7 @@ fn run(cli: Cli, words: Vec<String>) -> Result<u8, Failure> {
         Command::Hook(_) => Ok(ExitCode::SUCCESS).map(|_| 0),
         Command::Hq(command) => {
             let words = client::plain(words);
-            if let HqCommand::Launch(Launch { file: Some(file), .. }) = &command {
+            if let Some(file) = command.file() {
                 client::send(file)?;
             }
             if let Some(address) = &cli.hq {

@@ -5,6 +5,7 @@ use super::failure::{Exit, Failure};
 use crate::certs::Kind;
 use crate::hq::certs::{Row, owners};
 use crate::hq::door::Stdin;
+use crate::hq::rights::Right;
 use crate::names::{Domain, StackName};
 
 /// List, add, remove and renew the certificates of domains
@@ -40,6 +41,11 @@ enum Verb {
 const LIMIT: usize = 256 * 1024;
 
 impl Certs {
+    /// Whether it changes something.
+    pub fn changes(&self) -> bool {
+        matches!(self.verb, Some(Verb::Add { .. } | Verb::Remove { .. } | Verb::Renew { .. }))
+    }
+
     /// Runs the command.
     ///
     /// # Errors
@@ -54,13 +60,27 @@ impl Certs {
     }
 }
 
-/// The stack that has a domain, and with it the say over its certificate; `None` where it is nobody's.
+/// The stack that has a domain, for a caller who may change its certificate; `None` where it is nobody's, and an operator
+/// asks. A domain of a stack that the caller does not see is nobody's to them.
 async fn owner(cx: &Context, domain: &Domain) -> Result<Option<StackName>, Failure> {
-    Ok(owners(&cx.hq.tables().await?).remove(domain))
+    let seen = cx.stacks().await?;
+    match owners(&cx.hq.tables().await?).remove(domain).filter(|stack| seen.contains(stack)) {
+        Some(stack) => {
+            cx.target(&[stack.to_string()], Right::Deploy).await?;
+            Ok(Some(stack))
+        }
+        None => {
+            cx.check_operator()?;
+            cx.begin().await;
+            Ok(None)
+        }
+    }
 }
 
 async fn list(cx: &Context) -> Result<(), Failure> {
-    let rows = cx.hq.certificate_rows().await?;
+    let seen = cx.stacks().await?;
+    let may_see = |row: &Row| cx.access.is_operator() || row.stack.as_ref().is_some_and(|stack| seen.contains(stack));
+    let rows: Vec<Row> = cx.hq.certificate_rows().await?.into_iter().filter(may_see).collect();
     if cx.out.json {
         return cx.out.value(&rows).await;
     }

@@ -71,7 +71,7 @@ async fn in_this_process(
     mode: Mode,
 ) -> Result<u8, Failure> {
     let refused = |error: SocketError| Failure::of(Exit::Refused, &error);
-    let hq = Hq::new(places.parts(settings, home.db.clone()).await?);
+    let hq = Hq::new(places.parts(settings, home.db.clone(), &places.env_key()).await?);
     let door = HqDoor::open(hq).await?;
     let listener = socket::listen(&places.socket()).map_err(refused)?;
     let user: UserName = "root".parse().expect("`root` is a user name");

@@ -27,6 +27,11 @@ enum Verb {
 }
 
 impl Cluster {
+    /// Whether it changes something.
+    pub fn changes(&self) -> bool {
+        matches!(self.verb, Some(Verb::Etcd { .. }))
+    }
+
     /// Runs the command.
     ///
     /// # Errors

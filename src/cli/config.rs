@@ -43,6 +43,11 @@ struct Row {
 }
 
 impl Config {
+    /// Whether it changes something.
+    pub fn changes(&self) -> bool {
+        matches!(self.verb, Some(Verb::Write { .. } | Verb::Remove { .. }))
+    }
+
     /// Runs the command.
     ///
     /// # Errors

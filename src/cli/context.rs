@@ -1,17 +1,20 @@
 //! What every command gets: HQ, who asks, where to print, and which stack is meant.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
 
 use super::failure::{Exit, Failure, hung_up};
 use super::print::Out;
+use super::trace::Trace;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::hq::Hq;
 use crate::hq::door::{Caller, Lines, Say};
 use crate::hq::lock::Turn;
-use crate::names::{NodeName, StackName};
+use crate::hq::rights::{Access, Right};
+use crate::hq::{Hq, HqError};
+use crate::names::{NodeName, StackName, UserName};
 
 /// A command's surroundings.
 pub struct Context {
@@ -25,6 +28,10 @@ pub struct Context {
     pub stack: Option<StackName>,
     /// Cancelled when the caller has hung up.
     pub hung_up: CancellationToken,
+    /// What the caller may.
+    pub access: Access,
+    /// What the command leaves in the record of events.
+    pub trace: Trace,
 }
 
 /// A stack, or one node of it.
@@ -47,37 +54,80 @@ impl std::str::FromStr for Target {
 }
 
 impl Context {
-    /// The stack meant by the first word, and the rest. Without a word that names a stack it is the default one.
+    /// The stack meant by the first word, and the rest, for a caller who has this right on it. Without a word that names a
+    /// stack it is the default one.
     ///
     /// # Errors
-    /// When no stack is named and there is no default, or the name is none.
-    pub async fn target<'a>(&self, words: &'a [String]) -> Result<(Target, &'a [String]), Failure> {
+    /// When no stack is named and there is no default, the name is none, or the caller may not.
+    pub async fn target<'a>(&self, words: &'a [String], needed: Right) -> Result<(Target, &'a [String]), Failure> {
+        let (target, rest) = self.named(words).await?;
+        self.trace.about(&target.stack);
+        match self.hq.check_right(&self.access, &target.stack, needed).await {
+            Ok(_) => {}
+            Err(error) => {
+                if matches!(error, HqError::Rights(_)) {
+                    self.trace.refused();
+                }
+                return Err(error.into());
+            }
+        }
+        self.begin().await;
+        Ok((target, rest))
+    }
+
+    async fn named<'a>(&self, words: &'a [String]) -> Result<(Target, &'a [String]), Failure> {
         if let (Some(default), first) = (&self.stack, words.first()) {
             let named: Option<Target> = first.and_then(|word| word.parse().ok());
-            let known = self.hq.stack_names().await?;
             return match named {
-                Some(target) if known.contains(&target.stack) => Ok((target, &words[1..])),
+                Some(target) if self.stacks().await?.contains(&target.stack) => Ok((target, &words[1..])),
                 _ => Ok((Target { stack: default.clone(), node: None }, words)),
             };
         }
-        let Some(first) = words.first() else {
-            return Err(Failure::new(Exit::Usage, "name a stack; `stacks` lists them"));
-        };
-        let target: Target = first.parse()?;
-        self.hq.status(&target.stack).await?;
-        Ok((target, &words[1..]))
+        match words.first() {
+            Some(first) => Ok((first.parse()?, &words[1..])),
+            None => Err(Failure::new(Exit::Usage, "name a stack; `stacks` lists them")),
+        }
     }
 
     /// One stack and nothing else.
     ///
     /// # Errors
     /// As [`Context::target`], and when words are left over.
-    pub async fn only_stack(&self, words: &[String]) -> Result<StackName, Failure> {
-        let (target, rest) = self.target(words).await?;
+    pub async fn only_stack(&self, words: &[String], needed: Right) -> Result<StackName, Failure> {
+        let (target, rest) = self.named(words).await?;
         if let Some(extra) = rest.first() {
             return Err(Failure::new(Exit::Usage, format!("`{extra}` is one word too many")));
         }
+        self.target(&words[..words.len() - rest.len()], needed).await?;
         Ok(target.stack)
+    }
+
+    /// The stacks the caller may see.
+    ///
+    /// # Errors
+    /// When the tree cannot be read.
+    pub async fn stacks(&self) -> Result<BTreeSet<StackName>, Failure> {
+        let seen = |(stack, owner): (StackName, Option<UserName>)| {
+            let right = owner.and_then(|owner| self.access.on(&stack, &owner));
+            (self.access.is_operator() || right.is_some()).then_some(stack)
+        };
+        Ok(self.hq.owners().await?.into_iter().filter_map(seen).collect())
+    }
+
+    /// Refuses all but operators.
+    ///
+    /// # Errors
+    /// When the caller is none.
+    pub fn check_operator(&self) -> Result<(), Failure> {
+        self.access.check_operator().map_err(|error| {
+            self.trace.refused();
+            error.into()
+        })
+    }
+
+    /// What changes something begins to do so: whoever looks at the events sees it from now on.
+    pub async fn begin(&self) {
+        self.trace.begin().await;
     }
 
     /// Waits for a stack's turn and then does something that reports lines, which arrive on standard error while it

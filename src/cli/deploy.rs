@@ -4,6 +4,7 @@ use super::context::Context;
 use super::failure::{Exit, Failure};
 use crate::hq::deploy::Request;
 use crate::hq::git::Named;
+use crate::hq::rights::Right;
 use crate::launch::record::Cause;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +22,7 @@ impl Deploy {
     /// # Errors
     /// When there is no such commit, or its launch fails; then nothing has changed.
     pub async fn run(self, cx: &Context, hung_up: CancellationToken) -> Result<(), Failure> {
-        let (target, rest) = cx.target(&self.words).await?;
+        let (target, rest) = cx.target(&self.words, Right::Deploy).await?;
         let [reference] = rest else {
             return Err(Failure::new(Exit::Usage, "name one branch or commit: deploy STACK REF"));
         };
@@ -36,8 +37,8 @@ impl Deploy {
                 return wrong(format!("`{stack}` has no branch, tag or commit `{reference}`; push it first"));
             }
         };
-        let (hq, user, cause) = (cx.hq.clone(), cx.caller.user.clone(), Cause::Deploy(reference.clone()));
-        let request = Request { stack: stack.clone(), commit, branch: None, cause, user };
+        let (hq, access, cause) = (cx.hq.clone(), cx.access.clone(), Cause::Deploy(reference.clone()));
+        let request = Request { stack: stack.clone(), commit, branch: None, cause, access };
         cx.in_turn(&stack, "deploy", |say| async move {
             hq.deploy(request, hung_up, &|line| say.line(line)).await.map(drop)
         })

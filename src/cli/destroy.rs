@@ -4,6 +4,7 @@ use super::context::Context;
 use super::failure::{Exit, Failure};
 use crate::hq::HqError;
 use crate::hq::progress::{detail, phase};
+use crate::hq::rights::Right;
 
 /// Remove a stack with its containers, releases, variables and volumes
 #[derive(Debug, clap::Args)]
@@ -24,7 +25,7 @@ impl Destroy {
     /// # Errors
     /// When it is not confirmed, or something cannot be removed.
     pub async fn run(self, cx: &Context) -> Result<(), Failure> {
-        let stack = cx.only_stack(std::slice::from_ref(&self.stack)).await?;
+        let stack = cx.only_stack(std::slice::from_ref(&self.stack), Right::Admin).await?;
         if !self.force && self.confirm.as_deref() != Some(stack.as_str()) {
             let message = format!(
                 "this removes {stack} with its releases, variables and volumes; to do it: destroy {stack} --confirm {stack}"

@@ -7,18 +7,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use tokio_util::sync::CancellationToken;
 
-use super::context::Context;
 use super::failure::{Exit, chain};
-use super::print::Out;
 use super::{Door as Doors, run_words};
 use crate::db::layout;
 use crate::hq::deploy::Request;
 use crate::hq::door::{Caller, Door, Frame, Io, Say, Service, Update};
+use crate::hq::events::Outcome;
 use crate::hq::git::Stand;
 use crate::hq::keys::PublicKey;
 use crate::hq::progress::{phase, printable};
+use crate::hq::rights::{Access, Right, RightsError};
 use crate::hq::status::{BranchUse, branch_use};
 use crate::hq::{Hq, HqError};
 use crate::launch::journal::BranchMove;
@@ -72,17 +71,26 @@ impl HqDoor {
         Ok(())
     }
 
-    /// Sees to it that the stack is there, and remembers those that were not.
+    /// Sees to it that the stack is there for somebody who may push it, and remembers those that were not.
     async fn make(&self, caller: &Caller, stack: &StackName) -> Result<(), HqError> {
+        let access = self.hq.access(caller).await?;
         let mut made = self.made.lock().await;
-        match self.hq.create_stack(stack, &caller.user).await {
-            Ok(()) => {
-                made.insert(stack.clone());
-                Ok(())
-            }
-            Err(HqError::StackExists(_)) => self.hq.ensure_stack(stack, &caller.user).await,
-            Err(error) => Err(error),
+        match self.hq.check_right(&access, stack, Right::Deploy).await {
+            Ok(_) => return self.hq.ensure_stack(stack, &caller.user).await,
+            Err(HqError::NoStack(_)) => {}
+            Err(HqError::Rights(RightsError::Hidden(stack))) => return Err(RightsError::Taken(stack).into()),
+            Err(error) => return Err(error),
         }
+        access.check_creation(self.hq.settings.creators, stack)?;
+        self.hq.create_stack(stack, &caller.user).await?;
+        made.insert(stack.clone());
+        Ok(())
+    }
+
+    /// The repository, for somebody who may see it.
+    async fn show(&self, caller: &Caller, stack: &StackName) -> Result<(), HqError> {
+        let access = self.hq.access(caller).await?;
+        self.hq.check_right(&access, stack, Right::View).await.map(drop)
     }
 
     async fn update_branch(&self, update: &Update, say: &Say) -> Result<(), HqError> {
@@ -90,7 +98,9 @@ impl HqDoor {
         let Some(branch) = update.reference.strip_prefix("refs/heads/") else {
             return Err(HqError::Stale);
         };
-        let status = self.hq.status(&update.stack).await?;
+        let access = self.hq.access(&update.caller).await?;
+        // It may have been taken away since the pusher came in.
+        let status = self.hq.check_right(&access, &update.stack, Right::Deploy).await?;
         let Some(new) = &update.new else {
             return self.delete_branch(update, branch, status.branch.as_deref()).await;
         };
@@ -114,12 +124,12 @@ impl HqDoor {
                     turn = self.hq.turn(&update.stack, who, &line) => turn,
                     () = update.hung_up.cancelled() => return Err(HqError::Cancelled),
                 };
-                self.deploy(update, moved, say).await
+                self.deploy(update, access, moved, say).await
             }
         }
     }
 
-    async fn deploy(&self, update: &Update, moved: BranchMove, say: &Say) -> Result<(), HqError> {
+    async fn deploy(&self, update: &Update, access: Access, moved: BranchMove, say: &Say) -> Result<(), HqError> {
         let stack = &update.stack;
         let (branch, old, new) = (moved.branch.clone(), moved.old.clone(), moved.new.clone());
         let moved = match self.hq.with_repository(stack, move |git| git.stand(&branch, old.as_ref(), &new)).await? {
@@ -140,7 +150,7 @@ impl HqDoor {
             commit: moved.new.clone(),
             cause: Cause::Push(branch.clone()),
             branch: Some(moved),
-            user: update.caller.user.clone(),
+            access,
         };
         self.hq.deploy(request, update.hung_up.clone(), &|line| say.line(line)).await?;
         self.hq.choose_branch(stack, &branch).await
@@ -176,11 +186,18 @@ impl Door for HqDoor {
     }
 
     async fn repository(&self, caller: &Caller, stack: &StackName, service: Service) -> Result<PathBuf, String> {
-        let ready = match service {
-            Service::Receive => self.make(caller, stack).await,
-            Service::Upload => self.hq.status(stack).await.map(drop),
+        let (ready, what) = match service {
+            Service::Receive => (self.make(caller, stack).await, "push"),
+            Service::Upload => (self.show(caller, stack).await, "fetch"),
         };
-        ready.map_err(|error| chain(&error))?;
+        if let Err(error) = ready {
+            let text = chain(&error);
+            if matches!(error, HqError::Rights(_)) {
+                let event = self.hq.new_event(caller, Some(stack.clone()), what);
+                self.hq.end_event(event, Outcome::Refused, Some(&text)).await;
+            }
+            return Err(text);
+        }
         Ok(self.hq.repository_path(stack))
     }
 
@@ -218,16 +235,32 @@ impl Door for HqDoor {
     }
 
     async fn update(&self, update: Update, say: Say) -> Result<(), String> {
+        let event = self.hq.new_event(&update.caller, Some(update.stack.clone()), &told(&update));
+        self.hq.write_event(event.clone()).await;
         match self.update_branch(&update, &say).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.hq.end_event(event, Outcome::Done, None).await;
+                Ok(())
+            }
             Err(error) => {
                 let text = chain(&error);
+                let outcome = if matches!(error, HqError::Rights(_)) { Outcome::Refused } else { Outcome::Failed };
+                self.hq.end_event(event, outcome, Some(&text)).await;
                 for line in text.lines() {
                     say.line(format!(" !     {}", printable(line)));
                 }
                 Err(reason(&error, &text))
             }
         }
+    }
+}
+
+/// An update as an event shows it.
+fn told(update: &Update) -> String {
+    let branch = update.reference.strip_prefix("refs/heads/").unwrap_or(&update.reference);
+    match &update.new {
+        Some(new) => format!("push {branch} {}", new.short()),
+        None => format!("push --delete {branch}"),
     }
 }
 
@@ -251,11 +284,6 @@ fn shortened(line: &str) -> String {
     let Some((end, _)) = line.char_indices().nth(LONGEST) else { return line.to_owned() };
     let end = line[..end].rfind(' ').unwrap_or(end);
     format!("{} …", &line[..end])
-}
-
-/// A context for commands that run in this process.
-pub fn context(door: Doors, out: Out, stack: Option<StackName>, hung_up: CancellationToken) -> Context {
-    Context { hq: door.hq, caller: door.caller, out, stack, hung_up }
 }
 
 #[cfg(test)]

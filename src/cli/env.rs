@@ -6,6 +6,7 @@ use crate::env::{BadEnv, Env, from_arguments, from_text};
 use crate::hq::HqError;
 use crate::hq::door::Stdin;
 use crate::hq::progress::phase;
+use crate::hq::rights::Right;
 use crate::names::{EnvName, StackName};
 
 /// Show and change a stack's variables
@@ -20,6 +21,8 @@ pub struct EnvCommand {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
+    /// Seal everybody's variables with a new key
+    Rotate,
     /// List all variables, as a .env file (or --json)
     #[command(visible_alias = "show")]
     List {
@@ -74,6 +77,11 @@ impl From<BadEnv> for Failure {
 }
 
 impl EnvCommand {
+    /// Whether it changes something.
+    pub fn changes(&self) -> bool {
+        !matches!(self.verb, None | Some(Verb::List { .. } | Verb::Get { .. }))
+    }
+
     /// Runs the command.
     ///
     /// # Errors
@@ -82,10 +90,11 @@ impl EnvCommand {
         match self.verb {
             None => list(cx, &self.stack.into_iter().collect::<Vec<_>>()).await,
             Some(Verb::List { stack }) => list(cx, &stack.into_iter().collect::<Vec<_>>()).await,
+            Some(Verb::Rotate) => rotate(cx).await,
             Some(Verb::Get { words }) => get(cx, &words).await,
             Some(Verb::Set { words, no_restart }) => {
                 let pairs = words.iter().position(|word| word.contains('=')).unwrap_or(words.len());
-                let stack = cx.only_stack(&words[..pairs]).await?;
+                let stack = cx.only_stack(&words[..pairs], Right::Deploy).await?;
                 let set = from_arguments(words[pairs..].iter().map(String::as_str))?;
                 if set.is_empty() {
                     return Err(Failure::new(Exit::Usage, "name what to set: env set STACK NAME=value"));
@@ -94,7 +103,7 @@ impl EnvCommand {
                 change(cx, stack, Change { set, ..Change::default() }, no_restart).await
             }
             Some(Verb::Unset { words, no_restart }) => {
-                let (Target { stack, .. }, names) = cx.target(&words).await?;
+                let (Target { stack, .. }, names) = cx.target(&words, Right::Deploy).await?;
                 let unset: Vec<EnvName> = names.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
                 let env = cx.hq.env(&stack).await?;
                 let missing: Vec<&str> =
@@ -111,13 +120,22 @@ impl EnvCommand {
                 change(cx, stack, Change { unset, ..Change::default() }, no_restart).await
             }
             Some(Verb::Import { stack, no_restart, replace }) => {
-                let stack = cx.only_stack(&stack.into_iter().collect::<Vec<_>>()).await?;
+                let stack = cx.only_stack(&stack.into_iter().collect::<Vec<_>>(), Right::Deploy).await?;
                 let set = from_text(&read(stdin).await?)?;
                 refuse_own(&set)?;
                 change(cx, stack, Change { set, replace, ..Change::default() }, no_restart).await
             }
         }
     }
+}
+
+async fn rotate(cx: &Context) -> Result<(), Failure> {
+    cx.check_operator()?;
+    cx.begin().await;
+    let hq = cx.hq.clone();
+    let sealed = cx.beside(move |_| async move { hq.rotate_env_key().await.map_err(HqError::from) }).await??;
+    let file = cx.hq.launcher.seal.file().map(|file| file.display().to_string()).unwrap_or_default();
+    cx.out.note(&format!("{sealed} values are sealed with a new key; keep a copy of {file}")).await
 }
 
 /// Quarry sets some variables itself; a value for one of them would be taken and never seen.
@@ -154,7 +172,7 @@ async fn read(mut stdin: Stdin) -> Result<String, Failure> {
 }
 
 async fn list(cx: &Context, words: &[String]) -> Result<(), Failure> {
-    let stack = cx.only_stack(words).await?;
+    let stack = cx.only_stack(words, Right::Deploy).await?;
     let env = cx.hq.env(&stack).await?;
     if cx.out.json {
         return cx.out.value(&env).await;
@@ -177,7 +195,7 @@ fn quoted(value: &str) -> String {
 }
 
 async fn get(cx: &Context, words: &[String]) -> Result<(), Failure> {
-    let (Target { stack, .. }, rest) = cx.target(words).await?;
+    let (Target { stack, .. }, rest) = cx.target(words, Right::Deploy).await?;
     let [name] = rest else { return Err(Failure::new(Exit::Usage, "name one variable: env get STACK NAME")) };
     let name: EnvName = name.parse()?;
     match cx.hq.env(&stack).await?.value(&name) {

@@ -5,6 +5,7 @@ use std::error::Error;
 use crate::hq::HqError;
 use crate::hq::certs::CertsError;
 use crate::hq::cluster::ClusterError;
+use crate::hq::rights::RightsError;
 use crate::hq::servers::ServerError;
 
 /// Exit codes; they never change their meaning.
@@ -89,33 +90,39 @@ impl From<HqError> for Failure {
             | HqError::Cancelled
             | HqError::DeployBranch { .. }
             | HqError::ImageGone { .. } => Exit::Refused,
+            HqError::Rights(RightsError::Hidden(_) | RightsError::Word(_) | RightsError::None { .. }) => Exit::Mistake,
+            HqError::Rights(_) | HqError::Events { .. } | HqError::Env(_) => Exit::Refused,
             HqError::Cluster(error) => of_cluster(error),
             HqError::Certs(error) => of_certs(error),
-            HqError::Server(error) => match error {
-                ServerError::NoServer(_)
-                | ServerError::Taken { .. }
-                | ServerError::Known { .. }
-                | ServerError::Size { .. }
-                | ServerError::Itself { .. } => Exit::Mistake,
-                ServerError::Link(_)
-                | ServerError::Key(_)
-                | ServerError::Facts(_)
-                | ServerError::Closed { .. }
-                | ServerError::Shut { .. }
-                | ServerError::Fingerprint { .. }
-                | ServerError::NoDocker { .. }
-                | ServerError::Foreign { .. }
-                | ServerError::Twin { .. }
-                | ServerError::Failed { .. }
-                | ServerError::Busy { .. }
-                | ServerError::Keeps { .. }
-                | ServerError::Claimed(_)
-                | ServerError::Silent(_)
-                | ServerError::Leaving(_)
-                | ServerError::Own => Exit::Refused,
-            },
+            HqError::Server(error) => of_server(error),
         };
         Self::of(exit, &error)
+    }
+}
+
+fn of_server(error: &ServerError) -> Exit {
+    match error {
+        ServerError::NoServer(_)
+        | ServerError::Taken { .. }
+        | ServerError::Known { .. }
+        | ServerError::Size { .. }
+        | ServerError::Itself { .. } => Exit::Mistake,
+        ServerError::Link(_)
+        | ServerError::Key(_)
+        | ServerError::Facts(_)
+        | ServerError::Closed { .. }
+        | ServerError::Shut { .. }
+        | ServerError::Fingerprint { .. }
+        | ServerError::NoDocker { .. }
+        | ServerError::Foreign { .. }
+        | ServerError::Twin { .. }
+        | ServerError::Failed { .. }
+        | ServerError::Busy { .. }
+        | ServerError::Keeps { .. }
+        | ServerError::Claimed(_)
+        | ServerError::Silent(_)
+        | ServerError::Leaving(_)
+        | ServerError::Own => Exit::Refused,
     }
 }
 
@@ -146,6 +153,12 @@ fn of_certs(error: &CertsError) -> Exit {
         | CertsError::NotRouted(_)
         | CertsError::NotCertified(_) => Exit::Mistake,
         CertsError::UnderWay(_) | CertsError::Failed { .. } | CertsError::Shown(_) => Exit::Refused,
+    }
+}
+
+impl From<RightsError> for Failure {
+    fn from(error: RightsError) -> Self {
+        Self::from(HqError::from(error))
     }
 }
 

@@ -46,6 +46,11 @@ struct Bounds {
 }
 
 impl Grid {
+    /// Whether it changes something.
+    pub fn changes(&self) -> bool {
+        matches!(self.verb, Some(Verb::Autosize(_)))
+    }
+
     /// Runs the command.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! `keys [list|add|remove]`
 
+use std::path::{Path, PathBuf};
+
 use serde::Serialize;
 
 use super::context::Context;
@@ -26,6 +28,9 @@ enum Verb {
         user: UserName,
         /// What to call it; the comment in the key without
         name: Option<KeyName>,
+        /// Where the key is; standard input without
+        #[arg(long)]
+        file: Option<PathBuf>,
     },
     /// Remove a user's key, or all of them
     Remove {
@@ -46,10 +51,36 @@ struct Row {
     fingerprint: String,
 }
 
+/// Whether somebody can come in.
+///
+/// # Errors
+/// When the tree cannot be read.
+pub async fn has_key(cx: &Context, user: &UserName) -> Result<bool, Failure> {
+    Ok(rows(cx).await?.iter().any(|row| row.user == user.as_str()))
+}
+
+/// Other people's keys are for operators.
+fn check_own(cx: &Context, user: &UserName) -> Result<(), Failure> {
+    if cx.access.user == *user { Ok(()) } else { cx.check_operator() }
+}
+
 /// Longest public key line, in bytes.
 const KEY_LIMIT: usize = 16_384;
 
 impl Keys {
+    /// Whether it changes something.
+    pub fn changes(&self) -> bool {
+        matches!(self.verb, Some(Verb::Add { .. } | Verb::Remove { .. }))
+    }
+
+    /// A file of the machine it is typed on that stands in for standard input.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.verb {
+            Some(Verb::Add { file, .. }) => file.as_deref(),
+            _ => None,
+        }
+    }
+
     /// Runs the command.
     ///
     /// # Errors
@@ -57,7 +88,7 @@ impl Keys {
     pub async fn run(self, cx: &Context, stdin: Stdin) -> Result<(), Failure> {
         match self.verb {
             None | Some(Verb::List) => list(cx).await,
-            Some(Verb::Add { user, name }) => add(cx, user, name, stdin).await,
+            Some(Verb::Add { user, name, file: _ }) => add(cx, user, name, stdin).await,
             Some(Verb::Remove { user, name, confirm }) => remove(cx, &user, name, confirm).await,
         }
     }
@@ -80,7 +111,8 @@ async fn rows(cx: &Context) -> Result<Vec<Row>, Failure> {
 }
 
 async fn list(cx: &Context) -> Result<(), Failure> {
-    let rows = rows(cx).await?;
+    let mut rows = rows(cx).await?;
+    rows.retain(|row| cx.access.is_operator() || row.user == cx.access.user.as_str());
     if cx.out.json {
         return cx.out.value(&rows).await;
     }
@@ -89,6 +121,8 @@ async fn list(cx: &Context) -> Result<(), Failure> {
 }
 
 async fn add(cx: &Context, user: UserName, name: Option<KeyName>, mut stdin: Stdin) -> Result<(), Failure> {
+    check_own(cx, &user)?;
+    cx.begin().await;
     let mut bytes = Vec::new();
     while let Some(chunk) = stdin.chunk().await {
         bytes.extend_from_slice(&chunk);
@@ -101,10 +135,11 @@ async fn add(cx: &Context, user: UserName, name: Option<KeyName>, mut stdin: Std
     let fingerprint = key.fingerprint().to_owned();
     if let Some(row) = rows(cx).await?.into_iter().find(|row| row.fingerprint == fingerprint) {
         let message = format!("this key is known already: {} of {}", row.name, row.user);
-        return if row.user == user.as_str() {
-            cx.out.note(&message).await
-        } else {
-            Err(Failure::new(Exit::Refused, message))
+        return match row.user == user.as_str() {
+            true => cx.out.note(&message).await,
+            false if cx.access.is_operator() => Err(Failure::new(Exit::Refused, message)),
+            // Whose it is, is nobody's business.
+            false => Err(Failure::new(Exit::Refused, "this key is known already, as somebody else's")),
         };
     }
     let name = match name {
@@ -120,7 +155,20 @@ async fn add(cx: &Context, user: UserName, name: Option<KeyName>, mut stdin: Std
         }
         other => other.map(drop)?,
     }
-    cx.out.note(&format!("added {name} of {user}: {fingerprint}")).await
+    cx.out.note(&format!("added {name} of {user}: {fingerprint}")).await?;
+    make_first_operator(cx, &user).await
+}
+
+/// Whoever comes first looks after the rest.
+async fn make_first_operator(cx: &Context, user: &UserName) -> Result<(), Failure> {
+    let nobody = cx.hq.all_rights().await?.values().all(|rights| !rights.operator);
+    if nobody && cx.access.is_operator() {
+        cx.hq.set_operator(user, true).await?;
+        cx.out
+            .note(&format!("{user} is an operator now, as the first; for others: rights grant USER --operator"))
+            .await?;
+    }
+    Ok(())
 }
 
 /// The key's comment as a name, or `key`.
@@ -142,6 +190,8 @@ fn locked_out(caller: &Caller, user: &UserName, left: &[&Row]) -> Option<&'stati
 }
 
 async fn remove(cx: &Context, user: &UserName, name: Option<KeyName>, confirm: bool) -> Result<(), Failure> {
+    check_own(cx, user)?;
+    cx.begin().await;
     let known = rows(cx).await?;
     let goes = |row: &&Row| row.user == user.as_str() && name.as_ref().is_none_or(|name| row.name == name.as_str());
     let (gone, left): (Vec<&Row>, Vec<&Row>) = known.iter().partition(goes);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::failure::{Exit, Failure};
 use super::parts::Places;
+use crate::etc::ENV_KEY;
 use crate::hq::act::Job;
 use crate::hq::deploy::act::{Building, build_images, node_images, read_checkout};
 use crate::hq::fleet::Seen;
@@ -54,7 +55,7 @@ async fn open(places: &Places, folder: &Path, stack: Option<StackName>) -> Resul
     let here = Places { root: folder.join(STATE), etc: places.etc.clone() };
     // A folder's own state stays in it.
     let home = here.files()?;
-    let mut parts = here.parts(here.settings()?, home.db).await?;
+    let mut parts = here.parts(here.settings()?, home.db, &here.root.join(ENV_KEY)).await?;
     parts.awake = Awake::Yes;
     // The state is nothing to commit or to send into a build.
     std::fs::write(here.root.join(".gitignore"), "*\n").map_err(|error| wrong(format!("{}: {error}", STATE)))?;

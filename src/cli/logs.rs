@@ -12,6 +12,7 @@ use super::print::colour;
 use crate::docker::lines::Lines;
 use crate::docker::{EngineError, Event, LogRequest, Output};
 use crate::hq::fleet::Seen;
+use crate::hq::rights::Right;
 use crate::launch::label;
 use crate::names::{ContainerName, ServerName};
 
@@ -38,7 +39,7 @@ impl Logs {
     /// When nothing runs that could have a log.
     pub async fn run(self, cx: &Context) -> Result<(), Failure> {
         let words: Vec<String> = self.target.clone().into_iter().collect();
-        let (target, _) = cx.target(&words).await?;
+        let (target, _) = cx.target(&words, Right::View).await?;
         // Before the list: what starts in between is in both, and nothing in neither.
         let events = if self.follow { events(cx).await? } else { SelectAll::new() };
         let (sources, silent, streams) = Default::default();

@@ -1,6 +1,7 @@
 //! The commands: one grammar behind three doors. On HQ as root they go through the unix socket (or open the tree when
 //! no `serve` runs), over SSH they come as an exec string, and from a developer's machine `--hq` speaks SSH.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
@@ -10,8 +11,10 @@ use tokio_util::sync::CancellationToken;
 use self::context::Context;
 use self::failure::{Exit, Failure};
 use self::print::Out;
+use self::trace::Trace;
 use crate::hq::Hq;
 use crate::hq::door::{Caller, Io, IoEvent, Stdin};
+use crate::hq::events::told;
 use crate::hq::progress::printable;
 use crate::names::StackName;
 
@@ -28,6 +31,7 @@ pub mod deploy;
 pub mod destroy;
 pub mod door;
 pub mod env;
+pub mod events;
 pub mod failure;
 pub mod grid;
 pub mod keys;
@@ -41,12 +45,14 @@ pub mod print;
 pub mod ps;
 pub mod releases;
 pub mod restart;
+pub mod rights;
 pub mod rollback;
 pub mod run;
 pub mod scale;
 pub mod serve;
 pub mod servers;
 pub mod stacks;
+pub mod trace;
 
 /// git push, and the stack is live
 #[derive(Debug, Parser)]
@@ -131,6 +137,10 @@ pub enum HqCommand {
     #[allow(missing_docs)]
     Keys(keys::Keys),
     #[allow(missing_docs)]
+    Rights(rights::Rights),
+    #[allow(missing_docs)]
+    Events(events::Events),
+    #[allow(missing_docs)]
     Network(network::Network),
     #[allow(missing_docs)]
     Config(config::Config),
@@ -199,21 +209,95 @@ fn is_word(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
 }
 
+impl HqCommand {
+    /// Whether it changes something. It leaves an event then.
+    fn changes(&self) -> bool {
+        match self {
+            HqCommand::Ps(_) | HqCommand::Logs(_) | HqCommand::Releases(_) | HqCommand::Events(_) => false,
+            HqCommand::Stacks(stacks) => stacks.changes(),
+            HqCommand::Servers(servers) => servers.changes(),
+            HqCommand::Cluster(cluster) => cluster.changes(),
+            HqCommand::Grid(grid) => grid.changes(),
+            HqCommand::Env(env) => env.changes(),
+            HqCommand::Keys(keys) => keys.changes(),
+            HqCommand::Rights(rights) => rights.changes(),
+            HqCommand::Network(network) => network.changes(),
+            HqCommand::Config(config) => config.changes(),
+            HqCommand::Certs(certs) => certs.changes(),
+            HqCommand::Scale(_)
+            | HqCommand::Restart(_)
+            | HqCommand::Run(_)
+            | HqCommand::Rollback(_)
+            | HqCommand::Deploy(_)
+            | HqCommand::Launch(_)
+            | HqCommand::Destroy(_) => true,
+        }
+    }
+
+    /// A file of the machine it is typed on that stands in for standard input.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            HqCommand::Launch(launch) => launch.file.as_deref(),
+            HqCommand::Keys(keys) => keys.file(),
+            _ => None,
+        }
+    }
+
+    /// Whether it concerns everybody, and not one stack. An instruction tarball may name any image there is.
+    fn is_operator_s(&self) -> bool {
+        match self {
+            HqCommand::Servers(_)
+            | HqCommand::Cluster(_)
+            | HqCommand::Grid(_)
+            | HqCommand::Network(_)
+            | HqCommand::Config(_)
+            | HqCommand::Launch(_) => true,
+            HqCommand::Stacks(_)
+            | HqCommand::Ps(_)
+            | HqCommand::Scale(_)
+            | HqCommand::Restart(_)
+            | HqCommand::Env(_)
+            | HqCommand::Logs(_)
+            | HqCommand::Run(_)
+            | HqCommand::Releases(_)
+            | HqCommand::Rollback(_)
+            | HqCommand::Deploy(_)
+            | HqCommand::Destroy(_)
+            | HqCommand::Keys(_)
+            | HqCommand::Rights(_)
+            | HqCommand::Certs(_)
+            | HqCommand::Events(_) => false,
+        }
+    }
+}
+
 /// Runs a command HQ heard through a door; gives its exit code.
 pub async fn run_words(door: Door, words: Vec<String>, io: Io) -> u8 {
-    let parsed = Remote::try_parse_from(normalised(words));
-    let remote = match parsed {
+    let words = normalised(words);
+    let event = door.hq.new_event(&door.caller, None, &told(&words));
+    let remote = match Remote::try_parse_from(words) {
         Ok(remote) => remote,
         Err(error) => return say_usage(error, io).await,
     };
     let out = Out::new(io.output.clone(), io.terminal.clone(), remote.json);
-    let context = door::context(door, out, remote.stack, io.hung_up.clone());
-    match dispatch(remote.command, &context, io).await {
+    let trace = Trace::new(door.hq.clone(), event, remote.command.changes());
+    let done = match door.hq.access(&door.caller).await {
+        Ok(access) => {
+            let Door { hq, caller } = door;
+            let (out, stack, hung_up) = (out.clone(), remote.stack, io.hung_up.clone());
+            let context = Context { hq, caller, out, stack, hung_up, access, trace };
+            let done = dispatch(remote.command, &context, io).await;
+            context.trace.end(&done).await;
+            done
+        }
+        Err(error) => Err(error.into()),
+    };
+    match done {
         Ok(code) => code,
         Err(failure) => {
             if !failure.message.is_empty() {
                 // Whoever hung up does not hear it.
-                let _ = context.out.note(&format!("quarry: {}", printable(&failure.message))).await;
+                let _ = out.note(&format!("quarry: {}", printable(&failure.message))).await;
             }
             failure.code
         }
@@ -235,6 +319,10 @@ async fn say_usage(error: clap::Error, io: Io) -> u8 {
 }
 
 async fn dispatch(command: HqCommand, cx: &Context, io: Io) -> Result<u8, Failure> {
+    if command.is_operator_s() {
+        cx.check_operator()?;
+        cx.begin().await;
+    }
     let Io { stdin, terminal, mut events, hung_up, .. } = io;
     let farewell = farewell(&command);
     if let HqCommand::Run(run) = command {
@@ -252,14 +340,15 @@ async fn dispatch(command: HqCommand, cx: &Context, io: Io) -> Result<u8, Failur
 /// What becomes of a command that is interrupted.
 fn farewell(command: &HqCommand) -> &'static str {
     match command {
-        HqCommand::Logs(_) => "",
+        HqCommand::Logs(_) | HqCommand::Events(_) => "",
         HqCommand::Servers(_)
         | HqCommand::Cluster(_)
         | HqCommand::Config(_)
         | HqCommand::Certs(_)
         | HqCommand::Network(_)
         | HqCommand::Grid(_)
-        | HqCommand::Keys(_) => {
+        | HqCommand::Keys(_)
+        | HqCommand::Rights(_) => {
             "interrupted; what had begun may still be done, and the same command again sees to the rest"
         }
         _ => "interrupted; a launch that had begun finishes by itself",
@@ -273,6 +362,10 @@ async fn carry_out(command: HqCommand, cx: &Context, stdin: Stdin, hung_up: Canc
         HqCommand::Run(_) => Ok(()),
         HqCommand::Logs(logs) => tokio::select! {
             done = logs.run(cx) => done,
+            () = hung_up.cancelled() => Err(failure::hung_up()),
+        },
+        HqCommand::Events(events) => tokio::select! {
+            done = events.run(cx) => done,
             () = hung_up.cancelled() => Err(failure::hung_up()),
         },
         HqCommand::Stacks(stacks) => stacks.run(cx).await,
@@ -289,6 +382,7 @@ async fn carry_out(command: HqCommand, cx: &Context, stdin: Stdin, hung_up: Canc
         HqCommand::Launch(launch) => launch.run(cx, stdin).await,
         HqCommand::Destroy(destroy) => destroy.run(cx).await,
         HqCommand::Keys(keys) => keys.run(cx, stdin).await,
+        HqCommand::Rights(rights) => rights.run(cx).await,
         HqCommand::Network(network) => network.run(cx).await,
         HqCommand::Config(config) => config.run(cx, stdin).await,
         HqCommand::Certs(certs) => certs.run(cx, stdin).await,

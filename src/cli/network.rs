@@ -47,6 +47,11 @@ struct Row {
 }
 
 impl Network {
+    /// Whether it changes something.
+    pub fn changes(&self) -> bool {
+        matches!(self.verb, Some(Verb::Apply | Verb::Off))
+    }
+
     /// Runs the command.
     ///
     /// # Errors

@@ -23,12 +23,13 @@ use crate::db::{Db, DbError};
 use crate::docker::Engine;
 use crate::docker::bollard::Docker;
 use crate::docker::engines::Engines;
-use crate::etc::{self, Settings};
+use crate::etc::{self, ENV_KEY, Settings};
 use crate::hq::cluster::act::cluster;
 use crate::hq::fleet::HERE;
 use crate::hq::{Awake, Parts, identity};
 use crate::launch::Ground;
 use crate::router::edge::Edge;
+use crate::seal;
 
 /// Where an HQ lives.
 #[derive(Debug, Clone, clap::Args)]
@@ -188,11 +189,17 @@ impl Places {
         }
     }
 
-    /// Docker and the rest around a tree, without a router.
+    /// The file with the key of all variables.
+    pub fn env_key(&self) -> PathBuf {
+        self.etc.join(ENV_KEY)
+    }
+
+    /// Docker and the rest around a tree, without a router. `key` is the file with the key of all variables.
     ///
     /// # Errors
-    /// When docker does not answer.
-    pub async fn parts(&self, settings: Settings, db: Arc<dyn Db>) -> Result<Parts, Failure> {
+    /// When docker does not answer, or there is no key.
+    pub async fn parts(&self, settings: Settings, db: Arc<dyn Db>, key: &Path) -> Result<Parts, Failure> {
+        let seal = seal::files::open_or_create(key).map_err(|error| Failure::of(Exit::Refused, &error))?;
         let engine: Arc<dyn Engine> = Arc::new(Docker::local());
         engine.version().await?;
         let bridge = engine.bridge_address().await?;
@@ -203,6 +210,7 @@ impl Places {
             ground: Ground { address: bridge, ports },
             settings,
             db,
+            seal: Arc::new(seal),
             engines: Engines::new(HERE.parse().expect("a name written in the program is well formed"), engine),
             edge: None,
             awake: Awake::No,

@@ -10,6 +10,7 @@ use crate::docker::State;
 use crate::hq::fleet::Seen;
 use crate::hq::progress::printable;
 use crate::hq::reconcile::falls::Falls;
+use crate::hq::rights::Right;
 use crate::launch::label;
 use crate::names::StackName;
 
@@ -45,9 +46,13 @@ impl Ps {
         let words: Vec<String> = self.stack.into_iter().collect();
         let stack = match (&words[..], &cx.stack) {
             ([], None) => None,
-            _ => Some(cx.only_stack(&words).await?),
+            _ => Some(cx.only_stack(&words, Right::View).await?),
         };
-        let rows = rows(cx, stack.as_ref()).await?;
+        let mut rows = rows(cx, stack.as_ref()).await?;
+        if stack.is_none() && !cx.access.is_operator() {
+            let seen = cx.stacks().await?;
+            rows.retain(|row| seen.iter().any(|stack| stack.as_str() == row.stack));
+        }
         if cx.out.json {
             return cx.out.value(&rows).await;
         }

@@ -3,6 +3,7 @@
 use super::context::Context;
 use super::failure::Failure;
 use crate::hq::progress::printable;
+use crate::hq::rights::Right;
 
 /// List the kept releases, newest first
 #[derive(Debug, clap::Args)]
@@ -18,7 +19,7 @@ impl Releases {
     /// When the stack does not exist.
     pub async fn run(self, cx: &Context) -> Result<(), Failure> {
         let words: Vec<String> = self.stack.into_iter().collect();
-        let stack = cx.only_stack(&words).await?;
+        let stack = cx.only_stack(&words, Right::View).await?;
         let mut releases = cx.hq.releases(&stack).await?;
         releases.reverse();
         if cx.out.json {

@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::failure::{Exit, Failure};
+use crate::hq::rights::Right;
 use crate::names::ReleaseNumber;
 
 /// Bring code and variables of a kept release back
@@ -19,7 +20,7 @@ impl Rollback {
     pub async fn run(self, cx: &Context) -> Result<(), Failure> {
         let number: Option<ReleaseNumber> = self.words.last().and_then(|word| word.parse().ok());
         let words = &self.words[..self.words.len() - usize::from(number.is_some())];
-        let stack = cx.only_stack(words).await?;
+        let stack = cx.only_stack(words, Right::Deploy).await?;
         if cx.hq.releases(&stack).await?.len() < 2 && number.is_none() {
             return Err(Failure::new(Exit::Mistake, format!("`{stack}` has no earlier release")));
         }

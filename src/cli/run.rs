@@ -10,6 +10,7 @@ use super::failure::{Exit, Failure};
 use crate::docker::{Attached, Engine, Output};
 use crate::hq::door::{IoEvent, Stdin, Terminal};
 use crate::hq::oneoff::OneOff;
+use crate::hq::rights::Right;
 use crate::names::ContainerName;
 use crate::units::Millis;
 
@@ -46,7 +47,7 @@ impl Run {
     /// # Errors
     /// When the stack was never deployed or the container cannot be made.
     pub async fn run(self, cx: &Context, streams: Streams) -> Result<u8, Failure> {
-        let (target, rest) = cx.target(&self.words).await?;
+        let (target, rest) = cx.target(&self.words, Right::Deploy).await?;
         let rest = rest.strip_prefix(&["--".to_owned()][..]).unwrap_or(rest);
         let words = match rest {
             [] => vec!["/bin/sh".to_owned(), "-c".to_owned(), SHELL.to_owned()],

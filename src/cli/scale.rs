@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::context::{Context, Target};
 use super::failure::{Exit, Failure};
 use crate::hq::progress::{detail, phase};
+use crate::hq::rights::Right;
 use crate::hq::{Hq, HqError};
 use crate::names::NodeName;
 
@@ -60,7 +61,7 @@ impl Scale {
 
     async fn read(&self, cx: &Context) -> Result<(crate::names::StackName, BTreeMap<NodeName, u32>), Failure> {
         let pairs = self.words.iter().position(|word| word.contains('=')).unwrap_or(self.words.len());
-        let (Target { stack, .. }, rest) = cx.target(&self.words[..pairs]).await?;
+        let (Target { stack, .. }, rest) = cx.target(&self.words[..pairs], Right::Deploy).await?;
         if let Some(node) = rest.first() {
             let message = format!("how many containers of `{node}` shall run? write {node}=N");
             return Err(Failure::new(Exit::Usage, message));

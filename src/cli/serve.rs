@@ -137,7 +137,7 @@ impl Serve {
         stop: CancellationToken,
     ) -> Result<(), Failure> {
         let began = std::time::Instant::now();
-        let mut parts = places.parts(settings, fresh.db).await?;
+        let mut parts = places.parts(settings, fresh.db, &places.env_key()).await?;
         let root = canonical(&places.root)?;
         parts.root = root.clone();
         let listen = Listen { http: vec![self.http], https: self.https.0.into_iter().collect() };
@@ -161,6 +161,14 @@ impl Serve {
         let door = when_up(|| HqDoor::open(hq.clone())).await?;
         let address = self.open_doors(places, (&root, fresh.listener), door, stop).await?;
         again::unmark(&root);
+        let sealing = hq.clone();
+        tokio::spawn(async move {
+            match sealing.seal_env().await {
+                Ok(0) => {}
+                Ok(values) => tracing::info!(values, "variables that stood open are sealed"),
+                Err(error) => tracing::warn!(error = ?error, "not all variables are sealed"),
+            }
+        });
         tracing::info!(ssh = %address, took = ?began.elapsed(), "HQ is ready");
         // Before anything new runs: this puts up the wall between containers. What a person broke in the tree is told, and
         // read again until it is mended.

@@ -88,6 +88,11 @@ const BEGIN: &str = "-----BEGIN ";
 const SECRET_LIMIT: usize = 65_536;
 
 impl Servers {
+    /// Whether it changes something.
+    pub fn changes(&self) -> bool {
+        !matches!(self.verb, None | Some(Verb::List | Verb::Show { .. }))
+    }
+
     /// Runs the command.
     ///
     /// # Errors

@@ -4,8 +4,9 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::destroy::Destroy;
-use super::failure::Failure;
-use crate::names::{ReleaseNumber, StackName};
+use super::failure::{Exit, Failure};
+use crate::hq::rights::Right;
+use crate::names::{ReleaseNumber, StackName, UserName};
 
 /// List, make and show stacks
 #[derive(Debug, clap::Args)]
@@ -28,6 +29,11 @@ enum Verb {
         /// Which
         stack: Option<String>,
     },
+    /// Give a stack to another owner: stacks transfer [STACK] USER
+    Transfer {
+        /// [STACK] USER
+        words: Vec<String>,
+    },
     /// Remove a stack
     Destroy(Destroy),
 }
@@ -46,6 +52,11 @@ struct Row {
 }
 
 impl Stacks {
+    /// Whether it changes something.
+    pub fn changes(&self) -> bool {
+        matches!(self.verb, Some(Verb::Create { .. } | Verb::Transfer { .. } | Verb::Destroy(_)))
+    }
+
     /// Runs the command.
     ///
     /// # Errors
@@ -53,17 +64,38 @@ impl Stacks {
     pub async fn run(self, cx: &Context) -> Result<(), Failure> {
         match self.verb {
             None | Some(Verb::List) => list(cx).await,
-            Some(Verb::Create { stack }) => {
-                cx.hq.create_stack(&stack, &cx.caller.user).await?;
-                cx.out.note(&format!("made {stack}; next: git push <remote> master")).await
-            }
+            Some(Verb::Create { stack }) => create(cx, stack).await,
+            Some(Verb::Transfer { words }) => transfer(cx, &words).await,
             Some(Verb::Show { stack }) => {
                 let words: Vec<String> = stack.into_iter().collect();
-                show(cx, &cx.only_stack(&words).await?).await
+                show(cx, &cx.only_stack(&words, Right::View).await?).await
             }
             Some(Verb::Destroy(destroy)) => destroy.run(cx).await,
         }
     }
+}
+
+async fn create(cx: &Context, stack: StackName) -> Result<(), Failure> {
+    cx.trace.about(&stack);
+    if let Err(error) = cx.access.check_creation(cx.hq.settings.creators, &stack) {
+        cx.trace.refused();
+        return Err(error.into());
+    }
+    cx.begin().await;
+    cx.hq.create_stack(&stack, &cx.caller.user).await?;
+    cx.out.note(&format!("made {stack}; next: git push <remote> master")).await
+}
+
+async fn transfer(cx: &Context, words: &[String]) -> Result<(), Failure> {
+    let Some((user, words)) = words.split_last() else {
+        return Err(Failure::new(Exit::Usage, "name the new owner: stacks transfer [STACK] USER"));
+    };
+    let user: UserName = user.parse()?;
+    let stack = cx.only_stack(words, Right::Admin).await?;
+    let hq = cx.hq.clone();
+    let (name, owner) = (stack.clone(), user.clone());
+    cx.in_turn(&stack, "transfer", |_| async move { hq.transfer(&name, &owner).await }).await?;
+    cx.out.note(&format!("{stack} belongs to {user}")).await
 }
 
 async fn row(cx: &Context, stack: &StackName) -> Result<Row, Failure> {
@@ -88,7 +120,7 @@ async fn row(cx: &Context, stack: &StackName) -> Result<Row, Failure> {
 
 async fn list(cx: &Context) -> Result<(), Failure> {
     let mut rows = Vec::new();
-    for stack in cx.hq.stack_names().await? {
+    for stack in cx.stacks().await? {
         rows.push(row(cx, &stack).await?);
     }
     if cx.out.json {

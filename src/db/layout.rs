@@ -104,6 +104,14 @@ pub const REIGN: &str = "hq";
 /// The prefix of all keys.
 pub const KEYS: &str = "keys";
 
+/// The prefix of what people may do.
+pub const RIGHTS: &str = "rights";
+
+/// `rights/<user>.json`: on which stacks, and whether on all.
+pub fn rights(user: &UserName) -> Key {
+    key(format!("rights/{user}.json"))
+}
+
 /// `keys/<user>/<name>.pub`: one line of OpenSSH public key.
 pub fn public_key(user: &UserName, name: &KeyName) -> Key {
     key(format!("keys/{user}/{name}.pub"))

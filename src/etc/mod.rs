@@ -15,6 +15,7 @@
 //! acme/email         certificates come by themselves; whom the authority tells when something is wrong, or nothing
 //! acme/directory     production             staging, or the address of any ACME directory
 //! acme/ca            its own root, as build/ca-bundle     acme/http-port 80     acme/self-check on
+//! create-stacks      everyone, who has a key; or operators
 //! submodule-key      path of the SSH key that servers of submodules see; none without
 //! ```
 
@@ -72,6 +73,17 @@ pub struct Settings {
     pub acme: Option<acme::Acme>,
     /// The private SSH key with which submodules are fetched.
     pub submodule_key: Option<PathBuf>,
+    /// Who may make stacks.
+    pub creators: Creators,
+}
+
+/// Who may make stacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Creators {
+    /// Whoever has a key.
+    Everyone,
+    /// Operators alone.
+    Operators,
 }
 
 /// What builds get and may take.
@@ -105,6 +117,7 @@ impl Default for Settings {
             cloud: None,
             acme: None,
             submodule_key: None,
+            creators: Creators::Everyone,
         }
     }
 }
@@ -214,16 +227,19 @@ pub fn decide(files: &BTreeMap<String, String>) -> Result<Settings, EtcError> {
 /// HQ's own SSH key, which `serve` makes here.
 pub const HOST_KEY: &str = "host_key";
 
+/// The key of all variables, made when first needed.
+pub const ENV_KEY: &str = "env_key";
+
 /// The authority of the etcd that `cluster etcd` makes: its key and certificate.
 pub const AUTHORITY: &str = "etcd_authority";
 
 /// The servers on which `cluster etcd` has begun, one a line, until the state is there.
 pub const BEGUN: &str = "etcd_begun";
 
-/// Files that lie beside settings and set nothing: HQ's key, its etcd's authority and beginnings, what starts the agent
+/// Files that lie beside settings and set nothing: HQ's key, that of all variables, its etcd's authority and beginnings, what starts the agent
 /// at boot, hidden ones, editors' backups, explanations.
 pub fn is_setting(name: &str) -> bool {
-    ![HOST_KEY, "host_key.pub", AUTHORITY, BEGUN, "boot", "boot.d"].contains(&name)
+    ![HOST_KEY, "host_key.pub", ENV_KEY, AUTHORITY, BEGUN, "boot", "boot.d"].contains(&name)
         && !name.starts_with('.')
         && !name.ends_with('~')
         && !name.to_ascii_uppercase().starts_with("README")
@@ -244,6 +260,7 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
         ("", "lease") => settings.lease = lease(value)?,
         ("", "release-timeout") => settings.release_timeout = parse(value)?,
         ("", "submodule-key") => settings.submodule_key = Some(key_path(value)?),
+        ("", "create-stacks") => settings.creators = creators(value)?,
         ("env", name) => variable(&mut settings.env, name, text)?,
         ("build/env", name) => variable(&mut settings.build.env, name, text)?,
         ("build", "ca-bundle") => settings.build.ca_bundle = Some(certificates(text)?),
@@ -254,8 +271,16 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
     Ok(())
 }
 
+fn creators(value: &str) -> Result<Creators, String> {
+    match value {
+        "everyone" => Ok(Creators::Everyone),
+        "operators" => Ok(Creators::Operators),
+        _ => Err(format!("`{value}` is neither `everyone` nor `operators`")),
+    }
+}
+
 /// Every file but those in `env/`, `build/env/`, `etcd/`, `cloud/` and `acme/`.
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 14] = [
     "address",
     "hostnames",
     "lease",
@@ -266,6 +291,7 @@ const KNOWN: [&str; 13] = [
     "size",
     "release-timeout",
     "submodule-key",
+    "create-stacks",
     "build/ca-bundle",
     "build/timeout",
     "build/memory",

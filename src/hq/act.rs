@@ -309,7 +309,7 @@ impl Hq {
             self.db.delete(&layout::proc(stack, node), Guard::Any).await?;
         }
         if let Some(version) = active.env_version {
-            let env = layout::read_json(&*self.db, &layout::env_version(stack, version)).await?.unwrap_or_default();
+            let env = self.launcher.env_of(stack, version).await?;
             self.put_env(stack, &env).await?;
         }
         if let Some(release) = &active.release {

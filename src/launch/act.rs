@@ -19,6 +19,7 @@ use crate::docker::{Engine, EngineError, Restart};
 use crate::env::Env;
 use crate::names::{ContainerName, InnerPath, NodeName, ServerName, StackName};
 use crate::router::edge::{Edge, EdgeError};
+use crate::seal::Seal;
 use crate::servers::supply::{Supply, SupplyError};
 use crate::units::Millis;
 
@@ -117,6 +118,8 @@ pub struct Launcher {
     pub edge: Option<Arc<dyn Edge>>,
     /// The tree, for variables.
     pub db: Arc<dyn Db>,
+    /// Opens them.
+    pub seal: Arc<Seal>,
     /// Which HQ.
     pub identity: Identity,
     /// Variables of every stack.

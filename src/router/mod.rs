@@ -79,7 +79,8 @@ pub fn default_domains(stack: &StackName, node: Option<&NodeName>, hostnames: &[
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadDomain {
     /// Another stack has it.
-    #[error("the domain `{domain}` belongs to the stack `{owner}`; choose another, or take it away there first")]
+    // Not whose: the person may not know that there is such a stack.
+    #[error("the domain `{domain}` belongs to another stack; choose another, or take it away there first")]
     Taken {
         /// Which domain.
         domain: Domain,

@@ -78,6 +78,7 @@ impl Bench {
             identity: Identity { id: "0123abcd".into(), suffix: String::new() },
             ground: Ground { address: "10.0.0.1".parse().unwrap(), ports: 20_000..=20_099 },
             url_port: String::new(),
+            seal: crate::harness::seal(),
         });
         hq.certify_by(authority.clone());
         hq

@@ -118,6 +118,7 @@ impl World {
     /// An HQ on this world that lives for so many instants.
     fn hq(&self, instants: i64) -> Arc<Hq> {
         Hq::new(Parts {
+            seal: crate::harness::seal(),
             root: self.root.path().to_owned(),
             settings: Etc::default(),
             db: Arc::new(Mortal { tree: self.tree.clone(), instants: AtomicI64::new(instants) }),

@@ -46,6 +46,7 @@ impl Supply for Everywhere {
 
 fn hq(root: &Path, engine: &Fake) -> Arc<Hq> {
     let mut hq = Hq::new(Parts {
+        seal: crate::harness::seal(),
         root: root.to_owned(),
         settings: quarry::etc::Settings::default(),
         db: Arc::new(quarry::db::fake::Fake::new()),

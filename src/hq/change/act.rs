@@ -104,7 +104,8 @@ impl Hq {
         say(&phase(&format!("Rolling {stack} back to release {number} ({})", target.subject)));
         self.check_images(target).await?;
         if let Some(commit) = target.commit.as_ref().filter(|_| has_sites(&target.instructions)) {
-            self.checkout(stack, commit, &self.stack_folder(stack).join("src"), say).await?;
+            // It was read before, by somebody who may.
+            self.checkout(stack, commit, &self.stack_folder(stack).join("src"), None, say).await?;
         }
         let release = self.again(current, target, Cause::Rollback(number), user).await?;
         let env = Some(release.env_version);
@@ -201,7 +202,8 @@ impl Hq {
         let mut release = self.again(&current, &current, Cause::Env(names), user).await?;
         release.env_version = env_version;
         if let Some(commit) = release.commit.as_ref().filter(|_| has_sites(&release.instructions)) {
-            self.checkout(stack, commit, &self.stack_folder(stack).join("src"), say).await?;
+            // It was read before, by somebody who may.
+            self.checkout(stack, commit, &self.stack_folder(stack).join("src"), None, say).await?;
         }
         say(&phase(&format!("Launching release {} with the new variables", release.number)));
         self.relaunch(stack, release, Some(env_version), say).await

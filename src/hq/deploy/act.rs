@@ -98,7 +98,7 @@ impl Hq {
         let stack = &request.stack;
         self.pin(stack, number, &request.commit).await?;
         let folder = self.stack_folder(stack).join("src");
-        let commit = self.checkout(stack, &request.commit, &folder, say).await?;
+        let commit = self.checkout(stack, &request.commit, &folder, Some(&request.access), say).await?;
         let (described, repository) = read_checkout(&folder).await?;
         for line in &described.said {
             say(&phase(line));
@@ -130,7 +130,7 @@ impl Hq {
             subject: commit.subject,
             env_version,
             instructions,
-            user: request.user.clone(),
+            user: request.access.user.clone(),
             created: self.clock.now(),
         };
         self.keep_tarball(stack, &release).await?;

@@ -1,8 +1,9 @@
 //! From a commit to a release that serves, see [`act`].
 
+use crate::hq::rights::Access;
 use crate::launch::journal::BranchMove;
 use crate::launch::record::Cause;
-use crate::names::{CommitId, StackName, UserName};
+use crate::names::{CommitId, StackName};
 
 pub mod act;
 
@@ -18,5 +19,5 @@ pub struct Request {
     /// What made it.
     pub cause: Cause,
     /// Who asked.
-    pub user: UserName,
+    pub access: Access,
 }

@@ -103,6 +103,7 @@ impl Hq {
         self.db.delete_under(&layout::proc_prefix(stack)).await?;
         self.launcher.remove_images(self.engines().local(), stack, &BTreeSet::new()).await?;
         self.remove_folders(stack).await?;
+        self.forget_rights(stack).await?;
         self.db.delete_under(&layout::stack(stack)).await?;
         let rests = !left.is_empty();
         let written = book.write(|journal| {

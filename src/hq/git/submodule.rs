@@ -27,11 +27,14 @@ pub struct Fetching {
     pub stop: Arc<Stop>,
     /// Hears of each one before it is fetched.
     pub say: Arc<dyn Fn(String) + Send + Sync>,
+    /// Whether another stack's repository may be read. It may wait for the answer.
+    pub may_read: Arc<dyn Fn(&StackName) -> bool + Send + Sync>,
 }
 
 impl Default for Fetching {
     fn default() -> Self {
-        Self { limit: Duration::from_secs(600), key: None, stop: Arc::default(), say: Arc::new(|_| ()) }
+        let (say, may_read) = (Arc::new(|_| ()), Arc::new(|_: &StackName| true));
+        Self { limit: Duration::from_secs(600), key: None, stop: Arc::default(), say, may_read }
     }
 }
 
@@ -128,6 +131,9 @@ impl<'a> Modules<'a> {
                 let sibling = self.stacks.join(stack.as_str()).join("repo.git");
                 let unknown =
                     || format!("`{url}` is the stack `{stack}` of this HQ, which does not exist; push it first");
+                if !(self.fetching.may_read)(&stack) {
+                    return Err(unknown());
+                }
                 let repository = Repository::open(&sibling).map_err(|_| unknown())?;
                 repository.commit(commit).map_err(|_| {
                     format!("the stack `{stack}` has no commit {}; push it there first", commit.short())

@@ -1,14 +1,17 @@
 //! Makes and lists stacks, and reaches their repositories.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 
-use crate::db::{DbError, Guard, layout};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::db::{DbError, Entry, Guard, layout};
 use crate::hq::git::{self, Commit, Fetching, GitError, Repository, Stop};
 use crate::hq::lock::Turn;
 use crate::hq::progress::phase;
+use crate::hq::rights::{Access, Right};
 use crate::hq::status::Status;
 use crate::hq::{Hq, HqError};
 use crate::launch::act::Say;
@@ -32,9 +35,18 @@ impl Hq {
     /// # Errors
     /// When the tree cannot be read.
     pub async fn stack_names(&self) -> Result<BTreeSet<StackName>, DbError> {
+        Ok(self.owners().await?.into_keys().collect())
+    }
+
+    /// All stacks, each with its owner where its record can be read.
+    ///
+    /// # Errors
+    /// When the tree cannot be read.
+    pub async fn owners(&self) -> Result<BTreeMap<StackName, Option<UserName>>, DbError> {
         let entries = layout::all(&*self.db, layout::STACKS).await?;
         let named = entries.iter().filter(|entry| entry.key.last() == "status");
-        Ok(named.filter_map(|entry| entry.key.segments().nth(1)?.parse().ok()).collect())
+        let owner = |entry: &Entry| Some(serde_json::from_slice::<Status>(&entry.value).ok()?.owner);
+        Ok(named.filter_map(|entry| Some((entry.key.segments().nth(1)?.parse().ok()?, owner(entry)))).collect())
     }
 
     /// What is known of a stack.
@@ -155,8 +167,9 @@ impl Hq {
         .await
     }
 
-    /// Checks a commit out to a clean folder, submodules included, and tells what is known of it. Dropping the future
-    /// ends what is being fetched.
+    /// Checks a commit out to a clean folder, submodules included, and tells what is known of it. Submodules that are
+    /// other stacks are read for `reader` if they may see them, for whoever asks without. Dropping the future ends what is
+    /// being fetched.
     ///
     /// # Errors
     /// What git says.
@@ -165,14 +178,20 @@ impl Hq {
         stack: &StackName,
         commit: &CommitId,
         folder: &Path,
+        reader: Option<&Access>,
         say: Say<'_>,
     ) -> Result<Commit, HqError> {
         let turn = self.queue.checkout(stack).await;
-        let (said, mut lines) = tokio::sync::mpsc::unbounded_channel();
+        let (said, mut lines) = mpsc::unbounded_channel();
+        let (asked, mut questions) = mpsc::unbounded_channel::<(StackName, oneshot::Sender<bool>)>();
         let fetching = Fetching {
             key: self.settings.submodule_key.clone(),
             // Nobody listens to a checkout that was given up.
             say: Arc::new(move |line| drop(said.send(line))),
+            may_read: Arc::new(move |stack| {
+                let (answer, answered) = oneshot::channel();
+                asked.send((stack.clone(), answer)).is_ok() && answered.blocking_recv().unwrap_or(false)
+            }),
             ..Fetching::default()
         };
         let _ends = Ends(fetching.stop.clone());
@@ -191,6 +210,14 @@ impl Hq {
             tokio::select! {
                 biased;
                 Some(line) = lines.recv() => say(&phase(&line)),
+                Some((stack, answer)) = questions.recv() => {
+                    let seen = match reader {
+                        Some(reader) => self.check_right(reader, &stack, Right::View).await.is_ok(),
+                        None => true,
+                    };
+                    // A checkout that was given up asks for nothing.
+                    let _ = answer.send(seen);
+                }
                 done = &mut work => return done,
             }
         }

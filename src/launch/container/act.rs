@@ -1,5 +1,6 @@
 //! Makes containers, and runs those that run once.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use futures_util::stream::BoxStream;
 use tokio::time::timeout;
 
 use super::request;
-use crate::db::layout;
+use crate::db::{DbError, Key, layout};
 use crate::docker::lines::Lines;
 use crate::docker::{Container, ContainerRequest, Engine, EngineError, LogRequest, Output, State};
 use crate::env::Env;
@@ -48,13 +49,40 @@ impl Launcher {
     /// # Errors
     /// When the stack's variables or volume folders cannot be had.
     pub async fn request(&self, plan: &ContainerPlan) -> Result<ContainerRequest, LaunchError> {
-        let key = layout::env_version(&plan.stack, plan.env_version);
-        let stack_env: Env = layout::read_json(&*self.db, &key).await.map_err(LaunchError::State)?.unwrap_or_default();
+        let stack_env = self.env_of(&plan.stack, plan.env_version).await.map_err(LaunchError::State)?;
         let request = request(plan, environment(&self.etc_env, &stack_env, plan), &self.identity, &self.root);
         for (folder, _) in &request.binds {
             self.make_volume(&plan.server, folder).await?;
         }
         Ok(request)
+    }
+
+    /// The variables of one version; none when it is not kept.
+    ///
+    /// # Errors
+    /// When the tree cannot be read, or the version is damaged.
+    pub async fn env_of(&self, stack: &StackName, version: u64) -> Result<Env, DbError> {
+        let key = layout::env_version(stack, version);
+        let Some(entry) = self.db.read(&key).await? else { return Ok(Env::new()) };
+        let text = self.opened(&key, &entry.value)?;
+        serde_json::from_slice(&text).map_err(|_| DbError::Damaged {
+            // Not what stands there: it may be part of a value.
+            what: "it holds no variables".to_owned(),
+            place: self.db.place(&key),
+            key,
+        })
+    }
+
+    /// What a key of the tree holds, opened.
+    ///
+    /// # Errors
+    /// [`DbError::Damaged`] when it does not open.
+    pub fn opened<'a>(&self, key: &Key, value: &'a [u8]) -> Result<Cow<'a, [u8]>, DbError> {
+        self.seal.open(value).map_err(|error| DbError::Damaged {
+            key: key.clone(),
+            what: error.to_string(),
+            place: self.db.place(key),
+        })
     }
 
     async fn make_volume(&self, server: &ServerName, folder: &Path) -> Result<(), LaunchError> {

@@ -164,6 +164,7 @@ impl Land {
         let here: Arc<dyn Engine> = Arc::new(self.engine("hq"));
         let address = "10.99.250.1".parse().unwrap();
         Parts {
+            seal: crate::harness::seal(),
             root: self.root.path().to_owned(),
             settings: Etc { address: Some(address), ..Etc::default() },
             db: Arc::new(Tree { tree: self.tree.clone(), life: life.clone() }),

@@ -77,3 +77,78 @@ fn the_order_in_which_variables_cover_each_other_is_the_promised_one() {
     let values = ["ONE", "TWO", "THREE", "PORT", "QUARRY_NODE", "QUARRY_STACK"].map(|name| value(&hq, name));
     assert_eq!(values, ["etc", "stack", "node", "8080", "web", "blog"]);
 }
+
+/// Every file below a folder that has this text in it, and every process with it in its command line.
+fn shows(folders: &[&std::path::Path], text: &str) -> Vec<String> {
+    let holds = |path: &std::path::Path| {
+        // What went away meanwhile shows nothing.
+        std::fs::read(path).is_ok_and(|bytes| bytes.windows(text.len()).any(|part| part == text.as_bytes()))
+    };
+    let mut found = Vec::new();
+    let mut open: Vec<_> = folders.iter().map(|folder| folder.to_path_buf()).collect();
+    while let Some(path) = open.pop() {
+        if path.is_dir() && !path.is_symlink() {
+            open.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.is_file() && holds(&path) {
+            found.push(path.display().to_string());
+        }
+    }
+    let processes = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path().join("cmdline"));
+    found.extend(processes.filter(|path| holds(path)).map(|path| path.display().to_string()));
+    found
+}
+
+#[test]
+fn values_lie_nowhere_in_the_open() {
+    let (mut hq, repository) = with_app(&[]);
+    let canary = "canary-in-the-coal-mine";
+    let given = format!("SECRET={canary}\n");
+    hq.by_ssh_with(&["env", "import", "blog"], given.as_bytes()).succeeded();
+    assert_eq!(value(&hq, "SECRET"), canary);
+    super::greet(&repository, "Again");
+    hq.push(&repository, "blog").succeeded();
+    hq.by_ssh(&["run", "blog", "true"]).succeeded();
+    hq.by_ssh(&["scale", "blog", "web=2"]).succeeded();
+    hq.by_ssh(&["rollback", "blog"]).succeeded();
+    // A release that breaks, and its error.
+    repository.write("quarry.yml", "web:\n  health: /\n  release: exit 7\n");
+    repository.commit("breaks");
+    let refused = hq.push(&repository, "blog").failed();
+    assert!(!refused.stderr.contains(canary), "{refused}");
+    assert_eq!(shows(&[&hq.root(), &hq.file("etc"), &hq.file("serve.log")], canary), [""; 0]);
+
+    // What somebody writes by hand counts, and is sealed when HQ begins.
+    let by_hand = hq.root().join("stacks/blog/env/HAND");
+    std::fs::write(&by_hand, format!("{canary}\n")).unwrap();
+    assert_eq!(hq.by_ssh(&["env", "get", "blog", "HAND"]).succeeded().text(), format!("{canary}\n"));
+    hq.stop(rustix::process::Signal::TERM);
+    hq.serve();
+    crate::harness::until("the sealing", || shows(&[&hq.root()], canary).is_empty().then_some(()));
+    assert_eq!(hq.by_ssh(&["env", "get", "blog", "HAND"]).succeeded().text(), format!("{canary}\n"));
+}
+
+#[test]
+fn a_new_key_seals_everything_and_without_its_key_nothing_opens() {
+    let (mut hq, _repository) = with_app(&[]);
+    let file = hq.file("etc/env_key");
+    hq.by_ssh(&["env", "set", "blog", "A=one"]).succeeded();
+    hq.by_ssh(&["env", "set", "blog", "A=two"]).succeeded();
+    let old = std::fs::read_to_string(&file).unwrap();
+    let secret = |text: &str| text.lines().last().unwrap().to_owned();
+    hq.by_ssh(&["env", "rotate"]).succeeded().said(&["sealed with a new key; keep a copy of", "env_key"]);
+    let new = std::fs::read_to_string(&file).unwrap();
+    assert!(!new.contains(&secret(&old)), "the old key is gone");
+    assert_eq!(hq.by_ssh(&["env", "get", "blog", "A"]).succeeded().text(), "two\n");
+    hq.by_ssh(&["rollback", "blog"]).succeeded();
+    assert_eq!(value(&hq, "A"), "one");
+
+    hq.stop(rustix::process::Signal::TERM);
+    std::fs::write(&file, old).unwrap();
+    hq.serve();
+    hq.by_ssh(&["env", "blog"]).ended(3).said(&["it is sealed with another key than that of this HQ"]);
+    assert_eq!(hq.page("blog.localhost", "/"), "Hello from release 4\n", "what runs runs on");
+    hq.stop(rustix::process::Signal::TERM);
+    std::fs::write(&file, new).unwrap();
+    hq.serve();
+    assert_eq!(hq.by_ssh(&["env", "get", "blog", "A"]).succeeded().text(), "one\n");
+}

@@ -88,14 +88,15 @@ impl TestAuthority {
             std::fs::write(folder.join(name), bytes).unwrap();
         };
         file("leaf.pem", given.leaf.as_bytes());
-        file("link.pem", given.link.as_bytes());
+        file("issuer.pem", given.link.as_bytes());
+        file("link.pem", self.link_pem.as_bytes());
         file("link.key", self.key.serialize_pem().as_bytes());
         file("question.der", question);
         let openssl = |words: &str| run(Command::new("openssl").args(words.split(' ')).current_dir(folder)).succeeded();
         let serial = openssl("x509 -in leaf.pem -noout -serial").text();
         let serial = serial.trim().trim_start_matches("serial=");
         file("index.txt", format!("V\t491231235959Z\t\t{serial}\tunknown\t/CN=leaf\n").as_bytes());
-        let words = "ocsp -index index.txt -CA link.pem -rsigner link.pem -rkey link.key -reqin question.der -ndays 7";
+        let words = "ocsp -index index.txt -CA issuer.pem -rsigner link.pem -rkey link.key -reqin question.der -ndays 7";
         openssl(&format!("{words} -respout answer.der"));
         std::fs::read(folder.join("answer.der")).unwrap()
     }

@@ -8,6 +8,7 @@ pub mod etcd;
 pub mod hq;
 pub mod lab;
 pub mod pebble;
+pub mod person;
 pub mod program;
 pub mod registry;
 pub mod repository;
@@ -22,3 +23,10 @@ pub use program::Running;
 pub use repository::Repository;
 pub use terminal::Terminal;
 pub use wait::until;
+
+/// The key of all variables of every HQ that lives in a test's own process, also of those that come after it.
+pub fn seal() -> std::sync::Arc<quarry::seal::Seal> {
+    static SEAL: std::sync::LazyLock<std::sync::Arc<quarry::seal::Seal>> =
+        std::sync::LazyLock::new(|| std::sync::Arc::new(quarry::seal::Seal::fresh()));
+    SEAL.clone()
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quarry::db::{DbError, layout};
+use quarry::db::DbError;
 use quarry::hq::{Hq, HqError};
 use quarry::instruction::Instruction;
 use quarry::launch::record::Release;
@@ -66,8 +66,7 @@ pub async fn again(hq: &Hq, stack: &StackName, now: &Seen, release: &Release) ->
         }
         Instruction::Scale { .. } | Instruction::Route { .. } | Instruction::Kill { .. } => None,
     };
-    let key = layout::env_version(stack, release.env_version);
-    let env: quarry::env::Env = layout::read_json(&*hq.db, &key).await?.unwrap_or_default();
+    let env = hq.launcher.env_of(stack, release.env_version).await?;
     Ok(Seen {
         number: now.number + 1,
         code: code(release),

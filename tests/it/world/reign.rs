@@ -142,6 +142,7 @@ fn parts(world: &Arc<World>, life: &Arc<Life>, db: Arc<dyn Db>, local: Arc<Docke
     let engines = Engines::new(own.name.clone(), local);
     let address = Some(own.address);
     Parts {
+        seal: crate::harness::seal(),
         root: world.root.path().to_owned(),
         settings: Settings { releases_kept: KEPT, address, ..Settings::default() },
         db,

@@ -1,6 +1,6 @@
 //! Moves one stack after another off a server, each by an operation of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::hq::progress::{detail, phase};
 use crate::hq::{Hq, HqError};
 use crate::launch::act::Say;
 use crate::launch::world::World;
-use crate::names::{ContainerName, ServerName, StackName};
+use crate::names::{ContainerName, NodeName, ServerName, StackName};
 
 /// How long old containers are waited for after they were replaced; they go on retiring afterwards.
 const RETIRE: Duration = Duration::from_secs(120);
@@ -57,15 +57,20 @@ impl Hq {
         let Some(current) = self.releases(stack).await?.pop() else { return Ok(()) };
         let world = self.world(stack, current.number, current.env_version).await?;
         let nodes = leaving(&world, server);
-        if nodes.is_empty() {
+        // The reconciler may have come first.
+        let gone = world.leaving.iter().filter(|instance| instance.server == *server);
+        let moving: BTreeSet<&NodeName> = nodes.keys().chain(gone.map(|instance| &instance.node)).collect();
+        if moving.is_empty() {
             return Ok(());
         }
-        let names: Vec<&str> = nodes.keys().map(|node| node.as_str()).collect();
+        let names: Vec<&str> = moving.into_iter().map(NodeName::as_str).collect();
         say(&phase(&format!("Moving {} of {stack}", names.join(", "))));
-        let job = Job { verb: DRAIN, ..Self::scale_job(stack, &nodes) };
-        let plan = self.operate(job, say).await?;
-        let moved = plan.revocable().filter_map(crate::launch::Step::makes);
-        moved.for_each(|made| say(&detail(&format!("{} on {}", made.name, made.server))));
+        if !nodes.is_empty() {
+            let job = Job { verb: DRAIN, ..Self::scale_job(stack, &nodes) };
+            let plan = self.operate(job, say).await?;
+            let moved = plan.revocable().filter_map(crate::launch::Step::makes);
+            moved.for_each(|made| say(&detail(&format!("{} on {}", made.name, made.server))));
+        }
         let book = self.book(stack).await?;
         let until = Instant::now() + RETIRE;
         while !book.read().await.retiring.is_empty() && Instant::now() < until {

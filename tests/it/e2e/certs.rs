@@ -243,3 +243,20 @@ fn every_router_shows_certificates_and_answers_the_authority() {
     assert_ne!(shown(&visitor, there, "blog.test"), before, "both show it when the command is done");
     assert_eq!(shown(&visitor, there, "blog.test"), shown(&visitor, hq.https, "blog.test"));
 }
+
+#[test]
+fn whoever_does_not_see_a_stack_neither_sees_nor_changes_certificates_of_its_domains() {
+    let hq = Hq::start();
+    let (authority, eve) = (TestAuthority::new(), hq.person("eve"));
+    hq.push(&with_domains("blog.test"), "blog").succeeded();
+    let given = authority.issue(&["blog.test"]);
+    for domain in ["blog.test", "nobody.test"] {
+        let refused = eve.run_with(&["certs", "add", domain], given.text().as_bytes()).failed();
+        assert!(!refused.stderr.contains("blog "), "{refused}");
+    }
+    assert_eq!(row(&hq, "blog.test"), None);
+    hq.quarry_with(&["certs", "add", "blog.test"], given.text().as_bytes()).succeeded();
+    assert_eq!(eve.run(&["certs", "--json"]).succeeded().json(), Value::Array(Vec::new()));
+    eve.run(&["certs", "remove", "blog.test"]).failed();
+    assert!(page(&authority.visitor(), hq.https, "blog.test").starts_with("HTTP/1.1 200 "));
+}

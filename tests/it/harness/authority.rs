@@ -96,7 +96,8 @@ impl TestAuthority {
         let serial = openssl("x509 -in leaf.pem -noout -serial").text();
         let serial = serial.trim().trim_start_matches("serial=");
         file("index.txt", format!("V\t491231235959Z\t\t{serial}\tunknown\t/CN=leaf\n").as_bytes());
-        let words = "ocsp -index index.txt -CA issuer.pem -rsigner link.pem -rkey link.key -reqin question.der -ndays 7";
+        let words =
+            "ocsp -index index.txt -CA issuer.pem -rsigner link.pem -rkey link.key -reqin question.der -ndays 7";
         openssl(&format!("{words} -respout answer.der"));
         std::fs::read(folder.join("answer.der")).unwrap()
     }

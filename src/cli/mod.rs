@@ -103,48 +103,28 @@ pub enum Command {
 
 /// Commands that HQ carries out, whichever door they come through.
 #[derive(Debug, Subcommand)]
+#[allow(missing_docs)]
 pub enum HqCommand {
-    #[allow(missing_docs)]
     Stacks(stacks::Stacks),
-    #[allow(missing_docs)]
     Ps(ps::Ps),
-    #[allow(missing_docs)]
     Servers(servers::Servers),
-    #[allow(missing_docs)]
     Cluster(cluster::Cluster),
-    #[allow(missing_docs)]
     Grid(grid::Grid),
-    #[allow(missing_docs)]
     Scale(scale::Scale),
-    #[allow(missing_docs)]
     Restart(restart::Restart),
-    #[allow(missing_docs)]
     Env(env::EnvCommand),
-    #[allow(missing_docs)]
     Logs(logs::Logs),
-    #[allow(missing_docs)]
     Run(run::Run),
-    #[allow(missing_docs)]
     Releases(releases::Releases),
-    #[allow(missing_docs)]
     Rollback(rollback::Rollback),
-    #[allow(missing_docs)]
     Deploy(deploy::Deploy),
-    #[allow(missing_docs)]
     Launch(launch::Launch),
-    #[allow(missing_docs)]
     Destroy(destroy::Destroy),
-    #[allow(missing_docs)]
     Keys(keys::Keys),
-    #[allow(missing_docs)]
     Rights(rights::Rights),
-    #[allow(missing_docs)]
     Events(events::Events),
-    #[allow(missing_docs)]
     Network(network::Network),
-    #[allow(missing_docs)]
     Config(config::Config),
-    #[allow(missing_docs)]
     Certs(certs::Certs),
 }
 

@@ -10,19 +10,18 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use self::common::clients::{Clients, Tally};
 use self::common::engine::Engine;
 use self::common::hq::Hq;
-use self::common::place::{Place, free_port};
-use self::common::program::{self, done, until};
+use self::common::place::Place;
+use self::common::program::done;
 use self::common::repository::Repository;
 use self::common::table::{Pairs, Target, heading, row};
 use self::common::wrk::{Found, Wrk};
-use self::common::{Parts, app, end, ours_first, rounds, web, wrk};
+use self::common::{Parts, app, end, ours_first, plain, rounds, web, wrk};
 
 mod common;
 
@@ -101,7 +100,8 @@ impl Bench {
         let repository = Repository::with(&self.place, "speed", &[("quarry.yml", BACKEND_STACK.as_bytes())]);
         done(&mut self.hq.push(&repository, "speed"));
         self.hq.wait_for_page("speed.localhost");
-        let plain = self.start_plain();
+        let ours = fs::read_to_string(self.place.path("root/router/current/nginx.conf")).unwrap();
+        let plain = plain::start(&self.place, &ours, self.hq.peer("speed"), "");
         let mut pairs = Pairs::default();
         for round in 0..rounds(9) {
             let through = |port| {
@@ -120,28 +120,6 @@ impl Bench {
         }
         heading("requests per second");
         row("routed, beside a plain nginx upstream", &pairs, Target::RatioAtLeast(0.9));
-    }
-
-    /// An nginx whose upstream is the container itself; the port it listens on.
-    fn start_plain(&self) -> u16 {
-        let port = free_port();
-        let folder = self.place.path("plain");
-        fs::create_dir(&folder).unwrap();
-        let peer = self.hq.peer("speed").to_string();
-        let ours = fs::read_to_string(self.place.path("root/router/current/nginx.conf")).unwrap();
-        let workers = ours.lines().find(|line| line.starts_with("worker_processes")).unwrap();
-        let text =
-            PLAIN.replace("{{workers}}", workers).replace("{{peer}}", &peer).replace("{{port}}", &port.to_string());
-        let path: PathBuf = folder.join("nginx.conf");
-        fs::write(&path, text).unwrap();
-        let mut command = Command::new("nginx");
-        command.arg("-p").arg(&folder).arg("-c").arg(&path).args(["-g", "daemon off;"]).stderr(Stdio::null());
-        let mut child = program::start(&mut command);
-        std::thread::spawn(move || child.wait());
-        until("the plain nginx", || {
-            web::get(("127.0.0.1", port), "speed.localhost", "/").is_ok_and(|code| code == 200)
-        });
-        port
     }
 }
 
@@ -174,47 +152,3 @@ const BACKEND_STACK: &str = "web:
   expose: 8080
   health: /
 ";
-
-/// The same headers, buffers, log and number of workers as quarry's router has, and nothing else of it.
-const PLAIN: &str = r#"{{workers}}
-user www-data;
-pid nginx.pid;
-error_log error.log warn;
-events { worker_connections 8192; }
-http {
-    log_format plain escape=json
-        '{"time":"$time_iso8601","id":"$request_id","client":"$remote_addr","method":"$request_method","host":"$host",'
-        '"path":"$request_uri","status":$status,"bytes":$bytes_sent,"seconds":$request_time,'
-        '"upstream":"$upstream_addr","upstream_seconds":"$upstream_response_time","agent":"$http_user_agent"}';
-    access_log access.log plain buffer=64k flush=1s;
-    client_body_temp_path body;
-    proxy_temp_path proxy;
-    fastcgi_temp_path fastcgi;
-    scgi_temp_path scgi;
-    uwsgi_temp_path uwsgi;
-    tcp_nopush on;
-    keepalive_requests 100000;
-    map $http_upgrade $connection_upgrade { default upgrade; "" ""; }
-    proxy_http_version 1.1;
-    proxy_buffering off;
-    proxy_set_header Host $http_host;
-    proxy_set_header Upgrade $http_upgrade;
-    proxy_set_header Connection $connection_upgrade;
-    proxy_set_header X-Real-IP $remote_addr;
-    proxy_set_header X-Forwarded-For $remote_addr;
-    proxy_set_header X-Forwarded-Proto $scheme;
-    proxy_set_header X-Forwarded-Host $http_host;
-    proxy_set_header X-Forwarded-Port $server_port;
-    proxy_set_header X-Request-Id $request_id;
-    proxy_set_header X-Request-Start $msec;
-    upstream app {
-        server {{peer}};
-        keepalive 64;
-        keepalive_requests 100000;
-    }
-    server {
-        listen 127.0.0.1:{{port}} backlog=4096;
-        location / { proxy_pass http://app; }
-    }
-}
-"#;

@@ -6,10 +6,16 @@
 --                   changes             goes up with every change of a table; see settled()
 --   quarry_flights  <address>|<pid>     requests under way at a peer through that worker
 --   quarry_workers  <pid>               a worker that has started
+--   quarry_tls      c:<domain>          the domain's certificate, the JSON as HQ sent it
+--                   v:<domain>          a number that no other certificate has had
+--                   h:<token>           the answer to an authority's challenge
+--                   changes             goes up with every certificate that comes or goes
 -- The table is the truth: a d: entry only says where to look. So one write of s: switches a whole stack at once.
 
 local json = require "json"
 local balancer = require "ngx.balancer"
+local ssl = require "ngx.ssl"
+local ocsp = require "ngx.ocsp"
 local ffi = require "ffi"
 local get_request = require("resty.core.base").get_request
 
@@ -21,6 +27,7 @@ char *realpath(const char *path, char *resolved);
 local routes = ngx.shared.quarry_routes
 local flights = ngx.shared.quarry_flights
 local workers = ngx.shared.quarry_workers
+local tls = ngx.shared.quarry_tls
 local var = ngx.var
 local now = ngx.now
 
@@ -32,6 +39,10 @@ local LONG_REST = 10
 local TRIES = 5
 -- Read and send timeout of an upgraded connection, in seconds.
 local UPGRADED = 24 * 3600
+-- Most certificates of one generation that a worker keeps ready; each costs some 30 kB.
+local READY = 128
+-- How long a challenge is answered, in seconds; no authority takes as long.
+local CHALLENGE = 24 * 3600
 
 local address = ffi.typeof("uintptr_t")
 
@@ -42,6 +53,8 @@ local M = {}
 local version
 local pid
 local page_text
+-- What follows the host in addresses of HTTPS; nil when nobody listens there.
+local https
 
 local WORDS = {
     [404] = { "Nothing lives here", "There is no page at this address." },
@@ -86,6 +99,7 @@ local function read(raw)
     for name, node in pairs(given.nodes) do
         local target = node.target
         local made = { stack = given.stack, name = name, site = target.site, peers = {}, turn = 0 }
+        made.grpc = node.protocol == "grpc"
         for place, peer in ipairs(target.peers or {}) do
             local host, port = peer.address:match("^(.+):(%d+)$")
             local key = peer.address .. "|" .. pid
@@ -177,6 +191,111 @@ local function find_wildcard(host)
     end
 end
 
+-- Certificates ---------------------------------------------------------------------------------------------------
+
+-- The domain whose certificate is for this host: its own, or a wildcard's, which stands for exactly one label.
+local function domain_of(host)
+    if tls:get("v:" .. host) then
+        return host
+    end
+    local dot = host:find(".", 1, true)
+    local above = dot and "*" .. host:sub(dot)
+    return above and tls:get("v:" .. above) and above
+end
+
+-- Certificates ready for handshakes by domain: those used of late, and those used before. When the young are many they
+-- become the old, so that what nobody asks for is forgotten and memory has a bound.
+local young, old, count = {}, {}, 0
+
+local function make_ready(domain, raw)
+    local given = json.decode(raw)
+    local chain, no_chain = ssl.parse_pem_cert(given.chain)
+    local key, no_key = ssl.parse_pem_priv_key(given.key)
+    if not chain or not key then
+        return nil, no_chain or no_key
+    end
+    local staple = given.staple
+    local response = staple and ngx.decode_base64(staple.response)
+    if response then
+        -- One that its authority has not signed is worse than none.
+        local ok, problem = ocsp.validate_ocsp_response(response, ssl.cert_pem_to_der(given.chain))
+        if not ok then
+            ngx.log(ngx.WARN, "nothing is said of the certificate of ", domain, ": ", problem)
+            response = nil
+        end
+    end
+    return { chain = chain, key = key, staple = response, staple_until = staple and staple["until"] or 0 }
+end
+
+local function certificate_of(domain)
+    local version = tls:get("v:" .. domain)
+    local known = young[domain]
+    if known and known.version == version then
+        return known
+    end
+    known = old[domain]
+    if not known or known.version ~= version then
+        local raw, problem = tls:get("c:" .. domain), nil
+        if not raw then
+            return nil
+        end
+        known, problem = make_ready(domain, raw)
+        if not known then
+            ngx.log(ngx.ERR, "the certificate of ", domain, " is damaged: ", problem)
+            return nil
+        end
+        known.version = version
+    end
+    if count >= READY then
+        young, old, count = {}, young, 0
+    end
+    young[domain], count = known, count + 1
+    return known
+end
+
+-- Shows the certificate of the host that is asked for. Without one there is none to show: the handshake fails, and
+-- nobody is taught to click warnings away.
+function M.certify()
+    local host = ssl.server_name()
+    ssl.clear_certs()
+    if not host then
+        return
+    end
+    local domain = domain_of(host:lower():gsub("%.$", ""))
+    local shown = domain and certificate_of(domain)
+    if not shown then
+        return
+    end
+    local ok, problem = ssl.set_cert(shown.chain)
+    if ok then
+        ok, problem = ssl.set_priv_key(shown.key)
+    end
+    if not ok then
+        ngx.log(ngx.ERR, "the certificate of ", domain, " cannot be shown: ", problem)
+    elseif shown.staple and shown.staple_until > ngx.time() then
+        ocsp.set_ocsp_status_resp(shown.staple)
+    end
+end
+
+-- Whether hosts have a certificate, as this worker looked them up since `secure_at`.
+local secure, secure_at = {}, nil
+
+local function is_secure(host, is_known)
+    local changes = tls:get("changes")
+    if changes ~= secure_at then
+        secure, secure_at = {}, changes
+    end
+    local is = secure[host]
+    if is == nil then
+        is = domain_of(host) and true or false
+        -- There is no end of hosts below a wildcard.
+        if is_known then
+            secure[host] = is
+        end
+    end
+    return is
+end
+
 -- Requests -------------------------------------------------------------------------------------------------------
 
 -- LuaJIT compiles a function whole when it has no loop, and most requests need none: so the loops stand apart.
@@ -261,9 +380,15 @@ end
 
 local function route(bodied)
     local host, changes = var.host, routes:get("changes")
-    local node = find(host, changes) or find_wildcard(host)
+    local known = find(host, changes)
+    local node = known or find_wildcard(host)
     if not node then
         return page(404)
+    end
+    if https and is_secure(host, known) and var.https == "" and not var.http_quarry_router then
+        local method = var.request_method
+        local status = (method == "GET" or method == "HEAD") and 301 or 308
+        return ngx.redirect("https://" .. host .. https .. var.request_uri, status)
     end
     var.quarry_stack = node.stack
     var.quarry_node = node.name
@@ -274,7 +399,7 @@ local function route(bodied)
         end
         return ngx.exec("@site")
     end
-    if not bodied then
+    if not bodied and not node.grpc then
         local method = var.request_method
         if method ~= "GET" and method ~= "HEAD" and method ~= "OPTIONS" then
             return ngx.exec("@body")
@@ -290,6 +415,9 @@ local function route(bodied)
     if named ~= host and not (named and is_spelling(named, host)) then
         var.quarry_host = host
     end
+    if node.grpc then
+        return ngx.exec("@grpc")
+    end
 end
 
 function M.route()
@@ -298,6 +426,20 @@ end
 
 function M.route_body()
     return route(true)
+end
+
+-- Answers an authority that asks whether a domain leads here. It asks for domains that lead to HTTPS, and for those that
+-- no stack has yet, too.
+function M.challenge()
+    local token = var.uri:match("^/%.well%-known/acme%-challenge/([%w_-]+)$")
+    local text = token and tls:get("h:" .. token)
+    if not text then
+        return route(false)
+    end
+    ngx.header["Content-Type"] = "text/plain"
+    ngx.header["Content-Length"] = #text
+    ngx.print(text)
+    return ngx.exit(ngx.HTTP_OK)
 end
 
 -- Names the peer of this try. Called again when a try failed before anything of the answer arrived.
@@ -454,14 +596,56 @@ local function recall()
     cache = {}
 end
 
-function M.start(text_version)
+-- Status and message for HQ.
+local function put_certificate(domain, raw)
+    local old_raw = tls:get("c:" .. domain)
+    if not tls:safe_set("c:" .. domain, raw) then
+        -- A write that finds no room drops the entry it was to replace.
+        if old_raw then
+            tls:set("c:" .. domain, old_raw)
+        end
+        return 507, "no room left in the router's memory"
+    end
+    tls:set("v:" .. domain, tls:incr("changes", 1, 0))
+    return 204
+end
+
+local function take_certificate(domain)
+    tls:delete("v:" .. domain)
+    tls:delete("c:" .. domain)
+    tls:incr("changes", 1, 0)
+    return 204
+end
+
+-- The certificates HQ wrote down, in lines like those of the tables.
+local function recall_certificates()
+    local last = {}
+    for line in (contents("certificates.jsonl") or ""):gmatch("([^\n]*)\n") do
+        local domain = line:match('^{"domain":"([^"]+)"')
+        if domain then
+            last[domain] = line
+        end
+    end
+    for domain, line in pairs(last) do
+        if line:find('"chain":', 1, true) then
+            local status, problem = put_certificate(domain, line)
+            if status ~= 204 then
+                ngx.log(ngx.ERR, "the certificate of ", domain, " is left out: ", problem)
+            end
+        end
+    end
+end
+
+function M.start(text_version, https_port)
     version = text_version
+    https = https_port and (https_port == 443 and "" or ":" .. https_port)
     pid = "0"
     page_text = assert(contents("text-" .. version .. "/page.html"), "page.html is missing")
     -- On a reload the shared memory is still there, and newer than the file could be.
     routes:add("changes", 0)
     if not routes:get("recalled") then
         recall()
+        recall_certificates()
         routes:set("recalled", true)
     end
 end
@@ -469,6 +653,7 @@ end
 function M.start_worker()
     pid = tostring(ngx.worker.pid())
     cache, seen, seen_at = {}, {}, nil
+    young, old, count, secure_at = {}, {}, 0, nil
     math.randomseed(ngx.worker.pid() + math.floor(now() * 1000) % 100000)
     workers:set(pid, true)
 end
@@ -498,6 +683,46 @@ local function stacks()
     return "[" .. table.concat(raws, ",\n") .. "]"
 end
 
+local function quoted(text)
+    return '"' .. text .. '"'
+end
+
+-- Everything in quarry_tls as JSON. A challenge's token and answer have no character that JSON escapes.
+local function tls_state()
+    local certificates, challenges = {}, {}
+    for _, key in ipairs(tls:get_keys(0)) do
+        local kind, name = key:sub(1, 2), key:sub(3)
+        local value = tls:get(key)
+        if kind == "c:" and value then
+            certificates[#certificates + 1] = value
+        elseif kind == "h:" and value then
+            challenges[#challenges + 1] = '{"token":' .. quoted(name) .. ',"answer":' .. quoted(value) .. "}"
+        end
+    end
+    return '{"certificates":[' .. table.concat(certificates, ",\n") .. '],"challenges":['
+        .. table.concat(challenges, ",\n") .. "]}"
+end
+
+local function set_certificate(domain, raw)
+    local ok, given = pcall(json.decode, raw)
+    if not ok or given.domain ~= domain then
+        return 400, ok and "the certificate is of another domain" or given
+    end
+    local ready, problem = make_ready(domain, raw)
+    if not ready then
+        return 400, problem
+    end
+    return put_certificate(domain, raw)
+end
+
+local function set_challenge(token, text)
+    if not text:find("^[%w._-]+$") then
+        return 400, "an answer to a challenge has letters, digits, `.`, `_` and `-`"
+    end
+    local ok, problem = tls:safe_set("h:" .. token, text, CHALLENGE)
+    return ok and 204 or 507, problem
+end
+
 local function answer(status, text)
     ngx.status = status
     if text then
@@ -507,8 +732,31 @@ local function answer(status, text)
     return ngx.exit(ngx.HTTP_OK)
 end
 
+local function control_tls(method, path)
+    ngx.req.read_body()
+    local body = ngx.req.get_body_data() or ""
+    local domain = path:match("^/tls/certificates/([a-z0-9.*-]+)$")
+    local token = path:match("^/tls/challenges/([%w_-]+)$")
+    if method == "GET" and path == "/tls" then
+        return answer(200, tls_state())
+    elseif method == "PUT" and domain then
+        return answer(set_certificate(domain, body))
+    elseif method == "DELETE" and domain then
+        return answer(take_certificate(domain))
+    elseif method == "PUT" and token then
+        return answer(set_challenge(token, body))
+    elseif method == "DELETE" and token then
+        tls:delete("h:" .. token)
+        return answer(204)
+    end
+    return answer(404, "the router knows no such request")
+end
+
 function M.control()
     local method, path = ngx.req.get_method(), var.uri
+    if path:sub(1, 4) == "/tls" then
+        return control_tls(method, path)
+    end
     local stack = path:match("^/stacks/([a-z0-9-]+)$")
     if method == "GET" and path == "/ping" then
         return answer(200, version)

@@ -148,6 +148,24 @@ impl FromStr for Millis {
     }
 }
 
+/// What a container that is routed speaks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1, and WebSockets.
+    #[default]
+    Http,
+    /// HTTP/2 without TLS, as gRPC does.
+    Grpc,
+}
+
+impl Protocol {
+    /// Whether it is what everybody speaks, who says nothing else.
+    pub fn is_usual(&self) -> bool {
+        *self == Self::Http
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

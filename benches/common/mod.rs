@@ -10,6 +10,7 @@ pub mod engine;
 pub mod hq;
 pub mod lab;
 pub mod place;
+pub mod plain;
 pub mod program;
 pub mod repository;
 pub mod sshd;

@@ -18,10 +18,24 @@ pub struct Found {
 }
 
 fn command(connections: usize, seconds: u64, port: u16, host: &str) -> Command {
-    let mut command = Command::new("wrk");
-    command.args(["-t1", "--timeout", "20s", "-c", &connections.to_string(), "-d", &seconds.to_string()]);
+    let mut command = to(connections, seconds);
     command.args(["-H", &format!("Host: {host}"), &format!("http://127.0.0.1:{port}/")]);
     command
+}
+
+fn to(connections: usize, seconds: u64) -> Command {
+    let mut command = Command::new("wrk");
+    command.args(["-t1", "--timeout", "20s", "-c", &connections.to_string(), "-d", &seconds.to_string()]);
+    command
+}
+
+/// A run of this length by HTTPS to `localhost`, with this header besides.
+pub fn run_secure(connections: usize, length: Duration, port: u16, header: Option<&str>) -> Found {
+    let mut command = to(connections, length.as_secs().max(1));
+    if let Some(header) = header {
+        command.args(["-H", header]);
+    }
+    read(done(command.arg(format!("https://localhost:{port}/"))))
 }
 
 /// A run of this length.

@@ -40,13 +40,16 @@ pub struct Config {
     /// Where its router listens; `None` when it has none.
     #[serde(default)]
     pub router: Option<Vec<SocketAddr>>,
+    /// Where it listens for HTTPS.
+    #[serde(default)]
+    pub https: Vec<SocketAddr>,
 }
 
 impl Config {
     /// Of a server that is nothing in particular.
     pub fn nothing(turn: Turn) -> Self {
-        let (label, locknet, wall, hosts, files, router) = Default::default();
-        Self { turn, label, locknet, wall, hosts, files, router }
+        let (label, locknet, wall, hosts, files, router, https) = Default::default();
+        Self { turn, label, locknet, wall, hosts, files, router, https }
     }
 }
 

@@ -184,6 +184,7 @@ impl Agent for FakeAgent {
         match routing {
             Routing::Set(routes) => edge.set(routes).await.map_err(router)?,
             Routing::Remove(stack) => edge.remove(stack).await.map_err(router)?,
+            Routing::Tls(change) => edge.secure(change).await.map_err(router)?,
             Routing::All(tables) => {
                 for table in edge.tables().await.map_err(router)? {
                     edge.remove(&table.stack).await.map_err(router)?;

@@ -7,6 +7,7 @@
 //! PUT    /v1/routes             all tables; with the header Quarry-Turn: EPOCH.GENERATION, as the next two
 //! PUT    /v1/routes/STACK       one table
 //! DELETE /v1/routes/STACK
+//! PUT    /v1/tls                a change of certificates and challenges, with that header too
 //! GET    /v1/in-flight?peer=    a number
 //! GET    /v1/vitals             one JSON line now, at each change and at least each second
 //! ```
@@ -106,6 +107,7 @@ async fn answer(service: &impl Service, request: Request<Incoming>) -> Response<
         (&Method::GET, ["v1", "in-flight"]) => in_flight(service, &request).await,
         (&Method::PUT, ["v1", "config"]) => configure(service, request).await,
         (&Method::POST, ["v1", "locknet", "confirm"]) => confirm(service, request).await,
+        (&Method::PUT, ["v1", "tls"]) => secure(service, request).await,
         (&Method::PUT, ["v1", "routes"]) => set_all(service, request).await,
         (&Method::PUT, ["v1", "routes", stack]) => set(service, stack, request).await,
         (&Method::DELETE, ["v1", "routes", stack]) => remove(service, stack, &request).await,
@@ -137,6 +139,12 @@ async fn set_all(service: &impl Service, request: Request<Incoming>) -> Result<B
     let turn = turn(&request)?;
     let tables = read(request).await?;
     service.route(turn, Routing::All(tables)).await.map(|()| Bytes::new())
+}
+
+async fn secure(service: &impl Service, request: Request<Incoming>) -> Result<Bytes, AgentError> {
+    let turn = turn(&request)?;
+    let change = read(request).await?;
+    service.route(turn, Routing::Tls(change)).await.map(|()| Bytes::new())
 }
 
 async fn set(service: &impl Service, stack: &str, request: Request<Incoming>) -> Result<Bytes, AgentError> {

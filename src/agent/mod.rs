@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::StackName;
 use crate::router::StackRoutes;
+use crate::router::tls::TlsChange;
 
 pub mod act;
 pub mod bootstrap;
@@ -73,7 +74,7 @@ pub enum AgentError {
     },
 }
 
-/// A change of the router's tables.
+/// A change of the router's tables, or of what it shows for HTTPS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Routing {
     /// The whole table of one stack.
@@ -82,6 +83,8 @@ pub enum Routing {
     Remove(StackName),
     /// All there are: every other stack's goes.
     All(Vec<StackRoutes>),
+    /// Certificates and challenges.
+    Tls(TlsChange),
 }
 
 /// The agent of one server, as HQ drives it.

@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use crate::hq::HqError;
+use crate::hq::certs::CertsError;
 use crate::hq::cluster::ClusterError;
 use crate::hq::rights::RightsError;
 use crate::hq::servers::ServerError;
@@ -93,6 +94,7 @@ impl From<HqError> for Failure {
             HqError::Rights(RightsError::Hidden(_) | RightsError::Word(_) | RightsError::None { .. }) => Exit::Mistake,
             HqError::Rights(_) | HqError::Events { .. } | HqError::Env(_) => Exit::Refused,
             HqError::Cluster(error) => of_cluster(error),
+            HqError::Certs(error) => of_certs(error),
             HqError::Server(error) => of_server(error),
         };
         Self::of(exit, &error)
@@ -140,6 +142,18 @@ fn of_cluster(error: &ClusterError) -> Exit {
         | ClusterError::Copy(_)
         | ClusterError::Restless
         | ClusterError::IsMember { .. } => Exit::Refused,
+    }
+}
+
+fn of_certs(error: &CertsError) -> Exit {
+    match error {
+        CertsError::Bad(_)
+        | CertsError::Unreadable { .. }
+        | CertsError::None(_)
+        | CertsError::NoAuthority { .. }
+        | CertsError::NotRouted(_)
+        | CertsError::NotCertified(_) => Exit::Mistake,
+        CertsError::UnderWay(_) | CertsError::Failed { .. } | CertsError::Shown(_) => Exit::Refused,
     }
 }
 

@@ -21,6 +21,7 @@ use crate::names::StackName;
 pub mod again;
 pub mod agent;
 pub mod build;
+pub mod certs;
 pub mod client;
 pub mod cluster;
 pub mod config;
@@ -102,47 +103,29 @@ pub enum Command {
 
 /// Commands that HQ carries out, whichever door they come through.
 #[derive(Debug, Subcommand)]
+#[allow(missing_docs)]
 pub enum HqCommand {
-    #[allow(missing_docs)]
     Stacks(stacks::Stacks),
-    #[allow(missing_docs)]
     Ps(ps::Ps),
-    #[allow(missing_docs)]
     Servers(servers::Servers),
-    #[allow(missing_docs)]
     Cluster(cluster::Cluster),
-    #[allow(missing_docs)]
     Grid(grid::Grid),
-    #[allow(missing_docs)]
     Scale(scale::Scale),
-    #[allow(missing_docs)]
     Restart(restart::Restart),
-    #[allow(missing_docs)]
     Env(env::EnvCommand),
-    #[allow(missing_docs)]
     Logs(logs::Logs),
-    #[allow(missing_docs)]
     Run(run::Run),
-    #[allow(missing_docs)]
     Releases(releases::Releases),
-    #[allow(missing_docs)]
     Rollback(rollback::Rollback),
-    #[allow(missing_docs)]
     Deploy(deploy::Deploy),
-    #[allow(missing_docs)]
     Launch(launch::Launch),
-    #[allow(missing_docs)]
     Destroy(destroy::Destroy),
-    #[allow(missing_docs)]
     Keys(keys::Keys),
-    #[allow(missing_docs)]
     Rights(rights::Rights),
-    #[allow(missing_docs)]
     Events(events::Events),
-    #[allow(missing_docs)]
     Network(network::Network),
-    #[allow(missing_docs)]
     Config(config::Config),
+    Certs(certs::Certs),
 }
 
 /// What came in through a door besides words.
@@ -220,6 +203,7 @@ impl HqCommand {
             HqCommand::Rights(rights) => rights.changes(),
             HqCommand::Network(network) => network.changes(),
             HqCommand::Config(config) => config.changes(),
+            HqCommand::Certs(certs) => certs.changes(),
             HqCommand::Scale(_)
             | HqCommand::Restart(_)
             | HqCommand::Run(_)
@@ -261,6 +245,7 @@ impl HqCommand {
             | HqCommand::Destroy(_)
             | HqCommand::Keys(_)
             | HqCommand::Rights(_)
+            | HqCommand::Certs(_)
             | HqCommand::Events(_) => false,
         }
     }
@@ -339,6 +324,7 @@ fn farewell(command: &HqCommand) -> &'static str {
         HqCommand::Servers(_)
         | HqCommand::Cluster(_)
         | HqCommand::Config(_)
+        | HqCommand::Certs(_)
         | HqCommand::Network(_)
         | HqCommand::Grid(_)
         | HqCommand::Keys(_)
@@ -379,6 +365,7 @@ async fn carry_out(command: HqCommand, cx: &Context, stdin: Stdin, hung_up: Canc
         HqCommand::Rights(rights) => rights.run(cx).await,
         HqCommand::Network(network) => network.run(cx).await,
         HqCommand::Config(config) => config.run(cx, stdin).await,
+        HqCommand::Certs(certs) => certs.run(cx, stdin).await,
     }
 }
 

@@ -14,9 +14,13 @@ use super::again;
 use super::door::HqDoor;
 use super::failure::{Exit, Failure};
 use super::parts::{Places, with_edge};
+use crate::certs::acme::Acme;
+use crate::certs::authority::Authority;
+use crate::clock::Clock;
 use crate::db::Db;
 use crate::db::gate::act::Gate;
 use crate::etc::{self, Settings};
+use crate::hq::agents::wanted::Ports;
 use crate::hq::cloud::Rents;
 use crate::hq::cloud::rent::act::OverSsh;
 use crate::hq::cluster::house::House;
@@ -24,7 +28,7 @@ use crate::hq::push::{Paths, Pushes};
 use crate::hq::{Hq, HqError, git, socket, ssh};
 use crate::names::UserName;
 use crate::router::edge::Edge;
-use crate::router::nginx::Nginx;
+use crate::router::nginx::{Listen, Nginx};
 use crate::servers::cloud::process::Program;
 use crate::servers::registry;
 use crate::servers::ssh::KeyPair;
@@ -38,6 +42,23 @@ pub struct Serve {
     /// Where the router answers
     #[arg(long, env = "QUARRY_HTTP", default_value = "0.0.0.0:80", value_name = "ADDRESS:PORT")]
     http: SocketAddr,
+    /// Where it answers with certificates, or `off`
+    #[arg(long, env = "QUARRY_HTTPS", default_value = "0.0.0.0:443", value_name = "ADDRESS:PORT")]
+    https: Https,
+}
+
+/// Where the router answers with certificates.
+#[derive(Debug, Clone, Copy)]
+struct Https(Option<SocketAddr>);
+
+impl std::str::FromStr for Https {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self(None)),
+            text => text.parse().map(Some).map(Self).map_err(|_| "it is neither ADDRESS:PORT nor `off`".to_owned()),
+        }
+    }
 }
 
 /// What git calls
@@ -119,7 +140,8 @@ impl Serve {
         let mut parts = places.parts(settings, fresh.db, &places.env_key()).await?;
         let root = canonical(&places.root)?;
         parts.root = root.clone();
-        let nginx = Arc::new(Nginx::new(&root, vec![self.http]));
+        let listen = Listen { http: vec![self.http], https: self.https.0.into_iter().collect() };
+        let nginx = Arc::new(Nginx::listening(&root, listen));
         let came = nginx.start_or_adopt().await.map_err(|error| Failure::of(Exit::Refused, &error))?;
         tracing::info!(?came, http = %self.http, "the router serves");
         let hq = Hq::new(with_edge(parts, nginx.clone() as Arc<dyn Edge>, self.http));
@@ -128,6 +150,12 @@ impl Serve {
         when_up(|| hq.recover()).await?;
         if let Some(rents) = rents(&hq.settings) {
             when_up(async || Ok(hq.rent_from(rents.clone()).await?)).await?;
+        }
+        if let Some(https) = self.https.0 {
+            hq.certs.answered_at(https.port());
+        }
+        if let Some(authority) = authority(&hq.settings, &hq.clock)? {
+            hq.certify_by(authority);
         }
         tokio::spawn(async move { nginx.watch().await });
         let door = when_up(|| HqDoor::open(hq.clone())).await?;
@@ -144,14 +172,17 @@ impl Serve {
         tracing::info!(ssh = %address, took = ?began.elapsed(), "HQ is ready");
         // Before anything new runs: this puts up the wall between containers. What a person broke in the tree is told, and
         // read again until it is mended.
-        let want = async || hq.want(address.port(), self.http.port()).await.map_err(HqError::from);
+        let https = self.https.0.map(|address| address.port());
+        let ports = Ports { ssh: address.port(), http: self.http.port(), https };
+        let want = async || hq.want(ports).await.map_err(HqError::from);
         if let Err(error) = when_up(want).await {
             tracing::error!(error = ?error, "it cannot be read what servers should be: {error}");
         }
         tokio::spawn(hq.clone().watch_servers());
-        tokio::spawn(hq.clone().follow_agents(address, self.http));
+        tokio::spawn(hq.clone().follow_agents(ports));
         tokio::spawn(hq.clone().keep_collecting());
         tokio::spawn(hq.clone().keep_size());
+        tokio::spawn(hq.clone().keep_certificates());
         tokio::spawn(hq.reconcile());
         ready(address, self.http).await;
         std::future::pending().await
@@ -236,6 +267,13 @@ fn rents(settings: &Settings) -> Option<Rents> {
         gate: Arc::new(OverSsh),
         create_timeout: cloud.create_timeout,
     })
+}
+
+/// Where certificates come from, if that is set.
+fn authority(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<Option<Arc<dyn Authority>>, Failure> {
+    let Some(acme) = &settings.acme else { return Ok(None) };
+    let authority = Acme::new(&acme.directory, acme.email.as_deref(), acme.ca.as_deref(), clock.clone());
+    Ok(Some(Arc::new(authority.map_err(|error| Failure::of(Exit::Mistake, &error))?)))
 }
 
 fn canonical(root: &Path) -> Result<PathBuf, Failure> {

@@ -5,7 +5,6 @@ use serde::Serialize;
 use super::context::Context;
 use super::destroy::Destroy;
 use super::failure::{Exit, Failure};
-use crate::hq::deploy::act::urls;
 use crate::hq::rights::Right;
 use crate::names::{ReleaseNumber, StackName, UserName};
 
@@ -103,7 +102,10 @@ async fn row(cx: &Context, stack: &StackName) -> Result<Row, Failure> {
     let status = cx.hq.status(stack).await?;
     let release = cx.hq.releases(stack).await?.pop();
     let tables = cx.hq.tables().await?;
-    let table = tables.iter().find(|table| table.stack == *stack);
+    let urls = match tables.iter().find(|table| table.stack == *stack) {
+        Some(table) => cx.hq.urls(table).await,
+        None => Vec::new(),
+    };
     Ok(Row {
         stack: stack.clone(),
         owner: status.owner.to_string(),
@@ -112,7 +114,7 @@ async fn row(cx: &Context, stack: &StackName) -> Result<Row, Failure> {
         commit: release.as_ref().and_then(|release| release.commit.as_ref()).map(|commit| commit.short().to_owned()),
         created: status.created,
         deployed: release.map(|release| release.created),
-        urls: table.map(|table| urls(table, &cx.hq.url_port)).unwrap_or_default(),
+        urls,
     })
 }
 

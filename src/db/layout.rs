@@ -2,7 +2,7 @@
 
 pub use super::act::{all, parse_json, put_json, read_json};
 use super::{DbError, Key};
-use crate::names::{ContainerName, EnvName, KeyName, NodeName, ReleaseNumber, ServerName, StackName, UserName};
+use crate::names::{ContainerName, Domain, EnvName, KeyName, NodeName, ReleaseNumber, ServerName, StackName, UserName};
 
 fn key(text: String) -> Key {
     text.parse().expect("keys made of checked names are well formed")
@@ -88,8 +88,10 @@ pub fn routes(stack: &StackName) -> Key {
 }
 
 /// The first segments a key may have. A folder of the root that is not named here is no part of the tree.
-pub const ROOTS: [&str; 12] =
-    ["config", "embassy", "grid", "hq", "journal", "keys", "proc", "ps", "rights", "routes", "servers", "stacks"];
+pub const ROOTS: [&str; 13] = [
+    "certs", "config", "embassy", "grid", "hq", "journal", "keys", "proc", "ps", "rights", "routes", "servers",
+    "stacks",
+];
 
 /// The prefix of all stacks' routes.
 pub const ROUTES: &str = "routes";
@@ -140,6 +142,35 @@ pub fn ps(server: &ServerName, container: &ContainerName) -> Key {
 
 /// The prefix of what all servers are given.
 pub const CONFIG: &str = "config";
+
+/// The prefix of the certificates of domains.
+pub const CERTIFICATES: &str = "certs/domains";
+
+/// `certs/domains/<domain>.json`: JSON, the certificate of one domain with its key.
+pub fn certificate(domain: &Domain) -> Key {
+    key(format!("{CERTIFICATES}/{domain}.json"))
+}
+
+/// The prefix of what became of tries to get certificates.
+pub const TRIES: &str = "certs/tries";
+
+/// `certs/tries/<domain>.json`: JSON, what became of the tries since there was success.
+pub fn tries(domain: &Domain) -> Key {
+    key(format!("{TRIES}/{domain}.json"))
+}
+
+/// The domain that a key below [`CERTIFICATES`] or [`TRIES`] is of.
+pub fn domain_of(key: &Key) -> Option<Domain> {
+    key.last().strip_suffix(".json")?.parse().ok()
+}
+
+/// The prefix of HQ's accounts at authorities.
+pub const ACCOUNTS: &str = "certs/accounts";
+
+/// `certs/accounts/<digest>.json`: JSON, HQ's account at the authority whose directory has this digest.
+pub fn account(digest: &str) -> Key {
+    key(format!("certs/accounts/{digest}.json"))
+}
 
 /// `config/network.json`: JSON, whether servers refuse strangers.
 pub fn network() -> Key {

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::{EtcError, Mistake, Settings, decide, etcd, is_setting};
 
 /// Folders that hold settings; others are mistakes.
-const FOLDERS: [&str; 6] = ["", "env", "build", "build/env", "etcd", "cloud"];
+const FOLDERS: [&str; 7] = ["", "acme", "env", "build", "build/env", "etcd", "cloud"];
 
 /// The folder of the owner's buildpacks, which are folders of files.
 const PACKS: &str = "buildpacks";
@@ -18,7 +18,7 @@ const PACKS: &str = "buildpacks";
 const LONGEST: u64 = 4_000_000;
 
 /// Settings that may be the path of a file with their text.
-const FOLLOWED: [&str; 4] = ["build/ca-bundle", "etcd/ca", "etcd/cert", "etcd/key"];
+const FOLLOWED: [&str; 5] = ["acme/ca", "build/ca-bundle", "etcd/ca", "etcd/cert", "etcd/key"];
 
 /// The settings under `dir`; where nothing is, or no such folder, the defaults.
 ///
@@ -93,7 +93,9 @@ fn collect(
                 Err(error) => mistake(error.to_string()),
             },
             Ok(found) if found.is_file() => mistake(format!("it is longer than {LONGEST} bytes")),
-            Ok(_) => mistake("settings are plain files in this folder, env, build, build/env, etcd and cloud".into()),
+            Ok(_) => {
+                mistake("settings are plain files in this folder, acme, env, build, build/env, etcd and cloud".into())
+            }
             Err(error) => mistake(error.to_string()),
         }
     }

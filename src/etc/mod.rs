@@ -14,6 +14,9 @@
 //! etcd/endpoints     one address a line; with it the state lives in that cluster and not in files
 //! etcd/prefix        /quarry            etcd/user, etcd/password, etcd/ca, etcd/cert, etcd/key
 //! buildpacks/<NAME>  a buildpack of one's own: a folder with a Dockerfile.j2, or with bin/detect and bin/compile
+//! acme/email         certificates come by themselves; whom the authority tells when something is wrong, or nothing
+//! acme/directory     production             staging, or the address of any ACME directory
+//! acme/ca            its own root, as build/ca-bundle     acme/http-port 80     acme/self-check on
 //! create-stacks      everyone, who has a key; or operators
 //! submodule-key      path of the SSH key that servers of submodules see; none without
 //! ```
@@ -29,6 +32,7 @@ use crate::env::Env;
 use crate::names::{BadName, Domain};
 use crate::units::{Megabytes, Millis};
 
+pub mod acme;
 pub mod cloud;
 pub mod etcd;
 pub mod files;
@@ -67,6 +71,8 @@ pub struct Settings {
     pub etcd: Option<etcd::Etcd>,
     /// Where machines come from; from people without it.
     pub cloud: Option<cloud::Cloud>,
+    /// Where certificates of domains come from; from people without it.
+    pub acme: Option<acme::Acme>,
     /// The private SSH key with which submodules are fetched.
     pub submodule_key: Option<PathBuf>,
     /// The folder with the owner's buildpacks.
@@ -124,6 +130,7 @@ impl Default for Settings {
             address: None,
             etcd: None,
             cloud: None,
+            acme: None,
             submodule_key: None,
             packs: None,
             creators: Creators::Everyone,
@@ -205,16 +212,19 @@ pub fn decide(files: &BTreeMap<String, String>) -> Result<Settings, EtcError> {
     let mut settings = Settings::default();
     let mut mistakes = Vec::new();
     let (mut cluster, mut cloud) = (etcd::Draft::default(), cloud::Draft::default());
+    let mut acme = acme::Draft::default();
     for (path, text) in files {
         let done = match path.split_once('/') {
             Some(("etcd", name)) => cluster.set(name, text),
             Some(("cloud", name)) => cloud.set(name, text),
+            Some(("acme", name)) => acme.set(name, text),
             Some(_) | None => set(&mut settings, path, text),
         };
         if let Err(what) = done {
             mistakes.push(Mistake { file: path.into(), what });
         }
     }
+    settings.acme = acme.finish();
     let mut missing = Vec::new();
     match cluster.finish() {
         Ok(cluster) => settings.etcd = cluster,
@@ -292,7 +302,7 @@ fn creators(value: &str) -> Result<Creators, String> {
     }
 }
 
-/// Every file but those in `env/`, `build/env/`, `etcd/` and `cloud/`.
+/// Every file but those in `env/`, `build/env/`, `etcd/`, `cloud/` and `acme/`.
 const KNOWN: [&str; 16] = [
     "address",
     "hostnames",
@@ -314,7 +324,7 @@ const KNOWN: [&str; 16] = [
 
 fn unknown(name: &str) -> String {
     format!(
-        "there is no setting `{name}`; there are {}, env/<NAME>, build/env/<NAME>, etcd/… and cloud/…",
+        "there is no setting `{name}`; there are {}, env/<NAME>, build/env/<NAME>, etcd/…, cloud/… and acme/…",
         KNOWN.join(", ")
     )
 }

@@ -1,6 +1,6 @@
 //! Why HQ does not do what it is asked to.
 
-use super::{cloud, cluster, env, git, rights, servers};
+use super::{certs, cloud, cluster, env, git, rights, servers};
 use crate::db::DbError;
 use crate::docker::EngineError;
 use crate::instruction::compile::CompileError;
@@ -127,6 +127,9 @@ pub enum HqError {
     /// The etcd that HQ makes.
     #[error(transparent)]
     Cluster(#[from] cluster::ClusterError),
+    /// Certificates.
+    #[error(transparent)]
+    Certs(#[from] certs::CertsError),
     /// A server's agent.
     #[error("cannot end the agent of `{server}`")]
     Agent {

@@ -26,6 +26,7 @@ use crate::servers::registry::Registry;
 
 pub mod act;
 pub mod agents;
+pub mod certs;
 pub mod change;
 pub mod cloud;
 pub mod cluster;
@@ -138,6 +139,8 @@ pub struct Hq {
     memory: Arc<Mutex<fleet::Memory>>,
     /// What is known of a grid that sizes itself.
     pub sizing: cloud::Sizing,
+    /// The certificates of domains.
+    pub certs: Arc<certs::Certs>,
     queue: lock::Queue,
     /// Planning reads what others have taken: one plan at a time.
     planning: tokio::sync::Mutex<world::Reserved>,
@@ -195,6 +198,7 @@ impl Hq {
             members: RwLock::new(BTreeMap::from([(here, member)])),
             memory: Arc::default(),
             sizing: cloud::Sizing::default(),
+            certs: Arc::default(),
             queue: lock::Queue::default(),
             planning: tokio::sync::Mutex::default(),
             books: Mutex::default(),

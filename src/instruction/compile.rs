@@ -158,6 +158,7 @@ fn settings(stack: &Stack, name: &NodeName, node: &Node, context: &Context<'_>) 
         args,
         cwd: node.cwd.clone(),
         ports,
+        protocol: node.protocol,
         volumes: node.volumes.clone(),
         env: node.env.clone(),
         links,

@@ -9,7 +9,7 @@ use crate::env::Env;
 use crate::grid::Filter;
 use crate::names::{ContainerName, ContainerPath, Domain, ImageId, InnerPath, NodeName, ReleaseNumber};
 use crate::stack::{Command, Health, Kind, Overlap, Schedule};
-use crate::units::{Megabytes, MilliCpus, Millis};
+use crate::units::{Megabytes, MilliCpus, Millis, Protocol};
 
 pub mod compile;
 pub mod tarball;
@@ -121,6 +121,9 @@ pub struct Settings {
     pub cwd: Option<String>,
     /// Container ports; the first is routed.
     pub ports: Vec<u16>,
+    /// What it speaks on the first.
+    #[serde(default, skip_serializing_if = "Protocol::is_usual")]
+    pub protocol: Protocol,
     /// Kept paths inside the container.
     pub volumes: Vec<ContainerPath>,
     /// The node's own variables, as the repository has them.

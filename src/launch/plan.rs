@@ -156,7 +156,7 @@ impl<'a> Planner<'a> {
             self.boots.push(Step::Start { server: instance.server.clone(), container: instance.name.clone() });
             self.checks.push(awaiting(&instance.server, &instance.name, &proc, instance.published));
         }
-        self.table.peers(&proc.node, kept);
+        self.table.peers(&proc, kept);
         let here = kept.first().filter(|_| proc.settings.is_alone()).map(|instance| instance.server.clone());
         Proc { home: proc.home.clone().or(here), ..proc }
     }
@@ -276,7 +276,7 @@ impl<'a> Planner<'a> {
             let (server, name) = (&container.server, &container.name);
             let routed = container.routed();
             if let Some(address) = routed {
-                self.table.join(&proc.node, Peer { container: name.clone(), address });
+                self.table.join(proc, Peer { container: name.clone(), address });
             }
             let mut checks = vec![awaiting(server, name, proc, routed)];
             checks.extend(proc.settings.hook.iter().map(|command| Step::Hook {

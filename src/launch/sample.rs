@@ -60,6 +60,7 @@ pub fn settings() -> Settings {
         args: Vec::new(),
         cwd: None,
         ports: vec![80],
+        protocol: Default::default(),
         volumes: Vec::new(),
         env: Default::default(),
         links: BTreeMap::new(),

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use super::Proc;
 use super::world::{Instance, World};
 use crate::names::{ContainerName, Domain, NodeName};
 use crate::router::{NodeRoutes, Peer, StackRoutes, Target};
+use crate::units::Protocol;
 
 /// A table in the making; it begins as what the router serves.
 pub struct Table(StackRoutes);
@@ -18,24 +20,29 @@ impl Table {
     }
 
     fn node(&mut self, node: &NodeName) -> &mut NodeRoutes {
-        let empty = || NodeRoutes { domains: Vec::new(), target: Target::Peers(Vec::new()) };
+        let empty =
+            || NodeRoutes { domains: Vec::new(), target: Target::Peers(Vec::new()), protocol: Protocol::default() };
         self.0.nodes.entry(node.clone()).or_insert_with(empty)
     }
 
     /// Sets a node's peers to these containers.
-    pub fn peers(&mut self, node: &NodeName, kept: &[Instance]) {
+    pub fn peers(&mut self, proc: &Proc, kept: &[Instance]) {
+        let node = &proc.node;
         let peers: Vec<Peer> = kept
             .iter()
             .filter_map(|instance| Some(Peer { container: instance.name.clone(), address: instance.published? }))
             .collect();
         if !peers.is_empty() || self.0.nodes.contains_key(node) {
-            self.node(node).target = Target::Peers(peers);
+            let routes = self.node(node);
+            (routes.target, routes.protocol) = (Target::Peers(peers), proc.settings.protocol);
         }
     }
 
     /// Adds one container to a node's peers.
-    pub fn join(&mut self, node: &NodeName, peer: Peer) {
-        match &mut self.node(node).target {
+    pub fn join(&mut self, proc: &Proc, peer: Peer) {
+        let routes = self.node(&proc.node);
+        routes.protocol = proc.settings.protocol;
+        match &mut routes.target {
             Target::Peers(peers) => peers.push(peer),
             site @ Target::Site(_) => *site = Target::Peers(vec![peer]),
         }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use async_trait::async_trait;
 
 use super::StackRoutes;
+use super::tls::{TlsChange, TlsState};
 use crate::names::StackName;
 
 /// What went wrong with the router.
@@ -23,6 +24,12 @@ pub enum EdgeError {
     Refused {
         /// Whose table.
         stack: StackName,
+        /// Its words.
+        message: String,
+    },
+    /// nginx refused a certificate or a challenge.
+    #[error("the router refused what it is to show for HTTPS: {message}")]
+    Tls {
         /// Its words.
         message: String,
     },
@@ -54,6 +61,13 @@ pub trait Edge: Send + Sync {
 
     /// The tables the router holds now, by stack name.
     async fn tables(&self) -> Result<Vec<StackRoutes>, EdgeError>;
+
+    /// Changes certificates and challenges. When it returns, new handshakes and questions follow it; certificates are
+    /// durable for the next start of the router.
+    async fn secure(&self, change: &TlsChange) -> Result<(), EdgeError>;
+
+    /// The certificates, by domain, and the challenges, by token, that the router has now.
+    async fn secured(&self) -> Result<TlsState, EdgeError>;
 
     /// How many requests (and upgraded connections) are under way at this address right now.
     async fn in_flight(&self, peer: SocketAddr) -> Result<u64, EdgeError>;

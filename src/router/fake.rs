@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::edge::{Edge, EdgeError};
+use super::tls::{TlsChange, TlsState};
 use super::{StackRoutes, taken};
 use crate::names::StackName;
 
@@ -19,6 +20,7 @@ pub struct FakeEdge {
 #[derive(Debug, Default)]
 struct Inner {
     tables: BTreeMap<StackName, StackRoutes>,
+    tls: TlsState,
     history: Vec<Change>,
     flights: BTreeMap<SocketAddr, u64>,
     refusal: Option<String>,
@@ -114,6 +116,19 @@ impl Edge for FakeEdge {
 
     async fn tables(&self) -> Result<Vec<StackRoutes>, EdgeError> {
         Ok(self.up()?.tables.values().cloned().collect())
+    }
+
+    async fn secure(&self, change: &TlsChange) -> Result<(), EdgeError> {
+        let mut inner = self.up()?;
+        if let Some(message) = inner.refusal.clone() {
+            return Err(EdgeError::Tls { message });
+        }
+        inner.tls.apply(change);
+        Ok(())
+    }
+
+    async fn secured(&self) -> Result<TlsState, EdgeError> {
+        Ok(self.up()?.tls.clone())
     }
 
     async fn in_flight(&self, peer: SocketAddr) -> Result<u64, EdgeError> {

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! routes.jsonl        one table a line; a later line of a stack covers an earlier one, one without nodes removes it
+//! certificates.jsonl  the same with certificates by domain; one without a chain removes it
+//! placeholder.pem     a certificate that nginx wants to have and nobody sees
 //! text-<version>/     nginx.conf, the Lua, the page
 //! current             -> text-<version>
 //! control/socket      how HQ speaks to nginx; the folder is closed to everybody but root
@@ -22,6 +24,12 @@ use super::text::Text;
 /// The file of tables.
 pub const ROUTES: &str = "routes.jsonl";
 
+/// The file of certificates.
+pub const CERTIFICATES: &str = "certificates.jsonl";
+
+/// The file of the certificate that is never shown, and its key.
+const PLACEHOLDER: &str = "placeholder.pem";
+
 /// The link to the text in use.
 pub const CURRENT: &str = "current";
 
@@ -41,7 +49,22 @@ pub fn prepare(folder: &Path) -> io::Result<()> {
         }
         fs::set_permissions(&path, Permissions::from_mode(mode))?;
     }
+    let placeholder = folder.join(PLACEHOLDER);
+    if !placeholder.exists() {
+        let made = rcgen::generate_simple_self_signed(Vec::new()).map_err(io::Error::other)?;
+        write_new(&placeholder, format!("{}{}", made.cert.pem(), made.signing_key.serialize_pem()).as_bytes())?;
+    }
     Ok(())
+}
+
+/// Writes a file that is root's alone, whole or not at all.
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let fresh = path.with_added_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&fresh, path)?;
+    path.parent().map_or(Ok(()), sync_folder)
 }
 
 /// What an nginx that is about to start needs: settled tables, and no socket of the last one.
@@ -54,7 +77,7 @@ pub fn make_ready(folder: &Path) -> io::Result<()> {
     }
     match fs::remove_file(folder.join("control/socket")) {
         Err(problem) if problem.kind() != io::ErrorKind::NotFound => Err(problem),
-        Ok(()) | Err(_) => settle(folder).map(drop),
+        Ok(()) | Err(_) => [ROUTES, CERTIFICATES].iter().try_for_each(|name| settle(folder, name).map(drop)),
     }
 }
 
@@ -63,13 +86,13 @@ fn is_open(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 != 0)
 }
 
-/// Adds one line to the tables and has it on the disk before it returns; the length of the file then.
+/// Adds one line to the file of this name and has it on the disk before it returns; the length of the file then.
 ///
 /// # Errors
 /// It cannot be written; then the file is as it was.
-pub fn append(folder: &Path, line: &str) -> io::Result<u64> {
+pub fn append(folder: &Path, name: &str, line: &str) -> io::Result<u64> {
     let _one = alone(folder)?;
-    let path = folder.join(ROUTES);
+    let path = folder.join(name);
     let is_new = !path.exists();
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
     let end = whole_lines(&mut file)?;
@@ -114,13 +137,13 @@ fn whole_lines(file: &mut File) -> io::Result<u64> {
     Ok(end)
 }
 
-/// Rewrites the tables with one line for each stack; the new length.
+/// Rewrites the file of this name with one line for each stack or domain; the new length.
 ///
 /// # Errors
-/// They cannot be read or written; then the file is as it was.
-pub fn settle(folder: &Path) -> io::Result<u64> {
+/// It cannot be read or written; then the file is as it was.
+pub fn settle(folder: &Path, name: &str) -> io::Result<u64> {
     let _one = alone(folder)?;
-    let path = folder.join(ROUTES);
+    let path = folder.join(name);
     let text = match fs::read(&path) {
         Ok(text) => text,
         Err(problem) if problem.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -128,26 +151,23 @@ pub fn settle(folder: &Path) -> io::Result<u64> {
     };
     let settled = last_lines(&text);
     if settled.as_bytes() != text {
-        let fresh = folder.join("routes.jsonl.new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        file.write_all(settled.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&fresh, &path)?;
-        sync_folder(folder)?;
+        write_new(&path, settled.as_bytes())?;
     }
     Ok(settled.len() as u64)
 }
 
 #[derive(Deserialize)]
 struct Line {
+    #[serde(alias = "domain")]
     stack: String,
+    #[serde(alias = "chain")]
     nodes: Option<serde::de::IgnoredAny>,
 }
 
-/// The last line of each stack that still has nodes, by name.
+/// The last line of each stack that still has nodes, or of each domain that still has a chain, by name.
 fn last_lines(text: &[u8]) -> String {
     let mut last = BTreeMap::new();
-    for line in text.split_inclusive(|byte| *byte == b'\n') {
+    for (number, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
         match serde_json::from_slice::<Line>(line) {
             Ok(Line { stack, nodes: Some(_) }) if line.ends_with(b"\n") => {
                 last.insert(stack, line);
@@ -155,7 +175,8 @@ fn last_lines(text: &[u8]) -> String {
             Ok(Line { stack, nodes: None }) if line.ends_with(b"\n") => {
                 last.remove(&stack);
             }
-            Ok(_) | Err(_) => warn!(file = ROUTES, line = %line.escape_ascii(), "a line is no table; left out"),
+            // It may hold a part of a key.
+            Ok(_) | Err(_) => warn!(line = number + 1, "a line of the router's is torn; left out"),
         }
     }
     last.values().map(|line| String::from_utf8_lossy(line)).collect()
@@ -252,21 +273,21 @@ mod tests {
     #[test]
     fn a_line_torn_by_a_crash_is_cut_off_before_the_next() {
         let folder = folder_with(&format!("{A}\n{{\"stack\":\"b\",\"rel"));
-        append(folder.path(), B).unwrap();
+        append(folder.path(), ROUTES, B).unwrap();
         assert_eq!(text(&folder), format!("{A}\n{B}\n"));
     }
 
     #[test]
     fn settling_keeps_the_last_table_of_each_stack_that_is_left() {
         let folder = folder_with(&format!("{B}\n{A}\n{{\"stack\":\"a\"}}\nnonsense\n"));
-        assert_eq!(settle(folder.path()).unwrap(), B.len() as u64 + 1);
+        assert_eq!(settle(folder.path(), ROUTES).unwrap(), B.len() as u64 + 1);
         assert_eq!(text(&folder), format!("{B}\n"));
     }
 
     #[test]
     fn tables_are_for_root_alone() {
         let folder = tempfile::tempdir().unwrap();
-        append(folder.path(), A).unwrap();
+        append(folder.path(), ROUTES, A).unwrap();
         assert_eq!(fs::metadata(folder.path().join(ROUTES)).unwrap().permissions().mode() & 0o777, 0o600);
     }
 

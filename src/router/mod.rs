@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{ContainerName, Domain, NodeName, ReleaseNumber, StackName};
+use crate::units::Protocol;
 
 pub mod edge;
 pub mod fake;
@@ -15,6 +16,7 @@ mod http;
 pub mod nginx;
 mod process;
 mod text;
+pub mod tls;
 
 /// Everything the router knows of one stack. It changes whole: a request sees one of two tables, never a mixture.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +36,9 @@ pub struct NodeRoutes {
     pub domains: Vec<Domain>,
     /// Who answers.
     pub target: Target,
+    /// What its containers speak.
+    #[serde(default, skip_serializing_if = "Protocol::is_usual")]
+    pub protocol: Protocol,
 }
 
 /// Who answers for a node.
@@ -193,7 +198,8 @@ mod tests {
     }
 
     fn owned(stack: &str, texts: &[&str]) -> StackRoutes {
-        let node = NodeRoutes { domains: domains(texts), target: Target::Peers(Vec::new()) };
+        let node =
+            NodeRoutes { domains: domains(texts), target: Target::Peers(Vec::new()), protocol: Protocol::default() };
         let nodes = BTreeMap::from([("web".parse().unwrap(), node)]);
         StackRoutes { stack: stack.parse().unwrap(), release: ReleaseNumber(1), nodes }
     }

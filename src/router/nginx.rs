@@ -13,11 +13,15 @@ use tracing::{info, warn};
 
 use super::StackRoutes;
 use super::edge::{Edge, EdgeError};
-use super::files;
+use super::files::{self, ROUTES};
 use super::http::{self, Answer};
 use super::process::{self, Holder, Process, Role};
+pub use super::text::Listen;
 use super::text::{self, Text};
+use super::tls::{TlsChange, TlsState};
 use crate::names::StackName;
+
+mod tls;
 
 /// How long one question to the control socket may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -41,11 +45,13 @@ const SETTLE: u64 = 1024 * 1024;
 #[derive(Debug)]
 pub struct Nginx {
     folder: PathBuf,
-    listen: Vec<SocketAddr>,
+    listen: Listen,
     /// One start at a time.
     starting: Mutex<()>,
     /// One change of the tables at a time: bytes of the file when it was last settled.
     changing: Mutex<u64>,
+    /// The same for certificates and challenges.
+    securing: Mutex<u64>,
 }
 
 /// How it came to run.
@@ -60,9 +66,15 @@ pub enum Came {
 }
 
 impl Nginx {
-    /// The router below `root` that answers at `listen`. Does nothing yet.
-    pub fn new(root: &Path, listen: Vec<SocketAddr>) -> Self {
-        Self { folder: root.join("router"), listen, starting: Mutex::new(()), changing: Mutex::new(0) }
+    /// The router below `root` that answers HTTP at these addresses. Does nothing yet.
+    pub fn new(root: &Path, http: Vec<SocketAddr>) -> Self {
+        Self::listening(root, Listen { http, https: Vec::new() })
+    }
+
+    /// The router below `root` that listens there. Does nothing yet.
+    pub fn listening(root: &Path, listen: Listen) -> Self {
+        let (starting, changing, securing) = (Mutex::new(()), Mutex::new(0), Mutex::new(0));
+        Self { folder: root.join("router"), listen, starting, changing, securing }
     }
 
     /// Makes sure it runs, with the text of this program and all tables. Whatever runs and can go on serving does.
@@ -212,7 +224,7 @@ impl Nginx {
     /// The first address that `ours` hold, or somebody who cannot be seen; an error names anybody else.
     fn held(&self, ours: &[Process]) -> Result<Option<SocketAddr>, EdgeError> {
         let mut held = None;
-        for address in &self.listen {
+        for address in self.listen.all() {
             let Err(problem) = TcpListener::bind(address) else { continue };
             let start = |why: String| EdgeError::Start { message: format!("cannot listen at {address}: {why}") };
             if problem.kind() != io::ErrorKind::AddrInUse {
@@ -261,13 +273,13 @@ impl Nginx {
         }
     }
 
-    /// Writes one line to the tables on disk.
-    async fn write(&self, settled: &mut u64, line: String) -> Result<(), EdgeError> {
+    /// Writes one line to a file on disk.
+    async fn write(&self, name: &'static str, settled: &mut u64, line: String) -> Result<(), EdgeError> {
         let folder = self.folder.clone();
-        let length = self.blocking(move || files::append(&folder, &line)).await?;
+        let length = self.blocking(move || files::append(&folder, name, &line)).await?;
         if length > SETTLE && length > 4 * *settled {
             let folder = self.folder.clone();
-            *settled = self.blocking(move || files::settle(&folder)).await?;
+            *settled = self.blocking(move || files::settle(&folder, name)).await?;
         }
         Ok(())
     }
@@ -275,7 +287,7 @@ impl Nginx {
     /// What was written of a stack before nginx refused its table, so that its next start does not differ.
     async fn write_back(&self, settled: &mut u64, stack: &StackName) -> Result<(), EdgeError> {
         let old = self.tables().await?.into_iter().find(|table| table.stack == *stack);
-        self.write(settled, old.map_or_else(|| gone_line(stack), |table| table_line(&table))).await
+        self.write(ROUTES, settled, old.map_or_else(|| gone_line(stack), |table| table_line(&table))).await
     }
 
     async fn running(&self) -> Result<Vec<Process>, EdgeError> {
@@ -314,7 +326,7 @@ impl Edge for Nginx {
     async fn set(&self, routes: &StackRoutes) -> Result<(), EdgeError> {
         let mut settled = self.changing.lock().await;
         let line = table_line(routes);
-        self.write(&mut settled, line.clone()).await?;
+        self.write(ROUTES, &mut settled, line.clone()).await?;
         let answer = self.ask_running(&format!("PUT /stacks/{}", routes.stack), &line).await?;
         if answer.status == 204 {
             return Ok(());
@@ -325,7 +337,7 @@ impl Edge for Nginx {
 
     async fn remove(&self, stack: &StackName) -> Result<(), EdgeError> {
         let mut settled = self.changing.lock().await;
-        self.write(&mut settled, gone_line(stack)).await?;
+        self.write(ROUTES, &mut settled, gone_line(stack)).await?;
         let answer = self.ask_running(&format!("DELETE /stacks/{stack}"), "").await?;
         match answer.status {
             204 => Ok(()),
@@ -338,6 +350,14 @@ impl Edge for Nginx {
         let mut tables: Vec<StackRoutes> = serde_json::from_str(&answer.text).map_err(|source| self.down(source))?;
         tables.sort_by(|a, b| a.stack.cmp(&b.stack));
         Ok(tables)
+    }
+
+    async fn secure(&self, change: &TlsChange) -> Result<(), EdgeError> {
+        self.change_tls(change).await
+    }
+
+    async fn secured(&self) -> Result<TlsState, EdgeError> {
+        self.tls_state().await
     }
 
     async fn in_flight(&self, peer: SocketAddr) -> Result<u64, EdgeError> {

@@ -39,11 +39,31 @@ pub struct Size {
     pub files: u64,
 }
 
+/// Where a router listens.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listen {
+    /// For HTTP.
+    pub http: Vec<SocketAddr>,
+    /// For HTTPS. Whoever has a certificate is led to the port of the first.
+    pub https: Vec<SocketAddr>,
+}
+
+impl Listen {
+    /// Every address.
+    pub fn all(&self) -> impl Iterator<Item = &SocketAddr> {
+        self.http.iter().chain(&self.https)
+    }
+}
+
 /// The text for an nginx of this size that listens there.
-pub fn render(listen: &[SocketAddr], size: Size) -> Text {
-    let lines: Vec<String> = listen.iter().map(listen_line).collect();
+pub fn render(listen: &Listen, size: Size) -> Text {
+    let plain = listen.http.iter().map(|address| listen_line(address, ""));
+    let secure = listen.https.iter().map(|address| listen_line(address, " ssl http2"));
+    let lines: Vec<String> = plain.chain(secure).collect();
+    let https = listen.https.first().map_or_else(|| "nil".to_owned(), |address| address.port().to_string());
     let configuration = CONFIGURATION
         .replace("{{listen}}", &lines.join("\n"))
+        .replace("{{https}}", &https)
         .replace("{{workers}}", &size.workers.to_string())
         .replace("{{files}}", &size.files.to_string())
         .replace("{{connections}}", &size.files.min(CONNECTIONS).to_string());
@@ -55,9 +75,9 @@ pub fn render(listen: &[SocketAddr], size: Size) -> Text {
     Text { version, files }
 }
 
-fn listen_line(address: &SocketAddr) -> String {
+fn listen_line(address: &SocketAddr, speaks: &str) -> String {
     let only = if address.is_ipv6() { " ipv6only=on" } else { "" };
-    format!("        listen {address} default_server backlog=4096 so_keepalive=on{only};")
+    format!("        listen {address}{speaks} default_server backlog=4096 so_keepalive=on{only};")
 }
 
 fn digest(parts: &[&str]) -> String {
@@ -74,8 +94,8 @@ mod tests {
     use super::*;
 
     fn version(listen: &[&str], workers: usize) -> String {
-        let listen: Vec<SocketAddr> = listen.iter().map(|address| address.parse().unwrap()).collect();
-        render(&listen, Size { workers, files: 1024 }).version
+        let http = listen.iter().map(|address| address.parse().unwrap()).collect();
+        render(&Listen { http, https: Vec::new() }, Size { workers, files: 1024 }).version
     }
 
     #[test]
@@ -89,10 +109,13 @@ mod tests {
 
     #[test]
     fn no_placeholder_is_left_in_the_configuration() {
-        let text = render(&["[::]:80".parse().unwrap()], Size { workers: 2, files: 65_536 });
+        let listen = Listen { http: vec!["[::]:80".parse().unwrap()], https: vec!["1.2.3.4:443".parse().unwrap()] };
+        let text = render(&listen, Size { workers: 2, files: 65_536 });
         let configuration = &text.files[0].1;
         assert!(!configuration.contains("{{"), "{configuration}");
         assert!(configuration.contains("listen [::]:80 default_server backlog=4096 so_keepalive=on ipv6only=on;"));
+        assert!(configuration.contains("listen 1.2.3.4:443 ssl http2 default_server backlog=4096 so_keepalive=on;"));
+        assert!(configuration.contains(&format!("quarry.start(\"{}\", 443)", text.version)));
         assert!(configuration.contains(&format!("$prefix/{}/?.lua", text.folder())));
     }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 use crate::buildpacks::{Repository, Unreadable};
+use crate::names::InnerPath;
 
 /// Files listed at most. Folders are read from the top down, so what is left out lies deepest.
 const MOST_PATHS: usize = 20_000;
@@ -78,6 +79,20 @@ fn pointers(repository: &Repository, dir: &Path) -> BTreeSet<String> {
     repository.paths.iter().filter(is_pointer).cloned().collect()
 }
 
+/// The text of one file of the checkout at `dir`, by whatever links inside of it.
+///
+/// # Errors
+/// It is not there, not text, too large, or leads out of the repository.
+pub fn read_text(dir: &Path, path: &InnerPath) -> Result<String, Unreadable> {
+    let root = dir.canonicalize().map_err(|_| Unreadable::Refused)?;
+    let file = root.join(path.as_str()).canonicalize().map_err(|_| Unreadable::Dangling)?;
+    // Folders on the way may be links, too.
+    match file.strip_prefix(&root).is_ok_and(|inside| !inside.starts_with(".git")) {
+        true => text(&file),
+        false => Err(Unreadable::Outside),
+    }
+}
+
 /// By name, so that what is left out of a repository with too many files is always the same.
 fn sorted(folder: &Path) -> io::Result<Vec<DirEntry>> {
     let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
@@ -136,6 +151,26 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
+
+    #[test]
+    fn a_named_file_is_read_and_none_that_lies_outside() {
+        let dir = tempfile::tempdir().unwrap();
+        let inside = dir.path().join("inside");
+        fs::create_dir_all(inside.join("certs")).unwrap();
+        fs::create_dir_all(inside.join(".git")).unwrap();
+        fs::write(inside.join("certs/a.pem"), "a").unwrap();
+        fs::write(inside.join(".git/config"), "secret").unwrap();
+        fs::write(dir.path().join("key.pem"), "secret").unwrap();
+        symlink("certs/a.pem", inside.join("link.pem")).unwrap();
+        symlink("../key.pem", inside.join("key.pem")).unwrap();
+        symlink("..", inside.join("up")).unwrap();
+        let read = |path: &str| read_text(&inside, &path.parse().unwrap());
+        assert_eq!((read("certs/a.pem"), read("link.pem")), (Ok("a".to_owned()), Ok("a".to_owned())));
+        for outside in ["key.pem", "up/key.pem", ".git/config"] {
+            assert_eq!(read(outside), Err(Unreadable::Outside), "{outside}");
+        }
+        assert_eq!((read("none"), read("certs")), (Err(Unreadable::Dangling), Err(Unreadable::NotAFile)));
+    }
 
     #[test]
     fn files_are_listed_and_the_well_known_ones_are_read() {

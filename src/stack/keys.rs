@@ -37,7 +37,7 @@ enum Standing {
 use Standing::{Later, Now};
 
 /// As written, what it means, and whether it has its effect yet.
-const KEYS: [(&str, &str, Standing); 37] = [
+const KEYS: [(&str, &str, Standing); 38] = [
     ("args", "args", Now),
     ("buildpack", "buildpack", Now),
     ("command", "run", Now),
@@ -61,14 +61,15 @@ const KEYS: [(&str, &str, Standing); 37] = [
     ("install", "install", Now),
     ("link", "link", Now),
     ("overlap", "overlap", Now),
+    ("protocol", "protocol", Now),
     ("release", "release", Now),
     ("route", "domains", Now),
     ("run", "run", Now),
     ("scale", "scale", Now),
     ("schedule", "schedule", Now),
     ("size", "size", Now),
-    ("ssl_cert", "ssl_cert", Later),
-    ("ssl_key", "ssl_key", Later),
+    ("ssl_cert", "ssl_cert", Now),
+    ("ssl_key", "ssl_key", Now),
     ("static", "static", Later),
     ("tags", "filter", Now),
     ("type", "type", Now),
@@ -108,11 +109,13 @@ const STANDING: [&str; 7] = ["release", "overlap", "expose", "scale", "health", 
 fn without_effect(kind: Kind) -> impl Iterator<Item = &'static str> {
     let (own, running): (&[&str], &[&str]) = match kind {
         Kind::Web => (&["schedule"], &[]),
-        Kind::Worker => (&["schedule", "domains", "document_root"], &[]),
-        Kind::Service => (&["schedule", "domains", "document_root", "release", "overlap"], &[]),
-        Kind::Image => (&["schedule", "domains", "document_root"], &RUNNING),
-        Kind::Static => (&["schedule", "container", "dockerfile", "buildpack", "install"], &RUNNING),
-        Kind::Task => (&["domains", "document_root"], &STANDING),
+        Kind::Worker => (&["schedule", "domains", "document_root", "protocol", "ssl_cert", "ssl_key"], &[]),
+        Kind::Service => {
+            (&["schedule", "domains", "document_root", "protocol", "ssl_cert", "ssl_key", "release", "overlap"], &[])
+        }
+        Kind::Image => (&["schedule", "domains", "document_root", "protocol", "ssl_cert", "ssl_key"], &RUNNING),
+        Kind::Static => (&["schedule", "protocol", "container", "dockerfile", "buildpack", "install"], &RUNNING),
+        Kind::Task => (&["domains", "document_root", "protocol", "ssl_cert", "ssl_key"], &STANDING),
     };
     own.iter().chain(running).copied()
 }

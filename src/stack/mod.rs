@@ -8,7 +8,7 @@ use crate::buildpacks::shell_words;
 use crate::env::Env;
 use crate::grid::Filter;
 use crate::names::{ContainerPath, Domain, InnerPath, NodeName};
-use crate::units::{Megabytes, MilliCpus, Millis};
+use crate::units::{Megabytes, MilliCpus, Millis, Protocol};
 
 mod app_json;
 mod checks;
@@ -136,6 +136,15 @@ pub struct Node {
     pub expose: Vec<u16>,
     /// Domains routed to it.
     pub domains: Vec<Domain>,
+    /// The certificate of these domains with its chain, a file within the repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssl_cert: Option<InnerPath>,
+    /// Its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssl_key: Option<InnerPath>,
+    /// What it speaks on the routed port.
+    #[serde(default, skip_serializing_if = "Protocol::is_usual")]
+    pub protocol: Protocol,
     /// Folder within the repository that the router serves, relative, without `..`.
     pub document_root: Option<InnerPath>,
     /// Absolute paths inside the container that are kept.
@@ -189,6 +198,9 @@ impl Node {
             cwd: None,
             expose: Vec::new(),
             domains: Vec::new(),
+            ssl_cert: None,
+            ssl_key: None,
+            protocol: Protocol::default(),
             document_root: None,
             volumes: Vec::new(),
             env: Env::new(),

@@ -2,7 +2,7 @@
 
 use crate::env::Env;
 use crate::names::{ContainerPath, EnvName};
-use crate::units::Millis;
+use crate::units::{Millis, Protocol};
 
 use super::keys::{Found, Keys};
 use super::mistakes::{Notes, nearest, shown};
@@ -16,6 +16,11 @@ pub(super) fn read(node: &mut Node, keys: &Keys<'_>, notes: &mut Notes<'_>) {
     if let Some(key) = keys.found("overlap") {
         let choices = [("start-first", Overlap::StartFirst), ("stop-first", Overlap::StopFirst)];
         node.overlap = values::choice(key, &choices, notes).unwrap_or(node.overlap);
+    }
+    certificate(node, keys, notes);
+    if let Some(key) = keys.found("protocol") {
+        let choices = [("http", Protocol::Http), ("grpc", Protocol::Grpc), ("h2c", Protocol::Grpc)];
+        node.protocol = values::choice(key, &choices, notes).unwrap_or_default();
     }
     if let Some(key) = keys.found("grace") {
         node.grace = values::parsed(key, notes).unwrap_or(node.grace);
@@ -46,6 +51,23 @@ fn schedule(node: &mut Node, keys: &Keys<'_>, notes: &mut Notes<'_>) {
             None => None,
         };
     }
+}
+
+/// A certificate is nothing without its key, and neither is without domains.
+fn certificate(node: &mut Node, keys: &Keys<'_>, notes: &mut Notes<'_>) {
+    let path = |key: Option<Found<'_>>, notes: &mut Notes<'_>| Some(values::inner_path(key?, notes)?.1);
+    let (chain, key) = (keys.found("ssl_cert"), keys.found("ssl_key"));
+    match (chain, key) {
+        (Some(one), None) => notes.add(one.spot, "`ssl_cert` needs `ssl_key`, the file with its private key"),
+        (None, Some(one)) => {
+            notes.add(one.spot, "`ssl_key` needs `ssl_cert`, the file with the certificate and its chain")
+        }
+        (Some(one), Some(_)) if node.domains.is_empty() => {
+            notes.add(one.spot, "`ssl_cert` needs `domains`: a stack's own domains share no certificate");
+        }
+        (Some(_), Some(_)) | (None, None) => {}
+    }
+    (node.ssl_cert, node.ssl_key) = (path(chain, notes), path(key, notes));
 }
 
 /// A mapping, or a list of `NAME=value`.

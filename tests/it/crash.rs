@@ -192,6 +192,7 @@ pub fn settings(image: &ImageId, kind: Kind, overlap: Overlap) -> Box<Settings> 
         args: Vec::new(),
         cwd: None,
         ports: if kind == Kind::Worker { Vec::new() } else { vec![80] },
+        protocol: Default::default(),
         volumes: Vec::new(),
         env: Default::default(),
         links: BTreeMap::new(),

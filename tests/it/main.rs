@@ -5,6 +5,7 @@
 
 mod agent;
 mod build;
+mod certs;
 mod cloud;
 mod crash;
 mod db_contract;

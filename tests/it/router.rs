@@ -16,6 +16,7 @@ use lab::{App, Client, Lab, free_address, kill, peers, table, until};
 
 mod lab;
 mod sites;
+mod tls;
 mod upkeep;
 
 /// What both edges promise to those who drive them.

@@ -15,7 +15,7 @@ const LAYERS: [&[&str]; 9] = [
     &["env"],
     &["etc", "db", "grid", "buildpacks", "seal"],
     &["stack", "docker", "router"],
-    &["instruction", "servers"],
+    &["certs", "instruction", "servers"],
     &["build", "network"],
     &["agent", "launch"],
     &["hq"],
@@ -23,7 +23,8 @@ const LAYERS: [&[&str]; 9] = [
 ];
 
 /// Traits for the outside world.
-const SEAMS: [&str; 9] = [
+const SEAMS: [&str; 10] = [
+    "certs/authority.rs",
     "db/mod.rs",
     "docker/mod.rs",
     "router/edge.rs",
@@ -36,9 +37,9 @@ const SEAMS: [&str; 9] = [
 ];
 
 /// A file, or a folder of them, with one of these names knows that one outside thing.
-const TOUCH: [&str; 19] = [
-    "ssh", "git", "tar", "bollard", "etcd", "files", "nginx", "iptables", "nft", "tcp", "http", "process", "stats",
-    "socket", "terminal", "limits", "lock", "tarball", "sshd",
+const TOUCH: [&str; 20] = [
+    "acme", "ssh", "git", "tar", "bollard", "etcd", "files", "nginx", "iptables", "nft", "tcp", "http", "process",
+    "stats", "socket", "terminal", "limits", "lock", "tarball", "sshd",
 ];
 
 /// What a file that decides does not do.
@@ -64,7 +65,8 @@ const IO: [&str; 18] = [
 ];
 
 /// Crates whose types stop at the files that touch their thing.
-const CRATES: [(&str, &str); 4] = [("bollard", "bollard"), ("etcd_client", "etcd"), ("russh", "ssh"), ("git2", "git")];
+const CRATES: [(&str, &str); 5] =
+    [("instant_acme", "acme"), ("bollard", "bollard"), ("etcd_client", "etcd"), ("russh", "ssh"), ("git2", "git")];
 
 /// Folders of the repository that are embedded, each by one file.
 const ASSETS: [&str; 3] = ["hooks", "buildpacks", "router"];

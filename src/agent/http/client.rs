@@ -168,6 +168,7 @@ impl Agent for Client {
             Routing::Set(routes) => request(Method::PUT, &format!("/v1/routes/{}", routes.stack), json(routes)),
             Routing::Remove(stack) => request(Method::DELETE, &format!("/v1/routes/{stack}"), Bytes::new()),
             Routing::All(tables) => request(Method::PUT, "/v1/routes", json(tables)),
+            Routing::Tls(change) => request(Method::PUT, "/v1/tls", json(change)),
         };
         self.ask(Lane::Call, ASK, in_turn(turn, request)).await.map(drop)
     }

@@ -20,7 +20,8 @@ use crate::network::nft::{self, NftError};
 use crate::network::wall::Wall;
 use crate::router::StackRoutes;
 use crate::router::edge::{Edge, EdgeError};
-use crate::router::nginx::Nginx;
+use crate::router::nginx::{Listen, Nginx};
+use crate::router::tls::{TlsChange, TlsState};
 
 /// How long requests under way have when a server stops routing.
 const GRACE: Duration = Duration::from_secs(10);
@@ -36,7 +37,7 @@ pub struct Ward {
 }
 
 struct Router {
-    listen: Vec<SocketAddr>,
+    listen: Listen,
     nginx: Arc<Nginx>,
     watch: JoinHandle<()>,
 }
@@ -125,6 +126,7 @@ impl Ward {
             Routing::Set(routes) => edge.set(routes).await,
             Routing::Remove(stack) => edge.remove(stack).await,
             Routing::All(tables) => set_all(&edge, tables).await,
+            Routing::Tls(change) => edge.secure(change).await,
         };
         done.map_err(|error| AgentError::Router(told(&error)))
     }
@@ -166,9 +168,10 @@ impl Ward {
     /// Starts, changes or ends the router.
     async fn run_router(&self, config: &Config) -> Result<(), String> {
         let now = self.router.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|now| now.listen.clone());
-        let wanted = config.router.as_ref().map(|listen| {
+        let wanted = config.router.as_ref().map(|http| {
             let can = |address: &&SocketAddr| address.is_ipv4() || speaks_ipv6();
-            listen.iter().filter(can).copied().collect::<Vec<_>>()
+            let can = |addresses: &[SocketAddr]| addresses.iter().filter(can).copied().collect();
+            Listen { http: can(http), https: can(&config.https) }
         });
         // An agent that was cut off while it ended its router has left one that nobody knows of.
         let is_left = now.is_none() && self.folder.join("router/nginx.pid").exists();
@@ -180,7 +183,7 @@ impl Ward {
             drop(self.router.write().unwrap_or_else(PoisonError::into_inner).take());
             return end(&Nginx::new(&self.folder, Vec::new())).await.map_err(|error| told(&error));
         };
-        let nginx = Arc::new(Nginx::new(&self.folder, listen.clone()));
+        let nginx = Arc::new(Nginx::listening(&self.folder, listen.clone()));
         // It is watched even if it does not come up now: what holds its port may go.
         let came = nginx.start_or_adopt().await;
         let watched = nginx.clone();
@@ -209,8 +212,11 @@ impl Ward {
     }
 }
 
-/// Takes its tables away, too: whoever routes again one day must not begin with them.
+/// Takes its tables and keys away, too: whoever routes again one day must not begin with them.
 async fn end(nginx: &Nginx) -> Result<(), EdgeError> {
+    if nginx.secured().await.is_ok() {
+        nginx.secure(&TlsChange::All(TlsState::default())).await?;
+    }
     if let Ok(tables) = nginx.tables().await {
         for table in tables {
             nginx.remove(&table.stack).await?;

@@ -1,7 +1,7 @@
 //! Keeps what every server should be up to date, and one follower for each.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::time::{interval, sleep, timeout};
 
 use super::follow::act::{Follower, client};
 use super::remote::Rivals;
-use super::wanted::{Lock, Place, Wanted};
+use super::wanted::{Lock, Place, Ports, Wanted};
 use super::{Agents, Remote};
 use crate::agent::config::Contents;
 use crate::agent::files::FOLDER;
@@ -67,8 +67,8 @@ impl Agents {
 }
 
 impl Hq {
-    /// Follows the agents of all servers until it is dropped. `ssh` and `http` are where HQ listens.
-    pub async fn follow_agents(self: Arc<Self>, ssh: SocketAddr, http: SocketAddr) {
+    /// Follows the agents of all servers until it is dropped. `ports` are where HQ and the routers listen.
+    pub async fn follow_agents(self: Arc<Self>, ports: Ports) {
         let mut wishes = self.agents.wishes();
         let mut tasks: BTreeMap<ServerName, Task> = BTreeMap::new();
         tokio::spawn(self.clone().hear_wishes());
@@ -78,7 +78,7 @@ impl Hq {
             let now = self.members();
             if members.as_ref() != Some(&now) || wishes.has_changed().unwrap_or(false) {
                 wishes.mark_unchanged();
-                match self.want(ssh.port(), http.port()).await {
+                match self.want(ports).await {
                     Ok(_) => members = Some(now.clone()),
                     Err(error) => {
                         tracing::warn!(%error, "it cannot be read what servers should be");
@@ -179,11 +179,11 @@ impl Hq {
     ///
     /// # Errors
     /// When the tree cannot be read.
-    pub async fn want(&self, ssh: u16, http: u16) -> Result<Arc<Wanted>, DbError> {
+    pub async fn want(&self, ports: Ports) -> Result<Arc<Wanted>, DbError> {
         // One after the other, each from its first look on: what was found out later counts.
         let _alone = self.agents.0.finding.lock().await;
         let before = self.agents.wanted().borrow().clone();
-        let wanted = Arc::new(self.wanted(ssh, http).await?);
+        let wanted = Arc::new(self.wanted(ports).await?);
         let here = self.engines().here();
         // Without it HQ serves on, and says what is missing.
         if before.is_none_or(|before| before.wall(here) != wanted.wall(here))
@@ -199,7 +199,7 @@ impl Hq {
     ///
     /// # Errors
     /// When the tree cannot be read.
-    pub async fn wanted(&self, ssh: u16, http: u16) -> Result<Wanted, DbError> {
+    pub async fn wanted(&self, ports: Ports) -> Result<Wanted, DbError> {
         let here = self.engines().here().clone();
         let mut seen: BTreeSet<IpAddr> = BTreeSet::new();
         let mut servers = BTreeMap::new();
@@ -223,7 +223,7 @@ impl Hq {
         let hq = self.launcher.identity.id.clone();
         let subnets = self.settings.subnets.to_string();
         let (files, ways) = (self.config_files().await?, self.ways().await?);
-        Ok(Wanted { hq, subnets, lock, servers, here, ssh, http, files, ways })
+        Ok(Wanted { hq, subnets, lock, servers, here, ports, files, ways })
     }
 
     /// The config files of every server. One whose key is damaged is left out with a warning.
@@ -273,7 +273,7 @@ impl Hq {
     pub async fn tell_all(&self) -> Result<Told, HqError> {
         let known = self.agents.wanted().borrow().clone();
         let Some(known) = known else { return Ok(Told::new()) };
-        self.want(known.ssh, known.http).await?;
+        self.want(known.ports).await?;
         let told = self.agents.all().into_iter().map(|(server, remote)| {
             let agents = self.agents.clone();
             async move {

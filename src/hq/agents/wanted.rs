@@ -17,9 +17,6 @@ use crate::network::{Containers, Net, Policy, Port};
 /// The tag of servers that route.
 pub const ROUTER: &str = "router";
 
-/// Where routers will answer with certificates.
-const HTTPS: u16 = 443;
-
 /// `config/network.json`: whether servers refuse strangers. Until somebody says so, those that were added do, and HQ's
 /// own does not: quarry has not set that one up, and does not know what else it is there for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,14 +41,29 @@ pub struct Wanted {
     pub servers: BTreeMap<ServerName, Place>,
     /// HQ's own server among them.
     pub here: ServerName,
-    /// Where HQ listens for SSH.
-    pub ssh: u16,
-    /// Where routers listen.
-    pub http: u16,
+    /// Where they listen.
+    pub ports: Ports,
     /// The config files of every server.
     pub files: BTreeMap<ConfigPath, Contents>,
     /// What the containers of each server reach on others. A server whose networks are not known yet is not in it.
     pub ways: BTreeMap<ServerName, BTreeSet<Way>>,
+}
+
+/// The TCP ports at which everybody is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// HQ, for SSH.
+    pub ssh: u16,
+    /// Routers.
+    pub http: u16,
+    /// Routers for HTTPS, if they listen for that.
+    pub https: Option<u16>,
+}
+
+impl Ports {
+    fn of_router(self) -> impl Iterator<Item = u16> {
+        [self.http].into_iter().chain(self.https)
+    }
 }
 
 /// What is known of a server.
@@ -74,13 +86,16 @@ impl Wanted {
     /// Where the router of HQ's own server is reached from others.
     pub fn router_of_hq(&self) -> Option<SocketAddr> {
         let address = self.servers.get(&self.here)?.addresses.first()?;
-        Some(SocketAddr::from((*address, self.http)))
+        Some(SocketAddr::from((*address, self.ports.http)))
     }
 
     /// What a server should be.
     pub fn config(&self, server: &ServerName, turn: Turn) -> Config {
         let everywhere = [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)];
-        let router = self.routes(server).then(|| everywhere.map(|address| (address, self.http).into()).to_vec());
+        let routes = self.routes(server);
+        let router = routes.then(|| everywhere.map(|address| (address, self.ports.http).into()).to_vec());
+        let https =
+            self.ports.https.filter(|_| routes).map(|port| everywhere.map(|address| (address, port).into()).to_vec());
         Config {
             turn,
             label: format!("quarry.hq={}", self.hq),
@@ -93,6 +108,7 @@ impl Wanted {
             hosts: self.hosts(),
             files: self.files.clone(),
             router,
+            https: https.unwrap_or_default(),
         }
     }
 
@@ -118,9 +134,9 @@ impl Wanted {
     /// The TCP ports at which a server answers everybody, beside its own sshd.
     fn public(&self, server: &ServerName) -> BTreeSet<u16> {
         if *server == self.here {
-            BTreeSet::from([self.ssh, self.http, HTTPS])
+            self.ports.of_router().chain([self.ports.ssh]).collect()
         } else if self.routes(server) {
-            BTreeSet::from([self.http, HTTPS])
+            self.ports.of_router().collect()
         } else {
             BTreeSet::new()
         }
@@ -166,8 +182,7 @@ mod tests {
             lock: Some(Lock::On),
             servers: servers.map(|(name, place)| (name.parse().unwrap(), place)).into(),
             here: "hq".parse().unwrap(),
-            ssh: 2222,
-            http: 80,
+            ports: Ports { ssh: 2222, http: 80, https: Some(443) },
             files: BTreeMap::new(),
             ways: BTreeMap::new(),
         }

@@ -15,6 +15,7 @@ use crate::build::plan::plan;
 use crate::db::{Guard, layout};
 use crate::env::Env;
 use crate::hq::act::Job;
+use crate::hq::certs::given::Given;
 use crate::hq::progress::{detail, phase, took};
 use crate::hq::{Hq, HqError};
 use crate::instruction::Instruction;
@@ -24,7 +25,7 @@ use crate::launch::Plan;
 use crate::launch::act::Say;
 use crate::launch::journal::{Operation, Phase};
 use crate::launch::record::{Cause, Release};
-use crate::names::{NodeName, ReleaseNumber, StackName};
+use crate::names::{Domain, NodeName, ReleaseNumber, StackName};
 use crate::router::{StackRoutes, Target, check_domains};
 use crate::stack::{After, Command, Kind, Stack};
 use crate::units::{Megabytes, MilliCpus};
@@ -57,7 +58,7 @@ impl Hq {
             () = cancel.cancelled() => Err(HqError::Cancelled),
             prepared = self.prepare(&request, number, releases.last(), say) => prepared,
         };
-        let Prepared { release, env, after } = match prepared {
+        let Prepared { release, env, after, given } = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 self.take_back(&book, say).await;
@@ -81,6 +82,7 @@ impl Hq {
             self.take_back(&book, say).await;
         }
         launched?;
+        self.keep_given(given).await;
         say(&detail(&format!("live after {}", took(launching.elapsed()))));
         self.say_urls(&request.stack, &release, began, say).await;
         self.run_after(&request.stack, &after, say).await;
@@ -108,6 +110,7 @@ impl Hq {
         let tables = self.tables().await?;
         let domains = described.stack.nodes.values().flat_map(|node| &node.domains);
         check_domains(stack, domains, &self.settings.hostnames, &tables)?;
+        let given = self.given_certificates(&described.stack, &folder).await?;
         let env = self.granted(stack, &described.wishes, has.clone(), say)?;
         let env_version = self.env_version(stack, &env).await?;
         let building = Building {
@@ -139,7 +142,7 @@ impl Hq {
         let After { first, each } = described.after;
         let first = first.filter(|_| previous.is_none());
         let after = first.into_iter().chain(each).collect();
-        Ok(Prepared { release, env: Some(env_version).filter(|_| env != has), after })
+        Ok(Prepared { release, env: Some(env_version).filter(|_| env != has), after, given })
     }
 
     /// The default domains count too: `a.b` of a stack `a` must not be another's explicit domain.
@@ -199,7 +202,7 @@ impl Hq {
         };
         say(&phase(&format!("Release {} of {stack} is live, {time}", release.number)));
         if let Ok(Some(table)) = layout::read_json::<StackRoutes>(&*self.db, &layout::routes(stack)).await {
-            for url in urls(&table, &self.url_port) {
+            for url in self.urls(&table).await {
                 say(&detail(&url));
             }
         }
@@ -241,6 +244,8 @@ struct Prepared {
     env: Option<u64>,
     /// What runs once it is live.
     after: Vec<Command>,
+    /// Certificates of the repository's own.
+    given: Vec<Given>,
 }
 
 /// A checkout about to be built.
@@ -352,12 +357,11 @@ fn building(number: ReleaseNumber) -> Operation {
     }
 }
 
-/// The addresses people can open, each domain once, wildcards left out.
-pub fn urls(table: &StackRoutes, port: &str) -> Vec<String> {
+/// The domains people can open, each once, wildcards left out.
+pub fn answered(table: &StackRoutes) -> impl Iterator<Item = &Domain> {
     let answered = table.nodes.values().filter(|node| match &node.target {
         Target::Peers(peers) => !peers.is_empty(),
         Target::Site(_) => true,
     });
-    let domains = answered.flat_map(|node| &node.domains).filter(|domain| !domain.is_wildcard());
-    domains.map(|domain| format!("http://{domain}{port}")).collect()
+    answered.flat_map(|node| &node.domains).filter(|domain| !domain.is_wildcard())
 }

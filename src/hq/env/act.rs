@@ -76,13 +76,13 @@ impl Hq {
     /// When the tree cannot be read or written, or a value cannot be opened; then some may be done.
     pub async fn seal_env(&self) -> Result<usize, DbError> {
         let mut sealed = 0;
-        for stack in self.known_stacks().await? {
-            for prefix in [layout::env_prefix(&stack), layout::env_versions_prefix(&stack)] {
-                for entry in layout::all(&*self.db, &prefix).await? {
-                    if !self.launcher.seal.is_current(&entry.value) {
-                        self.seal_again(entry).await?;
-                        sealed += 1;
-                    }
+        let stacks = self.known_stacks().await?;
+        let of_stacks = stacks.iter().flat_map(|stack| [layout::env_prefix(stack), layout::env_versions_prefix(stack)]);
+        for prefix in of_stacks.chain([layout::CERTIFICATES.to_owned(), layout::ACCOUNTS.to_owned()]) {
+            for entry in layout::all(&*self.db, &prefix).await? {
+                if !self.launcher.seal.is_current(&entry.value) {
+                    self.seal_again(entry).await?;
+                    sealed += 1;
                 }
             }
         }

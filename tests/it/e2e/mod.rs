@@ -6,6 +6,7 @@ mod agents;
 mod apart;
 mod builds;
 mod busy;
+mod certs;
 mod cloud;
 mod cluster;
 mod commands;

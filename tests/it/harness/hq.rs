@@ -32,6 +32,9 @@ pub struct Hq {
     serve: Option<Child>,
     pub ssh: SocketAddr,
     pub http: SocketAddr,
+    pub https: SocketAddr,
+    /// What HQ sees as /etc/hosts from its next start on.
+    pub hosts: Option<PathBuf>,
 }
 
 impl Hq {
@@ -61,8 +64,9 @@ impl Hq {
             fs::write(path, text).unwrap();
         }
         before(&folder.path().join("root"));
-        let http = slot.http();
-        let mut hq = Self { folder, slot, serve: None, ssh: SocketAddr::from(([127, 0, 0, 1], 0)), http };
+        let (http, https) = (slot.http(), slot.https());
+        let mut hq =
+            Self { folder, slot, serve: None, ssh: SocketAddr::from(([127, 0, 0, 1], 0)), http, https, hosts: None };
         hq.serve();
         let key = hq.make_key("id_ed25519");
         hq.quarry_with(&["keys", "add", "ada", "laptop"], key.as_bytes()).succeeded();
@@ -79,11 +83,12 @@ impl Hq {
     pub fn serve_until(&mut self, instant: Option<u64>) {
         assert!(self.serve.is_none(), "HQ runs already");
         let log = fs::File::options().create(true).append(true).mode(0o600).open(self.log_path()).unwrap();
-        let mut command = self.quarry_command();
+        let mut command = self.serve_command();
         if let Some(instant) = instant {
             command.env("QUARRY_KILL_AT", instant.to_string());
         }
-        command.args(["serve", "--ssh", &self.ssh.to_string(), "--http", &self.http.to_string()]);
+        let addresses = [self.ssh, self.http, self.https].map(|address| address.to_string());
+        command.args(["serve", "--ssh", &addresses[0], "--http", &addresses[1], "--https", &addresses[2]]);
         let mut child = command.stdout(Stdio::piped()).stderr(log).process_group(0).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -168,11 +173,25 @@ impl Hq {
 
     // The three doors.
 
+    /// `quarry` that sees the test's own hosts file.
+    fn serve_command(&self) -> Command {
+        let Some(hosts) = &self.hosts else { return self.quarry_command() };
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]).arg(hosts);
+        self.placed(command.arg(env!("CARGO_BIN_EXE_quarry")));
+        command
+    }
+
     fn quarry_command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_quarry"));
+        self.placed(&mut command);
+        command
+    }
+
+    /// With this HQ's folders.
+    fn placed(&self, command: &mut Command) {
         command.env("QUARRY_ROOT", self.folder.path().join("root")).env("QUARRY_ETC", self.file("etc"));
         command.env_remove("QUARRY_HQ").current_dir(self.folder.path());
-        command
     }
 
     /// On HQ as root.

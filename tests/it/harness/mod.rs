@@ -2,10 +2,12 @@
 //! behind it. Whatever it makes goes when the test ends, also when it fails; what a killed test left behind goes when the
 //! next one takes its slot.
 
+pub mod authority;
 pub mod docker;
 pub mod etcd;
 pub mod hq;
 pub mod lab;
+pub mod pebble;
 pub mod person;
 pub mod program;
 pub mod registry;

@@ -61,6 +61,11 @@ impl Slot {
         SocketAddr::from(([127, 0, 0, 1], 8200 + self.number))
     }
 
+    /// Where it listens for HTTPS.
+    pub fn https(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 8300 + self.number))
+    }
+
     /// Ports of containers.
     pub fn ports(&self) -> String {
         let first = 22_000 + self.number * 100;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use quarry::router::nginx::{Came, Nginx};
+use quarry::router::nginx::{Came, Listen, Nginx};
 use quarry::router::{NodeRoutes, Peer, StackRoutes, Target};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 pub struct Lab {
     pub folder: tempfile::TempDir,
     pub listen: SocketAddr,
+    pub https: SocketAddr,
     pub nginx: Arc<Nginx>,
 }
 
@@ -26,9 +27,16 @@ impl Lab {
         let folder = tempfile::tempdir().unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let listen = free_address(0);
-        let nginx = Arc::new(Nginx::new(folder.path(), vec![listen]));
+        let https = free_address(1000);
+        let both = Listen { http: vec![listen], https: vec![https] };
+        let nginx = Arc::new(Nginx::listening(folder.path(), both));
         assert_eq!(nginx.start_or_adopt().await.unwrap(), Came::Started);
-        Self { folder, listen, nginx }
+        Self { folder, listen, https, nginx }
+    }
+
+    /// Where it listens.
+    pub fn both(&self) -> Listen {
+        Listen { http: vec![self.listen], https: vec![self.https] }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -102,7 +110,7 @@ pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
 pub fn table(stack: &str, release: u64, nodes: &[(&str, &[&str], Target)]) -> StackRoutes {
     let nodes = nodes.iter().map(|(node, domains, target)| {
         let domains = domains.iter().map(|domain| domain.parse().unwrap()).collect();
-        (node.parse().unwrap(), NodeRoutes { domains, target: target.clone() })
+        (node.parse().unwrap(), NodeRoutes { domains, target: target.clone(), protocol: Default::default() })
     });
     let nodes: BTreeMap<_, _> = nodes.collect();
     StackRoutes { stack: stack.parse().unwrap(), release: quarry::names::ReleaseNumber(release), nodes }

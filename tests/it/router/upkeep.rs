@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quarry::router::edge::{Edge, EdgeError};
-use quarry::router::nginx::{Came, Nginx};
+use quarry::router::nginx::{Came, Listen, Nginx};
 
 use super::lab::{App, Lab, free_address, kill, peers, table, until};
 use super::{Load, access_log};
@@ -30,7 +30,7 @@ async fn a_restarted_hq_finds_its_nginx_and_no_connection_ends() {
     let mut client = lab.client().await;
     assert_eq!(client.get("blog.test", "/").await.status, 200);
     let pids = lab.pids();
-    let second = Nginx::new(lab.folder.path(), vec![lab.listen]);
+    let second = Nginx::listening(lab.folder.path(), lab.both());
     assert_eq!(second.start_or_adopt().await.unwrap(), Came::Adopted);
     assert_eq!(second.tables().await.unwrap().len(), 1);
     assert_eq!(client.get("blog.test", "/").await.status, 200);
@@ -42,7 +42,7 @@ async fn a_new_address_comes_without_a_restart_and_keeps_the_tables() {
     let (lab, _app) = lab_with_app().await;
     let master = lab.pids()[0];
     let more = free_address(50);
-    let second = Nginx::new(lab.folder.path(), vec![lab.listen, more]);
+    let second = Nginx::listening(lab.folder.path(), Listen { http: vec![lab.listen, more], ..lab.both() });
     assert_eq!(second.start_or_adopt().await.unwrap(), Came::Reloaded);
     // A worker of before that has not heard of the reload yet may be the one that answers; then all are told again.
     while second.start_or_adopt().await.unwrap() != Came::Adopted {}
@@ -58,7 +58,7 @@ async fn an_address_that_is_taken_is_an_error_and_what_ran_runs_on() {
     let address = taken.local_addr().unwrap();
     let holder = format!("(process {})", std::process::id());
 
-    let second = Nginx::new(lab.folder.path(), vec![lab.listen, address]);
+    let second = Nginx::listening(lab.folder.path(), Listen { http: vec![lab.listen, address], ..lab.both() });
     let Err(EdgeError::Start { message }) = second.start_or_adopt().await else { panic!("the address is taken") };
     assert!(message.contains(&address.to_string()) && message.contains(&holder), "{message}");
     assert!(answers(&lab).await);

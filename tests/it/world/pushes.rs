@@ -104,6 +104,7 @@ fn settings(image: &ImageId, kind: Kind, overlap: Overlap, volumes: &[&str]) -> 
             Kind::Service => vec![6379],
             Kind::Worker | Kind::Image | Kind::Static | Kind::Task => Vec::new(),
         },
+        protocol: Default::default(),
         volumes: volumes.iter().map(|path| path.parse().unwrap()).collect(),
         env: Default::default(),
         links: BTreeMap::new(),

@@ -11,6 +11,7 @@ use quarry::db::{self, Change, Db, DbError, Entry, Guard, Key, Lease, Version, l
 use quarry::names::StackName;
 use quarry::router::StackRoutes;
 use quarry::router::edge::{Edge, EdgeError};
+use quarry::router::tls::{TlsChange, TlsState};
 
 use super::World;
 use super::life::Life;
@@ -154,6 +155,14 @@ impl Edge for Router {
     async fn tables(&self) -> Result<Vec<StackRoutes>, EdgeError> {
         self.asked().await;
         self.world.edge.tables().await
+    }
+    async fn secure(&self, change: &TlsChange) -> Result<(), EdgeError> {
+        self.asked().await;
+        self.world.edge.secure(change).await
+    }
+    async fn secured(&self) -> Result<TlsState, EdgeError> {
+        self.asked().await;
+        self.world.edge.secured().await
     }
     async fn in_flight(&self, peer: SocketAddr) -> Result<u64, EdgeError> {
         self.asked().await;

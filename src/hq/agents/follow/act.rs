@@ -18,6 +18,7 @@ use crate::hq::agents::wanted::Wanted;
 use crate::hq::agents::{Agents, Pulse, Remote, Ssh, Voice, scribe};
 use crate::names::ServerName;
 use crate::router::edge::Edge;
+use crate::router::tls::TlsChange;
 use crate::servers::ssh::{Line, State};
 
 /// Before an agent that is not heard is listened to again.
@@ -221,10 +222,12 @@ impl Follower {
         let edge = self.edge.as_ref()?;
         let all = async || {
             let tables = edge.tables().await.map(Routing::All)?;
-            Ok::<_, crate::router::edge::EdgeError>(match hq {
+            let tables = match hq {
                 Some(hq) => super::super::routers::routing_from_afar(&tables, hq),
                 None => tables,
-            })
+            };
+            let tls = edge.secured().await.map(TlsChange::All).map(Routing::Tls)?;
+            Ok::<_, crate::router::edge::EdgeError>(vec![tables, tls])
         };
         match self.remote.catch_up(all).await {
             Ok(()) => None,

@@ -71,17 +71,18 @@ impl Remote {
         routed
     }
 
-    /// Gives the router all tables, as they are when its turn has come.
+    /// Gives the router everything, as it is when its turn has come.
     ///
     /// # Errors
     /// As [`Remote::route`]; then it is behind still.
-    pub async fn catch_up<E>(&self, all: impl AsyncFnOnce() -> Result<Routing, E>) -> Result<(), AgentError>
+    pub async fn catch_up<E>(&self, all: impl AsyncFnOnce() -> Result<Vec<Routing>, E>) -> Result<(), AgentError>
     where
         E: std::fmt::Display,
     {
         let mut turn = self.routes.lock().await;
-        let all = all().await.map_err(|error| AgentError::Router(error.to_string()))?;
-        self.route_in_turn(&mut turn, &all).await?;
+        for all in all().await.map_err(|error| AgentError::Router(error.to_string()))? {
+            self.route_in_turn(&mut turn, &all).await?;
+        }
         self.note(|state| state.behind = None);
         Ok(())
     }

@@ -19,6 +19,7 @@ use crate::hq::agents::{Agents, Remote, Voice};
 use crate::names::{ServerName, StackName};
 use crate::router::StackRoutes;
 use crate::router::edge::{Edge, EdgeError};
+use crate::router::tls::{TlsChange, TlsState};
 
 /// How long a router that cannot be reached is taken to send requests to what its older tables name.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -77,6 +78,16 @@ impl Edge for Routers {
 
     async fn tables(&self) -> Result<Vec<StackRoutes>, EdgeError> {
         self.own.tables().await
+    }
+
+    async fn secure(&self, change: &TlsChange) -> Result<(), EdgeError> {
+        self.own.secure(change).await?;
+        self.tell_others(Routing::Tls(change.clone())).await;
+        Ok(())
+    }
+
+    async fn secured(&self) -> Result<TlsState, EdgeError> {
+        self.own.secured().await
     }
 
     async fn in_flight(&self, peer: SocketAddr) -> Result<u64, EdgeError> {
@@ -165,7 +176,11 @@ mod tests {
         assert_eq!(bench.routers.in_flight(peer).await.unwrap(), 0, "but nobody waits for ever");
         bench.far.heal();
         assert_eq!(bench.far.edge().tables().await.unwrap(), [table(1)]);
-        bench.remote.catch_up(async || bench.own.tables().await.map(Routing::All)).await.unwrap();
+        bench
+            .remote
+            .catch_up(async || bench.own.tables().await.map(|tables| vec![Routing::All(tables)]))
+            .await
+            .unwrap();
         assert_eq!(bench.far.edge().tables().await.unwrap(), [table(2)]);
         assert_eq!(bench.routers.in_flight(peer).await.unwrap(), 0);
     }

@@ -18,7 +18,7 @@ pub fn seen_from_afar(routes: &StackRoutes, hq: SocketAddr) -> StackRoutes {
                 Target::Peers(name.map(|container| Peer { container, address: hq }).into_iter().collect())
             }
         };
-        (node.clone(), NodeRoutes { domains: of.domains.clone(), target })
+        (node.clone(), NodeRoutes { domains: of.domains.clone(), target, protocol: of.protocol })
     });
     StackRoutes { stack: routes.stack.clone(), release: routes.release, nodes: nodes.collect() }
 }
@@ -28,6 +28,7 @@ pub fn routing_from_afar(routing: &Routing, hq: SocketAddr) -> Routing {
     match routing {
         Routing::Set(routes) => Routing::Set(seen_from_afar(routes, hq)),
         Routing::Remove(stack) => Routing::Remove(stack.clone()),
+        Routing::Tls(change) => Routing::Tls(change.clone()),
         Routing::All(tables) => Routing::All(tables.iter().map(|table| seen_from_afar(table, hq)).collect()),
     }
 }
@@ -49,7 +50,9 @@ mod tests {
             nodes: ["docs", "web"]
                 .into_iter()
                 .zip(targets)
-                .map(|(node, target)| (node.parse().unwrap(), NodeRoutes { domains: Vec::new(), target }))
+                .map(|(node, target)| {
+                    (node.parse().unwrap(), NodeRoutes { domains: Vec::new(), target, protocol: Default::default() })
+                })
                 .collect(),
         };
         let given = routes([Target::Site(PathBuf::from("/site")), peer("blog.web.1.0", own)]);

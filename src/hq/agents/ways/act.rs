@@ -66,7 +66,7 @@ impl Hq {
         if servers.is_empty() || self.members().len() < 2 {
             return;
         }
-        let wanted = match self.want(known.ssh, known.http).await {
+        let wanted = match self.want(known.ports).await {
             Ok(wanted) => wanted,
             Err(error) => {
                 tracing::warn!(%error, "it cannot be read what containers reach");

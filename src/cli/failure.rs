@@ -7,6 +7,7 @@ use crate::hq::certs::CertsError;
 use crate::hq::cluster::ClusterError;
 use crate::hq::rights::RightsError;
 use crate::hq::servers::ServerError;
+use crate::hq::tasks::act::TaskError;
 
 /// Exit codes; they never change their meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +93,8 @@ impl From<HqError> for Failure {
             | HqError::DeployBranch { .. }
             | HqError::ImageGone { .. } => Exit::Refused,
             HqError::Rights(RightsError::Hidden(_) | RightsError::Word(_) | RightsError::None { .. }) => Exit::Mistake,
+            HqError::Task(TaskError::NoTask { .. } | TaskError::NoRun { .. } | TaskError::Zone { .. }) => Exit::Mistake,
+            HqError::Task(TaskError::Output { .. }) => Exit::Refused,
             HqError::Rights(_) | HqError::Events { .. } | HqError::Env(_) => Exit::Refused,
             HqError::Cluster(error) => of_cluster(error),
             HqError::Certs(error) => of_certs(error),

@@ -1,13 +1,13 @@
 //! The commands: one grammar behind three doors. On HQ as root they go through the unix socket (or open the tree when
 //! no `serve` runs), over SSH they come as an exec string, and from a developer's machine `--hq` speaks SSH.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub use self::command::HqCommand;
 use self::context::Context;
 use self::failure::{Exit, Failure};
 use self::print::Out;
@@ -24,6 +24,7 @@ pub mod build;
 pub mod certs;
 pub mod client;
 pub mod cluster;
+pub mod command;
 pub mod config;
 pub mod context;
 pub mod db;
@@ -52,6 +53,7 @@ pub mod scale;
 pub mod serve;
 pub mod servers;
 pub mod stacks;
+pub mod tasks;
 pub mod trace;
 
 /// git push, and the stack is live
@@ -99,33 +101,6 @@ pub enum Command {
     #[command(flatten)]
     #[allow(missing_docs)]
     Hq(HqCommand),
-}
-
-/// Commands that HQ carries out, whichever door they come through.
-#[derive(Debug, Subcommand)]
-#[allow(missing_docs)]
-pub enum HqCommand {
-    Stacks(stacks::Stacks),
-    Ps(ps::Ps),
-    Servers(servers::Servers),
-    Cluster(cluster::Cluster),
-    Grid(grid::Grid),
-    Scale(scale::Scale),
-    Restart(restart::Restart),
-    Env(env::EnvCommand),
-    Logs(logs::Logs),
-    Run(run::Run),
-    Releases(releases::Releases),
-    Rollback(rollback::Rollback),
-    Deploy(deploy::Deploy),
-    Launch(launch::Launch),
-    Destroy(destroy::Destroy),
-    Keys(keys::Keys),
-    Rights(rights::Rights),
-    Events(events::Events),
-    Network(network::Network),
-    Config(config::Config),
-    Certs(certs::Certs),
 }
 
 /// What came in through a door besides words.
@@ -189,68 +164,6 @@ fn is_word(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
 }
 
-impl HqCommand {
-    /// Whether it changes something. It leaves an event then.
-    fn changes(&self) -> bool {
-        match self {
-            HqCommand::Ps(_) | HqCommand::Logs(_) | HqCommand::Releases(_) | HqCommand::Events(_) => false,
-            HqCommand::Stacks(stacks) => stacks.changes(),
-            HqCommand::Servers(servers) => servers.changes(),
-            HqCommand::Cluster(cluster) => cluster.changes(),
-            HqCommand::Grid(grid) => grid.changes(),
-            HqCommand::Env(env) => env.changes(),
-            HqCommand::Keys(keys) => keys.changes(),
-            HqCommand::Rights(rights) => rights.changes(),
-            HqCommand::Network(network) => network.changes(),
-            HqCommand::Config(config) => config.changes(),
-            HqCommand::Certs(certs) => certs.changes(),
-            HqCommand::Scale(_)
-            | HqCommand::Restart(_)
-            | HqCommand::Run(_)
-            | HqCommand::Rollback(_)
-            | HqCommand::Deploy(_)
-            | HqCommand::Launch(_)
-            | HqCommand::Destroy(_) => true,
-        }
-    }
-
-    /// A file of the machine it is typed on that stands in for standard input.
-    pub fn file(&self) -> Option<&Path> {
-        match self {
-            HqCommand::Launch(launch) => launch.file.as_deref(),
-            HqCommand::Keys(keys) => keys.file(),
-            _ => None,
-        }
-    }
-
-    /// Whether it concerns everybody, and not one stack. An instruction tarball may name any image there is.
-    fn is_operator_s(&self) -> bool {
-        match self {
-            HqCommand::Servers(_)
-            | HqCommand::Cluster(_)
-            | HqCommand::Grid(_)
-            | HqCommand::Network(_)
-            | HqCommand::Config(_)
-            | HqCommand::Launch(_) => true,
-            HqCommand::Stacks(_)
-            | HqCommand::Ps(_)
-            | HqCommand::Scale(_)
-            | HqCommand::Restart(_)
-            | HqCommand::Env(_)
-            | HqCommand::Logs(_)
-            | HqCommand::Run(_)
-            | HqCommand::Releases(_)
-            | HqCommand::Rollback(_)
-            | HqCommand::Deploy(_)
-            | HqCommand::Destroy(_)
-            | HqCommand::Keys(_)
-            | HqCommand::Rights(_)
-            | HqCommand::Certs(_)
-            | HqCommand::Events(_) => false,
-        }
-    }
-}
-
 /// Runs a command HQ heard through a door; gives its exit code.
 pub async fn run_words(door: Door, words: Vec<String>, io: Io) -> u8 {
     let words = normalised(words);
@@ -304,9 +217,15 @@ async fn dispatch(command: HqCommand, cx: &Context, io: Io) -> Result<u8, Failur
         cx.begin().await;
     }
     let Io { stdin, terminal, mut events, hung_up, .. } = io;
-    let farewell = farewell(&command);
+    let farewell = command.farewell();
     if let HqCommand::Run(run) = command {
         return run.run(cx, run::Streams { stdin, terminal, events, hung_up }).await;
+    }
+    if let HqCommand::Tasks(tasks) = command {
+        return tokio::select! {
+            done = tasks.run(cx) => done,
+            () = interruption(&mut events) => Err(failure::interrupted(farewell)),
+        };
     }
     tokio::select! {
         done = carry_out(command, cx, stdin, hung_up.clone()) => done.map(|()| 0),
@@ -317,29 +236,11 @@ async fn dispatch(command: HqCommand, cx: &Context, io: Io) -> Result<u8, Failur
     }
 }
 
-/// What becomes of a command that is interrupted.
-fn farewell(command: &HqCommand) -> &'static str {
-    match command {
-        HqCommand::Logs(_) | HqCommand::Events(_) => "",
-        HqCommand::Servers(_)
-        | HqCommand::Cluster(_)
-        | HqCommand::Config(_)
-        | HqCommand::Certs(_)
-        | HqCommand::Network(_)
-        | HqCommand::Grid(_)
-        | HqCommand::Keys(_)
-        | HqCommand::Rights(_) => {
-            "interrupted; what had begun may still be done, and the same command again sees to the rest"
-        }
-        _ => "interrupted; a launch that had begun finishes by itself",
-    }
-}
-
-/// Every command but `run`, which has keys and signals of its own. Work that others wait for goes on when this is
+/// Every command but `run`, which has keys and signals of its own, and `tasks`, which has exit codes. Work that others wait for goes on when this is
 /// dropped.
 async fn carry_out(command: HqCommand, cx: &Context, stdin: Stdin, hung_up: CancellationToken) -> Result<(), Failure> {
     match command {
-        HqCommand::Run(_) => Ok(()),
+        HqCommand::Run(_) | HqCommand::Tasks(_) => Ok(()),
         HqCommand::Logs(logs) => tokio::select! {
             done = logs.run(cx) => done,
             () = hung_up.cancelled() => Err(failure::hung_up()),

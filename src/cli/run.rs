@@ -57,7 +57,7 @@ impl Run {
             words => words.to_vec(),
         };
         let tty = streams.terminal.is_some();
-        let one_off = OneOff { stack: target.stack, node: target.node, words, tty };
+        let one_off = OneOff { stack: target.stack, node: target.node, words: Some(words), tty };
         let (server, name) = cx.hq.prepare_one_off(one_off).await?;
         let engine = cx.hq.engines().of(&server)?;
         let ended = attached(cx, &*engine, &name, streams).await;

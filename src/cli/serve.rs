@@ -183,6 +183,7 @@ impl Serve {
         tokio::spawn(hq.clone().keep_collecting());
         tokio::spawn(hq.clone().keep_size());
         tokio::spawn(hq.clone().keep_certificates());
+        tokio::spawn(hq.clone().keep_tasks());
         tokio::spawn(hq.reconcile());
         ready(address, self.http).await;
         std::future::pending().await

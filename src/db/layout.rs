@@ -38,6 +38,16 @@ pub fn env_version(stack: &StackName, version: u64) -> Key {
     key(format!("stacks/{stack}/envs/{version}.json"))
 }
 
+/// `stacks/<stack>/tasks/<node>.json`: JSON, the runs of a task.
+pub fn diary(stack: &StackName, node: &NodeName) -> Key {
+    key(format!("stacks/{stack}/tasks/{node}.json"))
+}
+
+/// The prefix of what is kept of a stack's tasks.
+pub fn diaries_prefix(stack: &StackName) -> String {
+    format!("stacks/{stack}/tasks")
+}
+
 /// The prefix of a stack's kept env versions.
 pub fn env_versions_prefix(stack: &StackName) -> String {
     format!("stacks/{stack}/envs")

@@ -1,6 +1,6 @@
 //! Why HQ does not do what it is asked to.
 
-use super::{certs, cloud, cluster, env, git, rights, servers};
+use super::{certs, cloud, cluster, env, git, rights, servers, tasks};
 use crate::db::DbError;
 use crate::docker::EngineError;
 use crate::instruction::compile::CompileError;
@@ -27,6 +27,9 @@ pub enum HqError {
     /// The key of all variables.
     #[error(transparent)]
     Env(#[from] env::EnvError),
+    /// A task.
+    #[error(transparent)]
+    Task(#[from] tasks::act::TaskError),
     /// Somebody may not do that.
     #[error(transparent)]
     Rights(#[from] rights::RightsError),

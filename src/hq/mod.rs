@@ -57,6 +57,7 @@ pub mod socket;
 pub mod ssh;
 pub mod stacks;
 pub mod status;
+pub mod tasks;
 pub mod world;
 
 pub use error::HqError;
@@ -132,6 +133,12 @@ pub struct Hq {
     trail: events::act::Trail,
     /// Held while a person's rights are read, changed and written.
     rights_change: tokio::sync::Mutex<()>,
+    /// Held while what is kept of a task is read, changed and written.
+    diaries: tokio::sync::Mutex<()>,
+    /// A task was suspended or resumed.
+    tasks_changed: tokio::sync::Notify,
+    /// A run of a task has ended.
+    run_ended: tokio::sync::Notify,
     /// Servers that are being taken out of the grid.
     leaving: servers::leave::Leaving,
     members: RwLock<BTreeMap<ServerName, fleet::Member>>,
@@ -194,6 +201,9 @@ impl Hq {
             records: tokio::sync::Mutex::default(),
             trail,
             rights_change: tokio::sync::Mutex::default(),
+            diaries: tokio::sync::Mutex::default(),
+            tasks_changed: tokio::sync::Notify::new(),
+            run_ended: tokio::sync::Notify::new(),
             leaving: servers::leave::Leaving::default(),
             members: RwLock::new(BTreeMap::from([(here, member)])),
             memory: Arc::default(),

@@ -173,6 +173,8 @@ fn settings(stack: &Stack, name: &NodeName, node: &Node, context: &Context<'_>) 
         hook: node.hook.clone(),
         unhook: node.unhook.clone(),
         schedule: node.schedule.clone(),
+        timezone: node.timezone.clone(),
+        task_overlap: node.task_overlap,
     })
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::env::Env;
 use crate::grid::Filter;
 use crate::names::{ContainerName, ContainerPath, Domain, ImageId, InnerPath, NodeName, ReleaseNumber};
-use crate::stack::{Command, Health, Kind, Overlap, Schedule};
+use crate::stack::{Command, Health, Kind, Overlap, Schedule, TaskOverlap, ZoneName};
 use crate::units::{Megabytes, MilliCpus, Millis, Protocol};
 
 pub mod compile;
@@ -155,6 +155,12 @@ pub struct Settings {
     /// When a task runs; its containers are those of single runs, and never stand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
+    /// In which time zone; UTC without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<ZoneName>,
+    /// What a task does at a time at which it still runs.
+    #[serde(default, skip_serializing_if = "TaskOverlap::is_usual")]
+    pub task_overlap: TaskOverlap,
 }
 
 impl Settings {

@@ -54,9 +54,6 @@ pub fn describe(repository: &Repository) -> Result<Described, Mistakes> {
     said.extend(packs::said(&stack, repository));
     let stack = with_ports(stack, repository, &mut said);
     said.extend(hints(repository));
-    if stack.nodes.values().any(|node| node.kind == Kind::Task) {
-        said.push("Warning: tasks are kept with the release; nothing runs them at their times yet".to_owned());
-    }
     let Extras { app, project, .. } = extras;
     Ok(Described {
         stack: packs::with_profile(stack),

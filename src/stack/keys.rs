@@ -37,7 +37,7 @@ enum Standing {
 use Standing::{Later, Now};
 
 /// As written, what it means, and whether it has its effect yet.
-const KEYS: [(&str, &str, Standing); 38] = [
+const KEYS: [(&str, &str, Standing); 39] = [
     ("args", "args", Now),
     ("buildpack", "buildpack", Now),
     ("command", "run", Now),
@@ -72,6 +72,7 @@ const KEYS: [(&str, &str, Standing); 38] = [
     ("ssl_key", "ssl_key", Now),
     ("static", "static", Later),
     ("tags", "filter", Now),
+    ("timezone", "timezone", Now),
     ("type", "type", Now),
     ("unhook", "unhook", Now),
     ("volume", "volumes", Now),
@@ -103,18 +104,18 @@ const RUNNING: [&str; 17] = [
 ];
 
 /// Keys of what runs all the time.
-const STANDING: [&str; 7] = ["release", "overlap", "expose", "scale", "health", "hook", "unhook"];
+const STANDING: [&str; 6] = ["release", "expose", "scale", "health", "hook", "unhook"];
 
 /// Keys that mean nothing for a kind of node, by what they mean.
 fn without_effect(kind: Kind) -> impl Iterator<Item = &'static str> {
     let (own, running): (&[&str], &[&str]) = match kind {
-        Kind::Web => (&["schedule"], &[]),
-        Kind::Worker => (&["schedule", "domains", "document_root", "protocol", "ssl_cert", "ssl_key"], &[]),
+        Kind::Web => (&["schedule", "timezone"], &[]),
+        Kind::Worker => (&["schedule", "timezone", "domains", "document_root", "protocol", "ssl_cert", "ssl_key"], &[]),
         Kind::Service => {
-            (&["schedule", "domains", "document_root", "protocol", "ssl_cert", "ssl_key", "release", "overlap"], &[])
+            (&["schedule", "timezone", "domains", "document_root", "protocol", "ssl_cert", "ssl_key", "release", "overlap"], &[])
         }
-        Kind::Image => (&["schedule", "domains", "document_root", "protocol", "ssl_cert", "ssl_key"], &RUNNING),
-        Kind::Static => (&["schedule", "protocol", "container", "dockerfile", "buildpack", "install"], &RUNNING),
+        Kind::Image => (&["schedule", "timezone", "domains", "document_root", "protocol", "ssl_cert", "ssl_key"], &RUNNING),
+        Kind::Static => (&["schedule", "timezone", "protocol", "container", "dockerfile", "buildpack", "install"], &RUNNING),
         Kind::Task => (&["domains", "document_root", "protocol", "ssl_cert", "ssl_key"], &STANDING),
     };
     own.iter().chain(running).copied()

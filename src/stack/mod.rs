@@ -35,7 +35,7 @@ pub mod yaml;
 pub use describe::{After, Described, describe};
 pub use health::{Health, Page, Probe};
 pub use mistakes::{Mistake, Mistakes};
-pub use schedule::Schedule;
+pub use schedule::{Schedule, ZoneName};
 
 /// The nodes of a stack, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +114,26 @@ pub enum Overlap {
     StopFirst,
 }
 
+/// What happens when the time of a task comes and an earlier run of it is under way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskOverlap {
+    /// The time is left out.
+    #[default]
+    Skip,
+    /// Both run.
+    Allow,
+    /// The earlier one is ended.
+    Replace,
+}
+
+impl TaskOverlap {
+    /// Whether it is what nobody asked for.
+    pub fn is_usual(&self) -> bool {
+        *self == TaskOverlap::Skip
+    }
+}
+
 /// One entry of quarry.yml.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
@@ -180,6 +200,12 @@ pub struct Node {
     /// When a task runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
+    /// In which time zone; UTC without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<ZoneName>,
+    /// What it does while it still runs.
+    #[serde(default, skip_serializing_if = "TaskOverlap::is_usual")]
+    pub task_overlap: TaskOverlap,
 }
 
 /// Default of [`Node::grace`].
@@ -218,6 +244,8 @@ impl Node {
             hook: Vec::new(),
             unhook: Vec::new(),
             schedule: None,
+            timezone: None,
+            task_overlap: TaskOverlap::Skip,
         }
     }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::Zoned;
+use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 /// Five fields (minute, hour, day of the month, month, day of the week) or a word such as `@daily`, as crontab(5) has
@@ -15,6 +17,50 @@ pub struct Schedule(String);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a schedule: minute, hour, day, month and weekday such as `0 3 * * *`, or `@daily`")]
 pub struct BadSchedule(String);
+
+/// The name of a time zone, such as `Europe/Berlin`. Whether there is such a one, the machine knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ZoneName(String);
+
+/// Text that names no time zone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not the name of a time zone, such as `Europe/Berlin` or `UTC`")]
+pub struct BadZone(String);
+
+impl ZoneName {
+    /// As it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ZoneName {
+    type Err = BadZone;
+    fn from_str(text: &str) -> Result<Self, BadZone> {
+        let good = |part: &str| {
+            part.starts_with(|c: char| c.is_ascii_alphabetic())
+                && part.chars().all(|c| c.is_ascii_alphanumeric() || "_-+".contains(c))
+        };
+        match text.len() <= 60 && text.split('/').all(good) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(BadZone(text.chars().take(60).flat_map(char::escape_debug).collect())),
+        }
+    }
+}
+
+impl TryFrom<String> for ZoneName {
+    type Error = BadZone;
+    fn try_from(text: String) -> Result<Self, BadZone> {
+        text.parse()
+    }
+}
+
+impl From<ZoneName> for String {
+    fn from(zone: ZoneName) -> String {
+        zone.0
+    }
+}
 
 /// Words for a whole schedule.
 const WORDS: [&str; 7] = ["@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"];
@@ -30,6 +76,105 @@ impl Schedule {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+impl Schedule {
+    /// The first time after `after` that it names, in that one's time zone. A time of the day that a change of clocks skips
+    /// comes as much later as they were put forward; one that comes twice counts once, the first time. `None` when no day
+    /// of the next years fits, such as February 30th.
+    pub fn next(&self, after: &Zoned) -> Option<Zoned> {
+        let fields = self.fields();
+        let mut day = after.date();
+        for _ in 0..DAYS_AHEAD {
+            if fields.has_day(day) {
+                let times = fields.hours().flat_map(|hour| fields.minutes().map(move |minute| (hour, minute)));
+                for (hour, minute) in times {
+                    let local = day.at(hour, minute, 0, 0);
+                    // Compatible: after a gap, and the first of two.
+                    let time = after.time_zone().to_ambiguous_zoned(local).compatible().ok()?;
+                    if time > *after {
+                        return Some(time);
+                    }
+                }
+            }
+            day = day.tomorrow().ok()?;
+        }
+        None
+    }
+
+    fn fields(&self) -> Fields {
+        let text = match self.0.as_str() {
+            "@hourly" => "0 * * * *",
+            "@daily" | "@midnight" => "0 0 * * *",
+            "@weekly" => "0 0 * * 0",
+            "@monthly" => "0 0 1 * *",
+            "@yearly" | "@annually" => "0 0 1 1 *",
+            fields => fields,
+        };
+        let mut fields = Fields { sets: [0; 5], any_day: false, any_weekday: false };
+        for (place, field) in text.split(' ').enumerate().take(5) {
+            fields.sets[place] = set(place, field);
+        }
+        // 7 is Sunday, too.
+        fields.sets[4] |= fields.sets[4] >> 7 & 1;
+        let starred = |place: usize| text.split(' ').nth(place).is_some_and(|field| field.starts_with('*'));
+        (fields.any_day, fields.any_weekday) = (starred(2), starred(4));
+        fields
+    }
+}
+
+/// Days that are looked at: a leap day on a given weekday comes within 40 years.
+const DAYS_AHEAD: u32 = 366 * 41;
+
+/// The numbers of each field, as bits.
+struct Fields {
+    sets: [u64; 5],
+    any_day: bool,
+    any_weekday: bool,
+}
+
+impl Fields {
+    fn has(&self, place: usize, number: i8) -> bool {
+        self.sets[place] >> number & 1 == 1
+    }
+
+    /// With both days named, either will do, as crontab(5) has it.
+    fn has_day(&self, day: Date) -> bool {
+        let (of_month, of_week) = (self.has(2, day.day()), self.has(4, day.weekday().to_sunday_zero_offset()));
+        let fits = if self.any_day || self.any_weekday { of_month && of_week } else { of_month || of_week };
+        fits && self.has(3, day.month())
+    }
+
+    fn minutes(&self) -> impl Iterator<Item = i8> {
+        let set = self.sets[0];
+        (0..60).filter(move |minute| set >> minute & 1 == 1)
+    }
+
+    fn hours(&self) -> impl Iterator<Item = i8> {
+        let set = self.sets[1];
+        (0..24).filter(move |hour| set >> hour & 1 == 1)
+    }
+}
+
+/// The numbers that a field names, as bits.
+fn set(place: usize, field: &str) -> u64 {
+    let (least, most) = FIELDS[place];
+    let mut set = 0;
+    for item in field.split(',') {
+        let (range, step) = item.split_once('/').map_or((item, None), |(range, step)| (range, Some(step)));
+        let (from, to) = match range.split_once('-') {
+            Some((from, to)) => (number(place, from), number(place, to)),
+            None if range == "*" => (Some(least), Some(most)),
+            // `5/10` is from 5 on.
+            None => (number(place, range), if step.is_some() { Some(most) } else { number(place, range) }),
+        };
+        let (from, to) = (from.unwrap_or(least), to.unwrap_or(most));
+        let step = step.and_then(|step| step.parse().ok()).unwrap_or(1);
+        for number in (from..=to).step_by(step) {
+            set |= 1 << number;
+        }
+    }
+    set
 }
 
 impl fmt::Display for Schedule {
@@ -118,5 +263,51 @@ mod tests {
         ] {
             assert!(text.parse::<Schedule>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_next_time_is_the_first_that_fits() {
+        let check = |schedule: &str, after: &str, expected: &str| {
+            let after: Zoned = after.parse().unwrap();
+            let next = schedule.parse::<Schedule>().unwrap().next(&after).unwrap();
+            assert_eq!(next.strftime("%Y-%m-%d %H:%M").to_string(), expected, "{schedule} after {after}");
+        };
+        let noon = "2026-11-22T12:00:30+00:00[UTC]";
+        check("* * * * *", noon, "2026-11-22 12:01");
+        check("0 12 * * *", noon, "2026-11-23 12:00");
+        check("*/15 9-17 * * mon-fri", noon, "2026-11-23 09:00");
+        check("5/20 * * * *", noon, "2026-11-22 12:05");
+        check("0 0 1,15 * *", noon, "2026-12-01 00:00");
+        check("0 0 29 2 *", noon, "2028-02-29 00:00");
+        check("0 0 * * 7", noon, "2026-11-29 00:00");
+        check("@yearly", noon, "2027-01-01 00:00");
+        // Either day will do when both are named, both must fit when one is `*/…`.
+        check("0 0 1 * tue", noon, "2026-11-24 00:00");
+        check("0 0 */2 * tue", noon, "2026-12-01 00:00");
+    }
+
+    #[test]
+    fn a_day_that_never_comes_is_no_time() {
+        let noon: Zoned = "2026-11-22T12:00:00+00:00[UTC]".parse().unwrap();
+        assert_eq!("0 0 30 2 *".parse::<Schedule>().unwrap().next(&noon), None);
+    }
+
+    #[test]
+    fn clocks_that_are_changed_neither_skip_nor_double_a_time() {
+        let daily: Schedule = "30 2 * * *".parse().unwrap();
+        let times = |after: &str, count: usize| {
+            let mut time: Zoned = after.parse().unwrap();
+            let mut times = Vec::new();
+            for _ in 0..count {
+                time = daily.next(&time).unwrap();
+                times.push(time.strftime("%m-%d %H:%M %:z").to_string());
+            }
+            times
+        };
+        // Forward at 2:00 on March 29th, back at 3:00 on October 25th.
+        let spring = times("2026-03-28T12:00:00+01:00[Europe/Berlin]", 2);
+        assert_eq!(spring, ["03-29 03:30 +02:00", "03-30 02:30 +02:00"]);
+        let autumn = times("2026-10-24T12:00:00+02:00[Europe/Berlin]", 2);
+        assert_eq!(autumn, ["10-25 02:30 +02:00", "10-26 02:30 +01:00"]);
     }
 }

@@ -13,7 +13,7 @@ use super::{Health, Kind, Node, Overlap, Probe, Source};
 /// Reads release, overlap, grace, hooks and health into `node`, whose ports are known.
 pub(super) fn read(node: &mut Node, keys: &Keys<'_>, notes: &mut Notes<'_>) {
     node.release = keys.found("release").and_then(|key| values::command(key, notes));
-    if let Some(key) = keys.found("overlap") {
+    if let Some(key) = keys.found("overlap").filter(|_| node.kind != Kind::Task) {
         let choices = [("start-first", Overlap::StartFirst), ("stop-first", Overlap::StopFirst)];
         node.overlap = values::choice(key, &choices, notes).unwrap_or(node.overlap);
     }
@@ -50,6 +50,16 @@ fn schedule(node: &mut Node, keys: &Keys<'_>, notes: &mut Notes<'_>) {
             Some((spot, text)) => text.parse().map_err(|error| notes.add(spot, format!("{error}"))).ok(),
             None => None,
         };
+    }
+    if let Some(key) = keys.found("timezone") {
+        node.timezone = match values::word(key, notes) {
+            Some((spot, text)) => text.parse().map_err(|error| notes.add(spot, format!("{error}"))).ok(),
+            None => None,
+        };
+    }
+    if let Some(key) = keys.found("overlap").filter(|_| node.kind == Kind::Task) {
+        let choices = [("skip", TaskOverlap::Skip), ("allow", TaskOverlap::Allow), ("replace", TaskOverlap::Replace)];
+        node.task_overlap = values::choice(key, &choices, notes).unwrap_or_default();
     }
 }
 

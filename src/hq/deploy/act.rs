@@ -17,6 +17,7 @@ use crate::env::Env;
 use crate::hq::act::Job;
 use crate::hq::certs::given::Given;
 use crate::hq::progress::{detail, phase, took};
+use crate::hq::tasks::act::zone;
 use crate::hq::{Hq, HqError};
 use crate::instruction::Instruction;
 use crate::instruction::compile::{Context, NodeImage, compile};
@@ -106,6 +107,9 @@ impl Hq {
             read_checkout(&folder, self.settings.packs.as_deref(), &has).await?;
         for line in &described.said {
             say(&phase(line));
+        }
+        for (node, described) in &described.stack.nodes {
+            zone(node, described.timezone.as_ref())?;
         }
         let tables = self.tables().await?;
         let domains = described.stack.nodes.values().flat_map(|node| &node.domains);

@@ -38,7 +38,10 @@ impl Hq {
         let missing = || wanted.node.clone().unwrap_or_else(|| "web".parse().expect("`web` is a node name"));
         let proc = found.ok_or_else(|| self.no_node(&wanted.stack, &missing(), &current))?;
         let world = self.world(&wanted.stack, current.number, current.env_version).await?;
-        let node: NodeName = "run".parse().expect("`run` is a node name");
+        let node = match &wanted.words {
+            Some(_) => "run".parse().expect("`run` is a node name"),
+            None => proc.node.clone(),
+        };
         let mut free = 1..;
         let name = free
             .find_map(|index| {

@@ -14,8 +14,8 @@ pub struct OneOff {
     pub stack: StackName,
     /// With which node's image and settings; the web node's (or the first one's) when absent.
     pub node: Option<NodeName>,
-    /// The command.
-    pub words: Vec<String>,
+    /// The command; the node's own, and under its name, without.
+    pub words: Option<Vec<String>>,
     /// Whether it gets a terminal.
     pub tty: bool,
 }
@@ -38,10 +38,12 @@ pub fn one_off_plan(
         release: proc.release,
         index: 0,
         role: Role::Once,
-        settings: Settings {
-            command: Some(Command::Words(wanted.words.clone())),
-            args: Vec::new(),
-            ..proc.settings.clone()
+        settings: match &wanted.words {
+            Some(words) => {
+                let command = Some(Command::Words(words.clone()));
+                Settings { command, args: Vec::new(), ..proc.settings.clone() }
+            }
+            None => proc.settings.clone(),
         },
         env_version: proc.env_version,
         services,

@@ -124,11 +124,15 @@ impl Hq {
         let book = self.book(stack).await?;
         let journal = book.read().await;
         let known = journal.going();
+        // Runs of tasks go on, and are taken up.
+        let tasks = self.tasks(stack).await?;
+        let runs: BTreeSet<_> = tasks.values().flat_map(|(_, diary)| diary.runs.values().map(|run| &run.container)).collect();
         for Seen { server, container } in self.containers().await? {
             let text = |name: &str| container.labels.get(name).map(String::as_str);
             let once = text(label::ROLE) == Some("once") && text(label::STACK) == Some(stack.as_str());
             if text(label::HQ) == Some(&self.launcher.identity.id)
                 && once
+                && !runs.contains(&container.name)
                 && !known.contains(&(&server, &container.name))
             {
                 let step = Step::Remove { server, container: container.name.clone(), grace: Millis::seconds(1) };

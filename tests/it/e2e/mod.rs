@@ -31,6 +31,7 @@ mod run;
 mod servers;
 mod services;
 mod state;
+mod tasks;
 mod wall;
 
 /// The sample with a Dockerfile and these files besides, committed. It has a health check, which spares each test the

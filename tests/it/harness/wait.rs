@@ -6,8 +6,13 @@ use std::time::{Duration, Instant};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Polls until there is a value.
-pub fn until<T>(what: &str, mut value: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub fn until<T>(what: &str, value: impl FnMut() -> Option<T>) -> T {
+    until_within(PATIENCE, what, value)
+}
+
+/// The same for something that takes longer.
+pub fn until_within<T>(patience: Duration, what: &str, mut value: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(value) = value() {
             return value;

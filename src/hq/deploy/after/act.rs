@@ -20,7 +20,7 @@ impl Hq {
         for command in commands {
             let words = command.words();
             say(&phase(&format!("Running {} after the deploy", shown(command))));
-            let wanted = OneOff { stack: stack.clone(), node: None, words, tty: false };
+            let wanted = OneOff { stack: stack.clone(), node: None, words: Some(words), tty: false };
             let done = match self.one_off(&wanted).await {
                 Ok(container) => {
                     let once = Step::Once { container: Box::new(container) };

@@ -1,0 +1,117 @@
+//! The commands that HQ carries out, and what is known of each before it runs.
+
+use std::path::Path;
+
+use clap::Subcommand;
+
+use super::{certs, cluster, config, deploy, destroy, env, events, grid, keys, launch, logs, network, ps, releases, restart, rights, rollback, run, scale, servers, stacks, tasks};
+
+/// Commands that HQ carries out, whichever door they come through.
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs)]
+pub enum HqCommand {
+    Stacks(stacks::Stacks),
+    Ps(ps::Ps),
+    Servers(servers::Servers),
+    Cluster(cluster::Cluster),
+    Grid(grid::Grid),
+    Scale(scale::Scale),
+    Restart(restart::Restart),
+    Env(env::EnvCommand),
+    Logs(logs::Logs),
+    Run(run::Run),
+    Releases(releases::Releases),
+    Rollback(rollback::Rollback),
+    Deploy(deploy::Deploy),
+    Launch(launch::Launch),
+    Destroy(destroy::Destroy),
+    Keys(keys::Keys),
+    Rights(rights::Rights),
+    Events(events::Events),
+    Tasks(tasks::Tasks),
+    Network(network::Network),
+    Config(config::Config),
+    Certs(certs::Certs),
+}
+
+impl HqCommand {
+    /// Whether it changes something. It leaves an event then.
+    pub(super) fn changes(&self) -> bool {
+        match self {
+            HqCommand::Ps(_) | HqCommand::Logs(_) | HqCommand::Releases(_) | HqCommand::Events(_) => false,
+            HqCommand::Stacks(stacks) => stacks.changes(),
+            HqCommand::Servers(servers) => servers.changes(),
+            HqCommand::Cluster(cluster) => cluster.changes(),
+            HqCommand::Grid(grid) => grid.changes(),
+            HqCommand::Env(env) => env.changes(),
+            HqCommand::Keys(keys) => keys.changes(),
+            HqCommand::Rights(rights) => rights.changes(),
+            HqCommand::Network(network) => network.changes(),
+            HqCommand::Config(config) => config.changes(),
+            HqCommand::Tasks(tasks) => tasks.changes(),
+            HqCommand::Certs(certs) => certs.changes(),
+            HqCommand::Scale(_)
+            | HqCommand::Restart(_)
+            | HqCommand::Run(_)
+            | HqCommand::Rollback(_)
+            | HqCommand::Deploy(_)
+            | HqCommand::Launch(_)
+            | HqCommand::Destroy(_) => true,
+        }
+    }
+
+    /// A file of the machine it is typed on that stands in for standard input.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            HqCommand::Launch(launch) => launch.file.as_deref(),
+            HqCommand::Keys(keys) => keys.file(),
+            _ => None,
+        }
+    }
+
+    /// Whether it concerns everybody, and not one stack. An instruction tarball may name any image there is.
+    pub(super) fn is_operator_s(&self) -> bool {
+        match self {
+            HqCommand::Servers(_)
+            | HqCommand::Cluster(_)
+            | HqCommand::Grid(_)
+            | HqCommand::Network(_)
+            | HqCommand::Config(_)
+            | HqCommand::Launch(_) => true,
+            HqCommand::Stacks(_)
+            | HqCommand::Ps(_)
+            | HqCommand::Scale(_)
+            | HqCommand::Restart(_)
+            | HqCommand::Env(_)
+            | HqCommand::Logs(_)
+            | HqCommand::Run(_)
+            | HqCommand::Releases(_)
+            | HqCommand::Rollback(_)
+            | HqCommand::Deploy(_)
+            | HqCommand::Destroy(_)
+            | HqCommand::Keys(_)
+            | HqCommand::Rights(_)
+            | HqCommand::Tasks(_)
+            | HqCommand::Certs(_)
+            | HqCommand::Events(_) => false,
+        }
+    }
+
+    /// What becomes of a command that is interrupted.
+    pub(super) fn farewell(&self) -> &'static str {
+        match self {
+            HqCommand::Logs(_) | HqCommand::Events(_) => "",
+            HqCommand::Servers(_)
+            | HqCommand::Cluster(_)
+            | HqCommand::Config(_)
+            | HqCommand::Certs(_)
+            | HqCommand::Network(_)
+            | HqCommand::Grid(_)
+            | HqCommand::Keys(_)
+            | HqCommand::Rights(_) => {
+                "interrupted; what had begun may still be done, and the same command again sees to the rest"
+            }
+            _ => "interrupted; a launch that had begun finishes by itself",
+        }
+    }
+}

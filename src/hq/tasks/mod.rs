@@ -1,0 +1,200 @@
+//! Tasks at their times: which are due, which run, and what became of them. [`act`] runs them.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+
+use crate::names::{ContainerName, ServerName, UserName};
+use crate::stack::{Schedule, TaskOverlap};
+
+pub mod act;
+pub mod files;
+
+/// What is kept of a task besides its settings: `stacks/<stack>/tasks/<node>.json`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diary {
+    /// Nothing runs at its times.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspended: bool,
+    /// Up to here its times have been seen to.
+    pub seen: Option<Timestamp>,
+    /// Its last runs by number; those without an end are under way.
+    #[serde(default)]
+    pub runs: BTreeMap<u64, Run>,
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// When it was due, or asked for.
+    pub began: Timestamp,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Timestamp>,
+    /// Who asked for it; its schedule without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<UserName>,
+    /// Where it runs.
+    pub server: ServerName,
+    /// In what.
+    pub container: ContainerName,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It is under way.
+    Running,
+    /// It ended with this exit code.
+    Exited(i64),
+    /// Another run took its place.
+    Replaced,
+    /// It could not be run.
+    Failed(String),
+}
+
+/// How many runs are kept of a task.
+pub const KEPT: u64 = 50;
+
+/// A time that HQ was not there for counts for so long: a restart loses none, a long absence does not bring a crowd.
+const LATE: jiff::SignedDuration = jiff::SignedDuration::from_mins(10);
+
+/// Clocks are set back by less than this.
+const BACK: jiff::SignedDuration = jiff::SignedDuration::from_hours(2);
+
+/// What is to be done with a task now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agenda {
+    /// What happens with the time that has come.
+    pub due: Option<Due>,
+    /// Up to here all is seen to then.
+    pub seen: Timestamp,
+    /// When to look again.
+    pub next: Option<Timestamp>,
+}
+
+/// A time has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Due {
+    /// It runs.
+    Run,
+    /// It runs in the place of these.
+    Replace(Vec<u64>),
+    /// It is left out: the one before still runs.
+    Skip,
+}
+
+/// What is to be done with a task at `now`. Times that came while it was suspended, or long ago, are gone.
+pub fn agenda(
+    (schedule, overlap): (&Schedule, TaskOverlap),
+    zone: &TimeZone,
+    diary: &Diary,
+    now: Timestamp,
+) -> Agenda {
+    let oldest = now.checked_sub(LATE).unwrap_or(now);
+    // What was seen to shortly after now was seen to: the clock was set back. What lies far ahead was a wrong clock's.
+    let ahead = now.checked_add(BACK).unwrap_or(now);
+    let seen = diary.seen.filter(|seen| *seen <= ahead).unwrap_or(now);
+    let from = seen.max(oldest);
+    let first = schedule.next(&from.to_zoned(zone.clone()));
+    let come = first.as_ref().is_some_and(|time| time.timestamp() <= now);
+    let next = match come {
+        true => schedule.next(&now.to_zoned(zone.clone())),
+        false => first,
+    };
+    let running: Vec<u64> = diary.running().collect();
+    let due = (come && !diary.suspended).then(|| match (running.is_empty(), overlap) {
+        (true, _) | (false, TaskOverlap::Allow) => Due::Run,
+        (false, TaskOverlap::Skip) => Due::Skip,
+        (false, TaskOverlap::Replace) => Due::Replace(running),
+    });
+    Agenda { due, seen: now.max(seen), next: next.map(|time| time.timestamp()) }
+}
+
+impl Diary {
+    /// The runs under way.
+    pub fn running(&self) -> impl Iterator<Item = u64> {
+        self.runs.iter().filter(|(_, run)| run.outcome == Outcome::Running).map(|(number, _)| *number)
+    }
+
+    /// Notes a run that begins, and gives its number. The oldest that have ended go.
+    pub fn begin(&mut self, run: Run) -> u64 {
+        let number = self.runs.last_key_value().map_or(1, |(last, _)| last + 1);
+        self.runs.insert(number, run);
+        while self.runs.len() as u64 > KEPT {
+            let ended = self.runs.iter().find(|(_, run)| run.outcome != Outcome::Running);
+            let Some(oldest) = ended.map(|(number, _)| *number) else { break };
+            self.runs.remove(&oldest);
+        }
+        number
+    }
+
+    /// Notes what came of a run.
+    pub fn end(&mut self, number: u64, outcome: Outcome, now: Timestamp) {
+        if let Some(run) = self.runs.get_mut(&number).filter(|run| run.outcome == Outcome::Running) {
+            (run.outcome, run.ended) = (outcome, Some(now));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        format!("2026-11-22T{text}Z").parse().unwrap()
+    }
+
+    fn run(outcome: Outcome) -> Run {
+        let (server, container) = ("hq".parse().unwrap(), "blog.nightly.1.1".parse().unwrap());
+        Run { began: at("00:00:00"), ended: None, by: None, server, container, outcome }
+    }
+
+    fn diary(seen: &str, running: usize) -> Diary {
+        let mut diary = Diary { seen: Some(at(seen)), ..Diary::default() };
+        (0..running).for_each(|_| drop(diary.begin(run(Outcome::Running))));
+        diary
+    }
+
+    #[test]
+    fn a_task_runs_at_its_time_and_once() {
+        let hourly: Schedule = "0 * * * *".parse().unwrap();
+        let check = |diary: &Diary, overlap, now: &str, due: Option<Due>, next: &str| {
+            let agenda = agenda((&hourly, overlap), &TimeZone::UTC, diary, at(now));
+            assert_eq!((agenda.due, agenda.next), (due, Some(at(next))), "{diary:?} at {now}");
+        };
+        check(&Diary::default(), TaskOverlap::Skip, "12:00:00", None, "13:00:00");
+        check(&diary("11:59:59", 0), TaskOverlap::Skip, "12:00:00", Some(Due::Run), "13:00:00");
+        check(&diary("12:00:00", 0), TaskOverlap::Skip, "12:00:01", None, "13:00:00");
+        check(&diary("11:59:59", 1), TaskOverlap::Skip, "12:00:00", Some(Due::Skip), "13:00:00");
+        check(&diary("11:59:59", 1), TaskOverlap::Allow, "12:00:00", Some(Due::Run), "13:00:00");
+        check(&diary("11:59:59", 2), TaskOverlap::Replace, "12:00:00", Some(Due::Replace(vec![1, 2])), "13:00:00");
+        // HQ was away for a moment, and for the night.
+        check(&diary("11:58:00", 0), TaskOverlap::Skip, "12:05:00", Some(Due::Run), "13:00:00");
+        check(&diary("02:58:00", 0), TaskOverlap::Skip, "12:30:00", None, "13:00:00");
+        // A clock that was set back brings nothing twice.
+        check(&diary("12:00:30", 0), TaskOverlap::Skip, "11:59:00", None, "13:00:00");
+        check(&diary("23:00:30", 0), TaskOverlap::Skip, "11:59:00", None, "12:00:00");
+        let suspended = Diary { suspended: true, ..diary("11:59:59", 0) };
+        check(&suspended, TaskOverlap::Skip, "12:00:00", None, "13:00:00");
+    }
+
+    #[test]
+    fn the_last_runs_are_kept_and_those_under_way() {
+        let mut diary = Diary::default();
+        diary.begin(run(Outcome::Running));
+        for _ in 0..KEPT + 5 {
+            let number = diary.begin(run(Outcome::Running));
+            diary.end(number, Outcome::Exited(0), at("01:00:00"));
+        }
+        assert_eq!((diary.runs.len() as u64, diary.running().collect::<Vec<_>>()), (KEPT, vec![1]));
+        diary.end(1, Outcome::Exited(3), at("02:00:00"));
+        diary.end(1, Outcome::Replaced, at("03:00:00"));
+        assert_eq!(diary.runs[&1].outcome, Outcome::Exited(3), "an end is one");
+    }
+}

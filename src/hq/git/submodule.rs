@@ -102,7 +102,7 @@ enum Source {
 }
 
 /// What a checkout leaves free on the disk, in bytes.
-const SPARE: u64 = 256 << 20;
+const SPARE: u64 = 16 << 20;
 
 /// A checkout on its way: what its submodules are fetched with.
 pub(super) struct Modules<'a> {

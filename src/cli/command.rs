@@ -4,7 +4,10 @@ use std::path::Path;
 
 use clap::Subcommand;
 
-use super::{certs, cluster, config, deploy, destroy, env, events, grid, keys, launch, logs, network, ps, releases, restart, rights, rollback, run, scale, servers, stacks, tasks};
+use super::{
+    certs, cluster, config, deploy, destroy, env, events, grid, keys, launch, logs, network, ps, releases, restart,
+    rights, rollback, run, scale, servers, stacks, tasks,
+};
 
 /// Commands that HQ carries out, whichever door they come through.
 #[derive(Debug, Subcommand)]

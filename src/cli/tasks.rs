@@ -125,9 +125,11 @@ async fn list(cx: &Context, stack: Option<String>) -> Result<(), Failure> {
         for (task, (proc, diary)) in cx.hq.tasks(&stack).await? {
             let settings = &proc.settings;
             let place = zone(&task, settings.timezone.as_ref()).ok().filter(|_| !diary.suspended);
-            let next = settings.schedule.as_ref().zip(place).and_then(|(schedule, zone)| {
-                schedule.next(&now.to_zoned(zone)).map(|time| time.timestamp())
-            });
+            let next = settings
+                .schedule
+                .as_ref()
+                .zip(place)
+                .and_then(|(schedule, zone)| schedule.next(&now.to_zoned(zone)).map(|time| time.timestamp()));
             let last = diary.runs.last_key_value();
             rows.push(Row {
                 stack: stack.clone(),
@@ -157,7 +159,9 @@ fn cells(row: &Row, now: Timestamp) -> Vec<String> {
     };
     let last = row.last.as_ref().map_or_else(
         || "-".to_owned(),
-        |last| format!("{}, {} ago", said(&last.details.outcome), age(now.as_second() - last.details.began.as_second())),
+        |last| {
+            format!("{}, {} ago", said(&last.details.outcome), age(now.as_second() - last.details.began.as_second()))
+        },
     );
     vec![
         row.stack.to_string(),

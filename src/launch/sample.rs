@@ -75,6 +75,8 @@ pub fn settings() -> Settings {
         hook: Vec::new(),
         unhook: Vec::new(),
         schedule: None,
+        timezone: None,
+        task_overlap: Default::default(),
     }
 }
 

@@ -111,11 +111,26 @@ fn without_effect(kind: Kind) -> impl Iterator<Item = &'static str> {
     let (own, running): (&[&str], &[&str]) = match kind {
         Kind::Web => (&["schedule", "timezone"], &[]),
         Kind::Worker => (&["schedule", "timezone", "domains", "document_root", "protocol", "ssl_cert", "ssl_key"], &[]),
-        Kind::Service => {
-            (&["schedule", "timezone", "domains", "document_root", "protocol", "ssl_cert", "ssl_key", "release", "overlap"], &[])
+        Kind::Service => (
+            &[
+                "schedule",
+                "timezone",
+                "domains",
+                "document_root",
+                "protocol",
+                "ssl_cert",
+                "ssl_key",
+                "release",
+                "overlap",
+            ],
+            &[],
+        ),
+        Kind::Image => {
+            (&["schedule", "timezone", "domains", "document_root", "protocol", "ssl_cert", "ssl_key"], &RUNNING)
         }
-        Kind::Image => (&["schedule", "timezone", "domains", "document_root", "protocol", "ssl_cert", "ssl_key"], &RUNNING),
-        Kind::Static => (&["schedule", "timezone", "protocol", "container", "dockerfile", "buildpack", "install"], &RUNNING),
+        Kind::Static => {
+            (&["schedule", "timezone", "protocol", "container", "dockerfile", "buildpack", "install"], &RUNNING)
+        }
         Kind::Task => (&["domains", "document_root", "protocol", "ssl_cert", "ssl_key"], &STANDING),
     };
     own.iter().chain(running).copied()

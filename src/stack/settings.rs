@@ -8,7 +8,7 @@ use super::keys::{Found, Keys};
 use super::mistakes::{Notes, nearest, shown};
 use super::tree::{Entry, Shape, Spot, Tree};
 use super::values;
-use super::{Health, Kind, Node, Overlap, Probe, Source};
+use super::{Health, Kind, Node, Overlap, Probe, Source, TaskOverlap};
 
 /// Reads release, overlap, grace, hooks and health into `node`, whose ports are known.
 pub(super) fn read(node: &mut Node, keys: &Keys<'_>, notes: &mut Notes<'_>) {

@@ -213,6 +213,8 @@ pub fn settings(image: &ImageId, kind: Kind, overlap: Overlap) -> Box<Settings> 
         hook: Vec::new(),
         unhook: Vec::new(),
         schedule: None,
+        timezone: None,
+        task_overlap: Default::default(),
     })
 }
 

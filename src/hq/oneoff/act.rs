@@ -4,7 +4,7 @@ use super::{OneOff, one_off_plan};
 use crate::hq::{Hq, HqError};
 use crate::launch::ContainerPlan;
 use crate::launch::plan::PlanError;
-use crate::names::{ContainerName, NodeName, ServerName};
+use crate::names::{ContainerName, ServerName};
 
 impl Hq {
     /// Makes the container of a one-off command, not yet started, and gives its server and name.

@@ -126,7 +126,8 @@ impl Hq {
         let known = journal.going();
         // Runs of tasks go on, and are taken up.
         let tasks = self.tasks(stack).await?;
-        let runs: BTreeSet<_> = tasks.values().flat_map(|(_, diary)| diary.runs.values().map(|run| &run.container)).collect();
+        let runs: BTreeSet<_> =
+            tasks.values().flat_map(|(_, diary)| diary.runs.values().map(|run| &run.container)).collect();
         for Seen { server, container } in self.containers().await? {
             let text = |name: &str| container.labels.get(name).map(String::as_str);
             let once = text(label::ROLE) == Some("once") && text(label::STACK) == Some(stack.as_str());

@@ -76,8 +76,9 @@ pub enum TaskError {
 pub fn zone(node: &NodeName, name: Option<&ZoneName>) -> Result<TimeZone, TaskError> {
     match name {
         None => Ok(TimeZone::UTC),
-        Some(name) => TimeZone::get(name.as_str())
-            .map_err(|_| TaskError::Zone { node: node.clone(), zone: name.clone() }),
+        Some(name) => {
+            TimeZone::get(name.as_str()).map_err(|_| TaskError::Zone { node: node.clone(), zone: name.clone() })
+        }
     }
 }
 
@@ -201,12 +202,14 @@ impl Hq {
             self.change_diary(stack, node, |diary| diary.seen = Some(agenda.seen)).await?;
         }
         match agenda.due {
-            Some(Due::Run) => drop(self.run_task(stack, node, None).await?),
+            Some(Due::Run) => {
+                self.run_task(stack, node, None).await?;
+            }
             Some(Due::Replace(runs)) => {
                 for number in runs {
                     self.end_run(stack, node, number).await?;
                 }
-                drop(self.run_task(stack, node, None).await?);
+                self.run_task(stack, node, None).await?;
             }
             Some(Due::Skip) => tracing::info!(%stack, %node, "a task still runs at its next time, which is left out"),
             None => {}
@@ -315,13 +318,7 @@ impl Hq {
         Ok(engine.remove(&run.container).await?)
     }
 
-    async fn note_end(
-        &self,
-        stack: &StackName,
-        node: &NodeName,
-        number: u64,
-        outcome: Outcome,
-    ) -> Result<(), DbError> {
+    async fn note_end(&self, stack: &StackName, node: &NodeName, number: u64, outcome: Outcome) -> Result<(), DbError> {
         tracing::info!(%stack, %node, number, ?outcome, "a run of a task has ended");
         let now = self.clock.now();
         self.change_diary(stack, node, |diary| diary.end(number, outcome, now)).await?;

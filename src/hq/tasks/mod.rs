@@ -90,12 +90,7 @@ pub enum Due {
 }
 
 /// What is to be done with a task at `now`. Times that came while it was suspended, or long ago, are gone.
-pub fn agenda(
-    (schedule, overlap): (&Schedule, TaskOverlap),
-    zone: &TimeZone,
-    diary: &Diary,
-    now: Timestamp,
-) -> Agenda {
+pub fn agenda((schedule, overlap): (&Schedule, TaskOverlap), zone: &TimeZone, diary: &Diary, now: Timestamp) -> Agenda {
     let oldest = now.checked_sub(LATE).unwrap_or(now);
     // What was seen to shortly after now was seen to: the clock was set back. What lies far ahead was a wrong clock's.
     let ahead = now.checked_add(BACK).unwrap_or(now);
@@ -108,11 +103,12 @@ pub fn agenda(
         false => first,
     };
     let running: Vec<u64> = diary.running().collect();
-    let due = (come && !diary.suspended).then(|| match (running.is_empty(), overlap) {
-        (true, _) | (false, TaskOverlap::Allow) => Due::Run,
-        (false, TaskOverlap::Skip) => Due::Skip,
-        (false, TaskOverlap::Replace) => Due::Replace(running),
-    });
+    let due = match (running.is_empty(), overlap) {
+        _ if !come || diary.suspended => None,
+        (true, _) | (false, TaskOverlap::Allow) => Some(Due::Run),
+        (false, TaskOverlap::Skip) => Some(Due::Skip),
+        (false, TaskOverlap::Replace) => Some(Due::Replace(running)),
+    };
     Agenda { due, seen: now.max(seen), next: next.map(|time| time.timestamp()) }
 }
 
@@ -157,7 +153,9 @@ mod tests {
 
     fn diary(seen: &str, running: usize) -> Diary {
         let mut diary = Diary { seen: Some(at(seen)), ..Diary::default() };
-        (0..running).for_each(|_| drop(diary.begin(run(Outcome::Running))));
+        for _ in 0..running {
+            diary.begin(run(Outcome::Running));
+        }
         diary
     }
 

@@ -67,9 +67,7 @@ fn a_run_outlives_hq_and_is_finished_by_the_next_one() {
     hq.by_ssh(&["tasks", "run", "blog/nightly", "--detach"]).succeeded().said(&["run 1 of blog/nightly has begun"]);
     hq.stop(Signal::KILL);
     hq.serve();
-    until("the end of the run", || {
-        (runs(&hq) == [(serde_json::json!({"exited": 0}), "ada".to_owned())]).then_some(())
-    });
+    until("the end of the run", || (runs(&hq) == [(serde_json::json!({"exited": 0}), "ada".to_owned())]).then_some(()));
     assert_eq!(hq.by_ssh(&["tasks", "logs", "blog/nightly"]).succeeded().text(), "survived\n");
     hq.wait_for_containers(&["stack=blog"], 1);
 }

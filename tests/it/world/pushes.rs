@@ -125,5 +125,7 @@ fn settings(image: &ImageId, kind: Kind, overlap: Overlap, volumes: &[&str]) -> 
         hook: Vec::new(),
         unhook: Vec::new(),
         schedule: None,
+        timezone: None,
+        task_overlap: Default::default(),
     }
 }

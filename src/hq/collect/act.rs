@@ -124,6 +124,7 @@ impl Hq {
         let folders = [
             self.stack_folder(stack).join("repo.git"),
             self.stack_folder(stack).join("src"),
+            self.stack_folder(stack).join("logs"),
             self.stack_folder(stack).join("build"),
             self.root.join("sites").join(stack.as_str()),
             self.root.join("volumes").join(stack.as_str()),

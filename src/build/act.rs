@@ -249,7 +249,7 @@ async fn elapsed(limit: Option<Millis>) -> Ended {
 async fn full(folder: &Path, spare: Option<Megabytes>) -> Ended {
     let Some(spare) = spare else { return std::future::pending().await };
     loop {
-        match limits::free(folder).filter(|free| *free < spare) {
+        match limits::free(folder).map(|free| Megabytes(free >> 20)).filter(|free| *free < spare) {
             Some(free) => return Ended::Full { free, spare },
             None => tokio::time::sleep(LOOK).await,
         }

@@ -105,10 +105,10 @@ impl Drop for Group {
     }
 }
 
-/// What is free on the disk that holds a folder; nothing where it cannot be asked.
-pub fn free(folder: &Path) -> Option<Megabytes> {
+/// The bytes that are free on the disk that holds a folder; nothing where it cannot be asked.
+pub fn free(folder: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(folder).ok()?;
-    Some(Megabytes(disk.f_bavail.saturating_mul(disk.f_frsize) / (1024 * 1024)))
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 #[cfg(test)]

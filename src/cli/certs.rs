@@ -105,20 +105,15 @@ fn none() -> String {
     "-".to_owned()
 }
 
-async fn add(cx: &Context, domains: &[Domain], mut stdin: Stdin) -> Result<(), Failure> {
+async fn add(cx: &Context, domains: &[Domain], stdin: Stdin) -> Result<(), Failure> {
     let mut unrouted = Vec::new();
     for domain in domains {
         if owner(cx, domain).await?.is_none() && !domain.is_wildcard() {
             unrouted.push(domain.to_string());
         }
     }
-    let mut bytes = Vec::new();
-    while let Some(chunk) = stdin.chunk().await {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() > LIMIT {
-            return Err(Failure::new(Exit::Mistake, "this is longer than any certificate with its chain and key"));
-        }
-    }
+    let too_long = || Failure::new(Exit::Mistake, "this is longer than any certificate with its chain and key");
+    let bytes = stdin.at_most(LIMIT).await.ok_or_else(too_long)?;
     let text = String::from_utf8(bytes).map_err(|_| {
         Failure::new(Exit::Mistake, "give chain and key as PEM text: openssl x509 -inform der -in FILE")
     })?;

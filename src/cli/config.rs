@@ -78,19 +78,14 @@ async fn show(cx: &Context, path: &ConfigPath) -> Result<(), Failure> {
     cx.out.data(contents.0).await
 }
 
-async fn write(cx: &Context, path: &ConfigPath, mut stdin: Stdin) -> Result<(), Failure> {
+async fn write(cx: &Context, path: &ConfigPath, stdin: Stdin) -> Result<(), Failure> {
     let own = [cx.hq.root.clone(), crate::agent::files::FOLDER.into(), crate::etc::ETC.into()];
     path.outside(&own).map_err(|error: BadPath| Failure::of(Exit::Mistake, &error))?;
     if let Some(clash) = clash(path, cx.hq.config_files().await?.keys()) {
         return Err(Failure::new(Exit::Mistake, clash));
     }
-    let mut bytes = Vec::new();
-    while let Some(chunk) = stdin.chunk().await {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() > LIMIT {
-            return Err(Failure::new(Exit::Mistake, format!("a config file has at most {LIMIT} bytes")));
-        }
-    }
+    let too_long = || Failure::new(Exit::Mistake, format!("a config file has at most {LIMIT} bytes"));
+    let bytes = stdin.at_most(LIMIT).await.ok_or_else(too_long)?;
     report(cx, cx.hq.write_config(path, Some(&bytes)).await?, &format!("{path} is written")).await
 }
 

@@ -61,18 +61,21 @@ impl Context {
     /// When no stack is named and there is no default, the name is none, or the caller may not.
     pub async fn target<'a>(&self, words: &'a [String], needed: Right) -> Result<(Target, &'a [String]), Failure> {
         let (target, rest) = self.named(words).await?;
-        self.trace.about(&target.stack);
-        match self.hq.check_right(&self.access, &target.stack, needed).await {
-            Ok(_) => {}
-            Err(error) => {
-                if matches!(error, HqError::Rights(_)) {
-                    self.trace.refused();
-                }
-                return Err(error.into());
+        self.enter(&target.stack, needed).await?;
+        Ok((target, rest))
+    }
+
+    /// The command is about this stack, and begins if the caller has this right on it.
+    async fn enter(&self, stack: &StackName, needed: Right) -> Result<(), Failure> {
+        self.trace.about(stack);
+        if let Err(error) = self.hq.check_right(&self.access, stack, needed).await {
+            if matches!(error, HqError::Rights(_)) {
+                self.trace.refused();
             }
+            return Err(error.into());
         }
         self.begin().await;
-        Ok((target, rest))
+        Ok(())
     }
 
     async fn named<'a>(&self, words: &'a [String]) -> Result<(Target, &'a [String]), Failure> {
@@ -98,7 +101,7 @@ impl Context {
         if let Some(extra) = rest.first() {
             return Err(Failure::new(Exit::Usage, format!("`{extra}` is one word too many")));
         }
-        self.target(&words[..words.len() - rest.len()], needed).await?;
+        self.enter(&target.stack, needed).await?;
         Ok(target.stack)
     }
 

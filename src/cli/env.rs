@@ -160,14 +160,9 @@ struct Change {
     replace: bool,
 }
 
-async fn read(mut stdin: Stdin) -> Result<String, Failure> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = stdin.chunk().await {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() > IMPORT_LIMIT {
-            return Err(Failure::new(Exit::Mistake, format!("standard input is longer than {IMPORT_LIMIT} bytes")));
-        }
-    }
+async fn read(stdin: Stdin) -> Result<String, Failure> {
+    let too_long = || Failure::new(Exit::Mistake, format!("standard input is longer than {IMPORT_LIMIT} bytes"));
+    let bytes = stdin.at_most(IMPORT_LIMIT).await.ok_or_else(too_long)?;
     String::from_utf8(bytes).map_err(|_| Failure::new(Exit::Mistake, "standard input is not UTF-8 text"))
 }
 

@@ -120,16 +120,11 @@ async fn list(cx: &Context) -> Result<(), Failure> {
     cx.out.table(&["USER", "KEY", "FINGERPRINT"], &cells).await
 }
 
-async fn add(cx: &Context, user: UserName, name: Option<KeyName>, mut stdin: Stdin) -> Result<(), Failure> {
+async fn add(cx: &Context, user: UserName, name: Option<KeyName>, stdin: Stdin) -> Result<(), Failure> {
     check_own(cx, &user)?;
     cx.begin().await;
-    let mut bytes = Vec::new();
-    while let Some(chunk) = stdin.chunk().await {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() > KEY_LIMIT {
-            return Err(Failure::new(Exit::Mistake, "this is longer than any public key"));
-        }
-    }
+    let too_long = || Failure::new(Exit::Mistake, "this is longer than any public key");
+    let bytes = stdin.at_most(KEY_LIMIT).await.ok_or_else(too_long)?;
     let text = String::from_utf8(bytes).map_err(|_| Failure::new(Exit::Mistake, "a public key is one line of text"))?;
     let key: PublicKey = text.trim().parse().map_err(|error| Failure::of(Exit::Mistake, &error))?;
     let fingerprint = key.fingerprint().to_owned();

@@ -29,14 +29,9 @@ impl Launch {
     ///
     /// # Errors
     /// When the file is no tarball, or the launch fails; then nothing has changed.
-    pub async fn run(self, cx: &Context, mut stdin: Stdin) -> Result<(), Failure> {
-        let mut bytes = Vec::new();
-        while let Some(chunk) = stdin.chunk().await {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() > TARBALL_LIMIT {
-                return Err(Failure::new(Exit::Mistake, "this is longer than any instruction tarball"));
-            }
-        }
+    pub async fn run(self, cx: &Context, stdin: Stdin) -> Result<(), Failure> {
+        let too_long = || Failure::new(Exit::Mistake, "this is longer than any instruction tarball");
+        let bytes = stdin.at_most(TARBALL_LIMIT).await.ok_or_else(too_long)?;
         let (manifest, instructions) = unpack(&bytes)
             .map_err(|what| Failure::new(Exit::Mistake, format!("this is not an instruction tarball: {what}")))?;
         if self.dry_run {

@@ -185,6 +185,18 @@ impl Stdin {
         Stdin::pair(|_| ()).1
     }
 
+    /// All of it; `None` as soon as it is longer than `limit` bytes.
+    pub async fn at_most(mut self, limit: usize) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = self.chunk().await {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > limit {
+                return None;
+            }
+        }
+        Some(bytes)
+    }
+
     /// The next chunk, `None` at the end. Spares the copy that reading makes.
     pub async fn chunk(&mut self) -> Option<Bytes> {
         if self.current.has_remaining() {

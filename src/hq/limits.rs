@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::HqError;
+use crate::build::limits::free;
 use crate::grid::Standing;
 use crate::servers::Record;
 use crate::units::{Megabytes, MilliCpus};
@@ -12,8 +13,7 @@ use crate::units::{Megabytes, MilliCpus};
 /// # Errors
 /// [`HqError::Full`] with both figures. A disk that cannot be asked counts as free: the write itself will tell.
 pub fn check_space(path: &Path, needed: u64) -> Result<(), HqError> {
-    let Ok(disk) = rustix::fs::statvfs(path) else { return Ok(()) };
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize) / (1024 * 1024);
+    let Some(free) = free(path).map(|bytes| bytes >> 20) else { return Ok(()) };
     if free < needed {
         return Err(HqError::Full { path: path.display().to_string(), free, needed });
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use crate::build::limits;
 use crate::hq::git::weight::Budget;
 use crate::hq::git::{GitError, Repository, Settings, command, oid};
 use crate::names::{CommitId, StackName};
@@ -121,7 +122,7 @@ impl<'a> Modules<'a> {
         let folder = repository.parent().unwrap_or(repository);
         let stacks = folder.parent().unwrap_or(folder).to_owned();
         // Where the disk cannot be asked, the write itself will tell.
-        let free = rustix::fs::statvfs(folder).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        let free = limits::free(folder).unwrap_or(u64::MAX);
         let budget = Budget::new(free.saturating_sub(SPARE));
         Self { fetching, stacks, path: folder.join("modules.git"), budget }
     }

@@ -74,7 +74,7 @@ impl Bench {
         let app = plain::start_app(&place);
         let [http, https] = [(); 2].map(|()| free_port());
         let at = |port: u16| vec![SocketAddr::from(([127, 0, 0, 1], port))];
-        let nginx = Nginx::listening(place.folder(), Listen { http: at(http), https: at(https) });
+        let nginx = Nginx::listening(place.folder(), Listen { http: at(http), https: at(https), ..Listen::default() });
         runtime.block_on(nginx.start_or_adopt()).unwrap();
         let folder = place.path("router");
         let pid: u32 = fs::read_to_string(folder.join("nginx.pid")).unwrap().trim().parse().unwrap();
@@ -83,13 +83,8 @@ impl Bench {
         let pem = place.path("localhost.pem");
         fs::write(&pem, format!("{}{}", own.0, own.1)).unwrap();
         let peer = Peer { container: "app.web.1.1".parse().unwrap(), address: app };
-        let node = NodeRoutes {
-            domains: vec!["localhost".parse().unwrap()],
-            target: Target::Peers(vec![peer]),
-            protocol: Default::default(),
-        };
-        let nodes = [("web".parse().unwrap(), node)].into();
-        let table = StackRoutes { stack: "app".parse().unwrap(), release: ReleaseNumber(1), nodes };
+        let node = NodeRoutes::new(vec!["localhost".parse().unwrap()], Target::Peers(vec![peer]));
+        let table = StackRoutes::new("app".parse().unwrap(), ReleaseNumber(1), [("web".parse().unwrap(), node)]);
         runtime.block_on(nginx.set(&table)).unwrap();
         runtime.block_on(nginx.secure(&certificate("localhost", own))).unwrap();
         Self { place, runtime, nginx, folder, https, app, pem }

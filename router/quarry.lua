@@ -13,6 +13,7 @@
 -- The table is the truth: a d: entry only says where to look. So one write of s: switches a whole stack at once.
 
 local json = require "json"
+local rules = require "rules"
 local balancer = require "ngx.balancer"
 local ssl = require "ngx.ssl"
 local ocsp = require "ngx.ocsp"
@@ -22,6 +23,7 @@ local get_request = require("resty.core.base").get_request
 ffi.cdef [[
 int kill(int pid, int sig);
 char *realpath(const char *path, char *resolved);
+unsigned char *SHA256(const unsigned char *data, size_t length, unsigned char *digest);
 ]]
 
 local routes = ngx.shared.quarry_routes
@@ -41,6 +43,10 @@ local TRIES = 5
 local UPGRADED = 24 * 3600
 -- Most certificates of one generation that a worker keeps ready; each costs some 30 kB.
 local READY = 128
+-- Most requests that wait in one worker for their stacks to be open again.
+local MOST_WAITING = 4096
+-- How often they look, in seconds.
+local LOOK = 0.05
 -- How long a challenge is answered, in seconds; no authority takes as long.
 local CHALLENGE = 24 * 3600
 
@@ -53,35 +59,57 @@ local M = {}
 local version
 local pid
 local page_text
+-- Those that the configuration has, by digest.
+local snippets
 -- What follows the host in addresses of HTTPS; nil when nobody listens there.
 local https
 
 local WORDS = {
+    [401] = { "Who are you?", "This page is only for people with a name and a password." },
+    [403] = { "Not from here", "This page cannot be seen from where you are." },
     [404] = { "Nothing lives here", "There is no page at this address." },
     [405] = { "That does not work here", "These pages can only be read." },
+    [411] = { "How much is it?", "What is sent here has to say its length." },
+    [413] = { "Too much", "What was sent is larger than this site takes." },
+    [429] = { "Not so fast", "Too many requests came from your address. Please try again in a moment." },
     [502] = { "The site did not answer", "It may be busy or about to come back. Please try again in a moment." },
     [503] = { "The site is resting", "It is not running at the moment. Please try again later." },
     [504] = { "The site took too long", "It did not answer in time. Please try again in a moment." },
 }
 
--- Answers with one of the router's own pages, which say nothing about what runs behind it.
-local function page(status)
-    local words = WORDS[status] or WORDS[502]
-    local text = page_text:gsub("{{(%w+)}}", { status = tostring(status), title = words[1], text = words[2] })
+local MAINTENANCE = { "Back soon", "This site is being worked on. Please try again later." }
+
+-- Answers with one of the router's own pages, which say nothing about what runs behind it, or with the owner's own.
+local function page(status, own, words)
+    words = words or WORDS[status] or WORDS[502]
+    local text = own
+        or page_text:gsub("{{(%w+)}}", { status = tostring(status), title = words[1], text = words[2] })
     ngx.status = status
     ngx.header["Content-Type"] = "text/html; charset=utf-8"
     ngx.header["Content-Length"] = #text
     ngx.header["Cache-Control"] = "no-store"
-    if status == 503 then
+    if status == 503 and not ngx.header["Retry-After"] then
         ngx.header["Retry-After"] = "5"
     end
     ngx.print(text)
     return ngx.exit(ngx.HTTP_OK)
 end
 
-function M.fail()
-    local status = ngx.status
-    return page(WORDS[status] and status or 502)
+-- The owner's page for a status.
+local function own_page(node, status)
+    local pages = node and node.rules and node.rules.pages
+    return pages and pages[tostring(status)]
+end
+
+-- The name under which the configuration has a snippet: that of its digest.
+local function snippet_name(text)
+    local digest = ffi.new("unsigned char[32]")
+    ffi.C.SHA256(text, #text, digest)
+    local letters = {}
+    for place = 0, 7 do
+        letters[#letters + 1] = ("%02x"):format(digest[place])
+    end
+    return table.concat(letters)
 end
 
 -- Tables ---------------------------------------------------------------------------------------------------------
@@ -100,6 +128,18 @@ local function read(raw)
         local target = node.target
         local made = { stack = given.stack, name = name, site = target.site, peers = {}, turn = 0 }
         made.grpc = node.protocol == "grpc"
+        made.redirects, made.pass = node.redirects or NONE, node.pass
+        made.mode = given.mode and given.mode.is ~= "open" and given.mode or nil
+        if node.rules then
+            local fit, why = pcall(rules.read, node.rules)
+            if not fit then
+                return nil, why
+            end
+            made.rules = why
+            local snippet = node.rules.snippet and snippet_name(node.rules.snippet)
+            -- A worker that is about to end has none that came after it.
+            made.snippet = snippets[snippet or ""] and snippet
+        end
         for place, peer in ipairs(target.peers or {}) do
             local host, port = peer.address:match("^(.+):(%d+)$")
             local key = peer.address .. "|" .. pid
@@ -378,38 +418,152 @@ local function is_spelling(named, host)
     return named:lower():gsub(":%d+$", ""):gsub("%.$", "") == host
 end
 
-local function route(bodied)
-    local host, changes = var.host, routes:get("changes")
+local function is_safe(method)
+    return method == "GET" or method == "HEAD" or method == "OPTIONS"
+end
+
+local function lead(address)
+    local method = var.request_method
+    return ngx.redirect(address, (method == "GET" or method == "HEAD") and 301 or 308)
+end
+
+-- Where a visitor of this host is led to instead; nil when nowhere.
+local function elsewhere(node, host)
+    local to = node.redirects[host] or (node.rules and node.rules.redirect and node.rules.redirect[host])
+    if not to then
+        return nil
+    end
+    if https and (var.quarry_scheme == "https" or is_secure(to, false)) then
+        return "https://" .. to .. https .. var.request_uri
+    end
+    local port = var.server_port
+    return "http://" .. to .. ((port == "80" or var.quarry_scheme == "https") and "" or ":" .. port) .. var.request_uri
+end
+
+-- Requests that wait, of this worker.
+local waiting = 0
+
+-- The node of the host as the tables stand, and where they stand.
+local function look_up(host)
+    local changes = routes:get("changes")
     local known = find(host, changes)
-    local node = known or find_wildcard(host)
+    return known or find_wildcard(host), changes, known
+end
+
+-- Waits until a stack that is paused is open again. The node as it is then; nil when that takes too long, or too many
+-- wait already.
+local function hold(node, host)
+    local since = now()
+    if waiting >= MOST_WAITING then
+        return nil
+    end
+    waiting = waiting + 1
+    local changes
+    -- A visitor who has gone is not known to have before it is over: the connection is not read meanwhile.
+    while node and node.mode and node.mode.is == "paused" and now() - since < node.mode.hold / 1000 do
+        ngx.sleep(LOOK)
+        node, changes = look_up(host)
+    end
+    waiting = waiting - 1
+    if node and not node.mode then
+        return node, changes
+    end
+    return nil
+end
+
+-- What stands between a request and its node: nil when nothing does, else it has been answered.
+local function met(node, host, known)
+    if node.pass and node.site and var.http_quarry_router == node.pass then
+        -- A router of another server asks, which has looked at its visitor itself.
+        return false
+    end
+    if https and is_secure(host, known) and var.quarry_scheme ~= "https" then
+        lead("https://" .. host .. https .. var.request_uri)
+        return true
+    end
+    local own = node.rules
+    if own and own.hsts then
+        var.quarry_hsts_wanted = own.hsts
+    end
+    local mode = node.mode
+    if mode and mode.is == "maintenance" then
+        ngx.header["Retry-After"] = "300"
+        page(503, mode.page or own_page(node, 503), MAINTENANCE)
+        return true
+    end
+    local address = elsewhere(node, host)
+    if address then
+        lead(address)
+        return true
+    end
+    if own and own.checks then
+        local status, wait = rules.refuse(node, own)
+        if status then
+            ngx.header["Retry-After"] = wait
+            page(status, own_page(node, status))
+            return true
+        end
+    end
+    return false
+end
+
+-- Another location than the usual one that the node's requests need; nil when none.
+local function location(node)
+    if node.site then
+        return node.snippet and "@files_" .. node.snippet or "@site"
+    elseif node.grpc then
+        return nil
+    elseif node.snippet then
+        return "@node_" .. node.snippet
+    elseif node.rules and node.rules.buffering then
+        return "@buffered"
+    elseif not is_safe(var.request_method) then
+        return "@body"
+    end
+end
+
+-- `moved`: it came from one location to another, and everything has been looked at.
+local function route(moved)
+    local host = var.host
+    local node, changes, known = look_up(host)
     if not node then
         return page(404)
     end
-    if https and is_secure(host, known) and var.https == "" and not var.http_quarry_router then
-        local method = var.request_method
-        local status = (method == "GET" or method == "HEAD") and 301 or 308
-        return ngx.redirect("https://" .. host .. https .. var.request_uri, status)
+    if not moved then
+        var.quarry_stack = node.stack
+        var.quarry_node = node.name
+        if met(node, host, known) then
+            return
+        end
     end
-    var.quarry_stack = node.stack
-    var.quarry_node = node.name
-    if node.site then
+    if node.mode then
+        local resting = node
+        node, changes = hold(node, host)
+        if not node then
+            return page(503, own_page(resting, 503))
+        end
+    end
+    if node.site and not moved then
         var.quarry_root = node.site
         if is_private(var.uri) then
             return ngx.exit(404)
         end
-        return ngx.exec("@site")
     end
-    if not bodied and not node.grpc then
-        local method = var.request_method
-        if method ~= "GET" and method ~= "HEAD" and method ~= "OPTIONS" then
-            return ngx.exec("@body")
+    local to = not moved and location(node)
+    if to then
+        if is_safe(var.request_method) then
+            var.quarry_upstream = "quarry_pooled"
         end
+        return ngx.exec(to)
     end
     local journey = { tried = NONE }
     if not board(journey, node, changes) then
-        return page(503)
+        return page(503, own_page(node, 503))
     end
     journeys[id()] = journey
+    if node.pass then
+        var.quarry_pass = node.pass
+    end
     -- The app sees the client's own spelling with its port, but never another host than the one it was routed by.
     local named = var.http_host
     if named ~= host and not (named and is_spelling(named, host)) then
@@ -464,12 +618,22 @@ function M.balance()
     end
     if var.quarry_upgrade ~= "" then
         balancer.set_timeouts(nil, UPGRADED, UPGRADED)
+    elseif journey.node.rules and journey.node.rules.timeout then
+        balancer.set_timeouts(nil, journey.node.rules.timeout, journey.node.rules.timeout)
     end
     local ok, problem = balancer.set_current_peer(peer.host, peer.port)
     if not ok then
         ngx.log(ngx.ERR, "no peer: ", problem)
         return ngx.exit(ngx.ERROR)
     end
+end
+
+function M.fail()
+    local status = ngx.status
+    status = WORDS[status] and status or 502
+    local stack, name = var.quarry_stack, var.quarry_node
+    local known = stack ~= "" and table_of(stack)
+    return page(status, own_page(known and known.nodes[name], status))
 end
 
 -- The last thing of every request, also of one whose client went away.
@@ -636,8 +800,8 @@ local function recall_certificates()
     end
 end
 
-function M.start(text_version, https_port)
-    version = text_version
+function M.start(text_version, https_port, known_snippets)
+    version, snippets = text_version, known_snippets
     https = https_port and (https_port == 443 and "" or ":" .. https_port)
     pid = "0"
     page_text = assert(contents("text-" .. version .. "/page.html"), "page.html is missing")

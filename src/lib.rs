@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! 8 cli   7 hq   6 agent launch   5 build network   4 certs instruction servers   3 stack docker router
-//! 2 etc db grid buildpacks seal   1 env   0 names units clock
+//! 2 etc db front grid buildpacks seal   1 env   0 names units clock
 //! ```
 //!
 //! A push enters in [`hq`], becomes a [`stack::Stack`], is built, compiled to [`instruction::Instruction`]s and
@@ -20,6 +20,7 @@ pub mod db;
 pub mod docker;
 pub mod env;
 pub mod etc;
+pub mod front;
 pub mod grid;
 pub mod hq;
 pub mod instruction;

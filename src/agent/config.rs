@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::etc::Balancers;
 use crate::network::Policy;
 use crate::network::config::ConfigPath;
 use crate::network::hosts::Entries;
@@ -43,13 +44,16 @@ pub struct Config {
     /// Where it listens for HTTPS.
     #[serde(default)]
     pub https: Vec<SocketAddr>,
+    /// Balancers in front of it.
+    #[serde(default)]
+    pub balancers: Balancers,
 }
 
 impl Config {
     /// Of a server that is nothing in particular.
     pub fn nothing(turn: Turn) -> Self {
-        let (label, locknet, wall, hosts, files, router, https) = Default::default();
-        Self { turn, label, locknet, wall, hosts, files, router, https }
+        let (label, locknet, wall, hosts, files, router, https, balancers) = Default::default();
+        Self { turn, label, locknet, wall, hosts, files, router, https, balancers }
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::Path;
 use clap::Subcommand;
 
 use super::{
-    certs, cluster, config, deploy, destroy, env, events, grid, keys, launch, logs, network, ps, releases, restart,
-    rights, rollback, run, scale, servers, stacks, tasks,
+    certs, cluster, config, deploy, destroy, domains, env, events, grid, keys, launch, logs, maintenance, network,
+    pause, ps, releases, restart, rights, rollback, run, scale, servers, stacks, tasks,
 };
 
 /// Commands that HQ carries out, whichever door they come through.
@@ -35,6 +35,10 @@ pub enum HqCommand {
     Network(network::Network),
     Config(config::Config),
     Certs(certs::Certs),
+    Domains(domains::Domains),
+    Maintenance(maintenance::Maintenance),
+    Pause(pause::Pause),
+    Resume(pause::Resume),
 }
 
 impl HqCommand {
@@ -53,7 +57,11 @@ impl HqCommand {
             HqCommand::Config(config) => config.changes(),
             HqCommand::Tasks(tasks) => tasks.changes(),
             HqCommand::Certs(certs) => certs.changes(),
+            HqCommand::Domains(domains) => domains.changes(),
+            HqCommand::Maintenance(maintenance) => maintenance.changes(),
             HqCommand::Scale(_)
+            | HqCommand::Pause(_)
+            | HqCommand::Resume(_)
             | HqCommand::Restart(_)
             | HqCommand::Run(_)
             | HqCommand::Rollback(_)
@@ -96,6 +104,10 @@ impl HqCommand {
             | HqCommand::Rights(_)
             | HqCommand::Tasks(_)
             | HqCommand::Certs(_)
+            | HqCommand::Domains(_)
+            | HqCommand::Maintenance(_)
+            | HqCommand::Pause(_)
+            | HqCommand::Resume(_)
             | HqCommand::Events(_) => false,
         }
     }

@@ -72,6 +72,7 @@ impl From<HqError> for Failure {
             | HqError::Compile(_)
             | HqError::Images(_)
             | HqError::Tarball(_)
+            | HqError::Front(_)
             | HqError::Sizing(_) => Exit::Mistake,
             HqError::State(_)
             | HqError::Asleep

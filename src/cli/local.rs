@@ -132,15 +132,7 @@ impl Local {
             user: self.user.clone(),
             created: hq.clock.now(),
         };
-        Ok(Job {
-            stack: stack.clone(),
-            verb: "start",
-            instructions,
-            release: Some(release),
-            branch: None,
-            env: None,
-            renew: Default::default(),
-        })
+        Ok(Job { release: Some(release), ..Job::of(stack, "start", instructions) })
     }
 }
 

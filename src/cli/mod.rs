@@ -30,6 +30,7 @@ pub mod context;
 pub mod db;
 pub mod deploy;
 pub mod destroy;
+pub mod domains;
 pub mod door;
 pub mod env;
 pub mod events;
@@ -40,8 +41,10 @@ pub mod launch;
 pub mod local;
 pub mod locknet;
 pub mod logs;
+pub mod maintenance;
 pub mod network;
 pub mod parts;
+pub mod pause;
 pub mod print;
 pub mod ps;
 pub mod releases;
@@ -267,6 +270,10 @@ async fn carry_out(command: HqCommand, cx: &Context, stdin: Stdin, hung_up: Canc
         HqCommand::Network(network) => network.run(cx).await,
         HqCommand::Config(config) => config.run(cx, stdin).await,
         HqCommand::Certs(certs) => certs.run(cx, stdin).await,
+        HqCommand::Domains(domains) => domains.run(cx).await,
+        HqCommand::Maintenance(maintenance) => maintenance.run(cx, stdin).await,
+        HqCommand::Pause(pause) => pause.run(cx).await,
+        HqCommand::Resume(resume) => resume.run(cx).await,
     }
 }
 

@@ -137,10 +137,11 @@ impl Serve {
         stop: CancellationToken,
     ) -> Result<(), Failure> {
         let began = std::time::Instant::now();
+        let front = settings.balancers.clone();
         let mut parts = places.parts(settings, fresh.db, &places.env_key()).await?;
         let root = canonical(&places.root)?;
         parts.root = root.clone();
-        let listen = Listen { http: vec![self.http], https: self.https.0.into_iter().collect() };
+        let listen = Listen { http: vec![self.http], https: self.https.0.into_iter().collect(), front };
         let nginx = Arc::new(Nginx::listening(&root, listen));
         let came = nginx.start_or_adopt().await.map_err(|error| Failure::of(Exit::Refused, &error))?;
         tracing::info!(?came, http = %self.http, "the router serves");

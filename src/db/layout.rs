@@ -53,6 +53,11 @@ pub fn env_versions_prefix(stack: &StackName) -> String {
     format!("stacks/{stack}/envs")
 }
 
+/// `stacks/<stack>/front.json`: JSON, what people have ordered of the stack's routing.
+pub fn front(stack: &StackName) -> Key {
+    key(format!("stacks/{stack}/front.json"))
+}
+
 /// `stacks/<stack>/data.json`: on which server the volumes of each node lie, also of nodes that have ended.
 pub fn data(stack: &StackName) -> Key {
     key(format!("stacks/{stack}/data.json"))

@@ -17,6 +17,8 @@
 //! acme/email         certificates come by themselves; whom the authority tells when something is wrong, or nothing
 //! acme/directory     production             staging, or the address of any ACME directory
 //! acme/ca            its own root, as build/ca-bundle     acme/http-port 80     acme/self-check on
+//! router/trusted-proxies  addresses and networks of balancers in front, one a line; they speak for visitors
+//! router/proxy-protocol   off; on where they begin connections with the PROXY protocol
 //! create-stacks      everyone, who has a key; or operators
 //! submodule-key      path of the SSH key that servers of submodules see; none without
 //! ```
@@ -33,9 +35,12 @@ use crate::names::{BadName, Domain};
 use crate::units::{Megabytes, Millis};
 
 pub mod acme;
+mod balancers;
 pub mod cloud;
 pub mod etcd;
 pub mod files;
+
+pub use balancers::Balancers;
 
 /// Quarry's folder unless told otherwise.
 pub const ROOT: &str = "/home/quarry";
@@ -79,6 +84,8 @@ pub struct Settings {
     pub packs: Option<PathBuf>,
     /// Who may make stacks.
     pub creators: Creators,
+    /// Balancers in front of the router.
+    pub balancers: Balancers,
 }
 
 /// Who may make stacks.
@@ -134,6 +141,7 @@ impl Default for Settings {
             submodule_key: None,
             packs: None,
             creators: Creators::Everyone,
+            balancers: Balancers::default(),
         }
     }
 }
@@ -218,6 +226,7 @@ pub fn decide(files: &BTreeMap<String, String>) -> Result<Settings, EtcError> {
             Some(("etcd", name)) => cluster.set(name, text),
             Some(("cloud", name)) => cloud.set(name, text),
             Some(("acme", name)) => acme.set(name, text),
+            Some(("router", name)) => settings.balancers.set(name, text),
             Some(_) | None => set(&mut settings, path, text),
         };
         if let Err(what) = done {
@@ -226,6 +235,7 @@ pub fn decide(files: &BTreeMap<String, String>) -> Result<Settings, EtcError> {
     }
     settings.acme = acme.finish();
     let mut missing = Vec::new();
+    missing.extend(settings.balancers.lack());
     match cluster.finish() {
         Ok(cluster) => settings.etcd = cluster,
         Err((name, what)) => missing.push(Mistake { file: format!("etcd/{name}").into(), what }),
@@ -302,7 +312,7 @@ fn creators(value: &str) -> Result<Creators, String> {
     }
 }
 
-/// Every file but those in `env/`, `build/env/`, `etcd/`, `cloud/` and `acme/`.
+/// Every file but those in `env/`, `build/env/`, `etcd/`, `cloud/`, `acme/` and `router/`.
 const KNOWN: [&str; 16] = [
     "address",
     "hostnames",
@@ -324,7 +334,7 @@ const KNOWN: [&str; 16] = [
 
 fn unknown(name: &str) -> String {
     format!(
-        "there is no setting `{name}`; there are {}, env/<NAME>, build/env/<NAME>, etcd/…, cloud/… and acme/…",
+        "there is no setting `{name}`; there are {}, env/<NAME>, build/env/<NAME>, etcd/…, cloud/…, acme/… and router/…",
         KNOWN.join(", ")
     )
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::world::Claim;
 use super::{Awake, Hq, HqError};
 use crate::db::{DbError, Guard, Key, layout};
+use crate::front::Front;
 use crate::instruction::Instruction;
 use crate::launch::act::Say;
 use crate::launch::journal::act::Book;
@@ -41,9 +42,25 @@ pub struct Job {
     pub env: Option<u64>,
     /// Nodes whose containers are all replaced.
     pub renew: BTreeSet<NodeName>,
+    /// What is ordered of its routing from now on; `None` leaves it.
+    pub front: Option<Front>,
 }
 
 impl Job {
+    /// One that brings these about, and changes nothing else.
+    pub fn of(stack: &StackName, verb: &'static str, instructions: Vec<Instruction>) -> Self {
+        Self {
+            stack: stack.clone(),
+            verb,
+            instructions,
+            release: None,
+            branch: None,
+            env: None,
+            renew: BTreeSet::new(),
+            front: None,
+        }
+    }
+
     /// Whether it gets what room there is and comes again for the rest, instead of waiting for all of it.
     pub fn takes_what_there_is(&self) -> bool {
         [HEAL, DRAIN].contains(&self.verb)
@@ -160,6 +177,7 @@ impl Hq {
         let (release, env_version) = self.numbers(job).await?;
         let mut world = self.world(&job.stack, release, env_version).await?;
         world.forget(&job.renew);
+        world.front = job.front.clone().unwrap_or(world.front);
         self.note_architectures(&job.instructions, &mut world).await?;
         Ok(plan(&job.instructions, &world)?)
     }
@@ -208,6 +226,7 @@ impl Hq {
         let mut reserved = self.planning.lock().await;
         let mut world = self.gather(&job.stack, release, env_version, &reserved).await?;
         world.forget(&job.renew);
+        world.front = job.front.clone().unwrap_or(world.front);
         world.waits = job.verb == HEAL;
         self.note_architectures(&job.instructions, &mut world).await?;
         let shortage = match self.sizing.limits() {
@@ -231,6 +250,7 @@ impl Hq {
             plan: plan.clone(),
             phase: Phase::Before(0),
             env_version: job.env,
+            front: job.front,
         };
         book.write(|journal| journal.active = Some(operation)).await?;
         self.open_ways(&plan, say).await;
@@ -311,6 +331,9 @@ impl Hq {
         if let Some(version) = active.env_version {
             let env = self.launcher.env_of(stack, version).await?;
             self.put_env(stack, &env).await?;
+        }
+        if let Some(front) = &active.front {
+            layout::put_json(&*self.db, &layout::front(stack), front, Guard::Any).await?;
         }
         if let Some(release) = &active.release {
             layout::put_json(&*self.db, &layout::release(stack, release.number), release, Guard::Any).await?;

@@ -1,6 +1,6 @@
 //! Why HQ does not do what it is asked to.
 
-use super::{certs, cloud, cluster, env, git, rights, servers, tasks};
+use super::{certs, cloud, cluster, env, front, git, rights, servers, tasks};
 use crate::db::DbError;
 use crate::docker::EngineError;
 use crate::instruction::compile::CompileError;
@@ -130,6 +130,9 @@ pub enum HqError {
     /// The etcd that HQ makes.
     #[error(transparent)]
     Cluster(#[from] cluster::ClusterError),
+    /// Orders for the router.
+    #[error(transparent)]
+    Front(#[from] front::FrontError),
     /// Certificates.
     #[error(transparent)]
     Certs(#[from] certs::CertsError),

@@ -40,6 +40,7 @@ pub mod events;
 pub mod exec;
 pub mod fleet;
 pub mod frames;
+pub mod front;
 pub mod git;
 pub mod grid;
 pub mod guard;

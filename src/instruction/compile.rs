@@ -93,7 +93,7 @@ pub fn compile(stack: &Stack, context: &Context<'_>) -> Result<Vec<Instruction>,
         return Err(mistakes);
     }
     let mut instructions = [ensures, deploys, routes(stack, context)].concat();
-    instructions.extend(endings(&instructions, context.previous));
+    succeed(&mut instructions, context.previous);
     Ok(instructions)
 }
 
@@ -228,27 +228,22 @@ fn main_node(stack: &Stack) -> Option<&NodeName> {
 
 fn routes(stack: &Stack, context: &Context<'_>) -> Vec<Instruction> {
     let main = main_node(stack);
-    let before = routed_domains(context.previous);
     let routed = stack.nodes.iter().filter(|(_, node)| is_routed(node));
     routed
         .map(|(name, node)| {
             let mut add =
                 default_domains(context.stack, Some(name).filter(|name| Some(*name) != main), context.hostnames);
-            add.extend(node.domains.iter().filter(|domain| !add.contains(domain)).cloned().collect::<Vec<_>>());
-            let remove = before
-                .get(name)
-                .into_iter()
-                .flat_map(|domains| domains.iter())
-                .filter(|domain| !add.contains(domain))
-                .cloned();
+            let own = node.domains.iter().chain(node.rules.redirect.keys());
+            add.extend(own.filter(|domain| !add.contains(domain)).cloned().collect::<Vec<_>>());
             Instruction::Route {
                 node: name.clone(),
-                remove: remove.collect(),
+                remove: Vec::new(),
                 add,
                 document_root: match node.kind {
                     Kind::Static => node.document_root.clone(),
                     Kind::Web | Kind::Worker | Kind::Service | Kind::Image | Kind::Task => None,
                 },
+                rules: Box::new(node.rules.clone()),
             }
         })
         .collect()
@@ -267,8 +262,22 @@ fn routed_domains(instructions: &[Instruction]) -> BTreeMap<&NodeName, &Vec<Doma
         .collect()
 }
 
+/// Makes the instructions of a release those of the one that follows `previous`: domains and nodes that it no longer has
+/// go.
+pub fn succeed(new: &mut Vec<Instruction>, previous: &[Instruction]) {
+    let before = routed_domains(previous);
+    for instruction in new.iter_mut() {
+        if let Instruction::Route { node, add, remove, .. } = instruction {
+            let gone = before.get(node).into_iter().flat_map(|domains| domains.iter());
+            *remove = gone.filter(|domain| !add.contains(domain)).cloned().collect();
+        }
+    }
+    let endings = endings(new, previous);
+    new.extend(endings);
+}
+
 /// What nodes of an earlier release that `new` no longer launches or routes come to: no domains, no containers.
-pub fn endings(new: &[Instruction], previous: &[Instruction]) -> Vec<Instruction> {
+fn endings(new: &[Instruction], previous: &[Instruction]) -> Vec<Instruction> {
     let routed = routed_domains(new);
     let still = launched(new);
     let gone = routed_domains(previous).into_iter().filter(|(node, add)| !routed.contains_key(node) && !add.is_empty());
@@ -277,6 +286,7 @@ pub fn endings(new: &[Instruction], previous: &[Instruction]) -> Vec<Instruction
         add: Vec::new(),
         remove: remove.clone(),
         document_root: None,
+        rules: Box::default(),
     });
     let ended = launched(previous);
     let rest = ended.difference(&still).map(|node| Instruction::Scale { node: (*node).clone(), count: 0 });

@@ -6,6 +6,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::env::Env;
+use crate::front::Rules;
 use crate::grid::Filter;
 use crate::names::{ContainerName, ContainerPath, Domain, ImageId, InnerPath, NodeName, ReleaseNumber};
 use crate::stack::{Command, Health, Kind, Overlap, Schedule, TaskOverlap, ZoneName};
@@ -55,6 +56,9 @@ pub enum Instruction {
         remove: Vec<Domain>,
         /// Folder of the repository that is served instead of containers.
         document_root: Option<InnerPath>,
+        /// What happens to requests on the way.
+        #[serde(default, skip_serializing_if = "Rules::is_usual")]
+        rules: Box<Rules>,
     },
     /// The container is stopped and removed.
     Kill {

@@ -230,6 +230,12 @@ impl Identity {
         format!("{number}-{mark}{}", self.suffix)
     }
 
+    /// The word by which this HQ's routers know each other when they speak of a stack.
+    pub fn pass(&self, stack: &StackName) -> String {
+        let digest = Sha256::digest(format!("router\n{}\n{stack}", self.secret));
+        digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Whether an image's name ends like those of this HQ.
     pub fn has_made(&self, tag: &str) -> bool {
         let bare = tag.rsplit(':').next().and_then(|tag| tag.strip_suffix(&self.suffix));

@@ -86,8 +86,9 @@ impl<'a> Planner<'a> {
                     self.deploy(proc)?;
                 }
                 Instruction::Scale { node, count } => self.scale(node, *count)?,
-                Instruction::Route { node, add, remove, document_root } => {
+                Instruction::Route { node, add, remove, document_root, rules } => {
                     self.route(node, add, remove, document_root.as_ref());
+                    self.table.rules(node, rules);
                 }
                 Instruction::Kill { container, grace } => self.kill(container, *grace),
             }

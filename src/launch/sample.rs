@@ -43,6 +43,7 @@ pub fn world(servers: &[&str]) -> World {
         procs: BTreeMap::new(),
         data: BTreeMap::new(),
         routes: None,
+        front: Default::default(),
         servers: servers.iter().enumerate().map(footing).collect(),
         here: name(servers[0]),
         built: BTreeMap::new(),

@@ -1,13 +1,13 @@
 //! The routing table of one stack while it is planned.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::Proc;
 use super::world::{Instance, World};
+use crate::front::Rules;
 use crate::names::{ContainerName, Domain, NodeName};
 use crate::router::{NodeRoutes, Peer, StackRoutes, Target};
-use crate::units::Protocol;
 
 /// A table in the making; it begins as what the router serves.
 pub struct Table(StackRoutes);
@@ -15,13 +15,18 @@ pub struct Table(StackRoutes);
 impl Table {
     /// What the router serves now, under the release that is planned.
     pub fn of(world: &World) -> Self {
-        let nodes = world.routes.as_ref().map(|routes| routes.nodes.clone()).unwrap_or_default();
-        Self(StackRoutes { stack: world.stack.clone(), release: world.release, nodes })
+        let mut nodes = world.routes.as_ref().map(|routes| routes.nodes.clone()).unwrap_or_default();
+        // What people have ordered is laid over it at the end.
+        for node in nodes.values_mut() {
+            let added = std::mem::take(&mut node.added);
+            node.domains.retain(|domain| !added.contains(domain));
+            (node.redirects, node.pass) = (BTreeMap::new(), None);
+        }
+        Self(StackRoutes::new(world.stack.clone(), world.release, nodes))
     }
 
     fn node(&mut self, node: &NodeName) -> &mut NodeRoutes {
-        let empty =
-            || NodeRoutes { domains: Vec::new(), target: Target::Peers(Vec::new()), protocol: Protocol::default() };
+        let empty = || NodeRoutes::new(Vec::new(), Target::Peers(Vec::new()));
         self.0.nodes.entry(node.clone()).or_insert_with(empty)
     }
 
@@ -63,6 +68,13 @@ impl Table {
         routes.domains = domains.into_iter().collect();
     }
 
+    /// What happens to the node's requests on the way, if it is routed.
+    pub fn rules(&mut self, node: &NodeName, rules: &Rules) {
+        if let Some(routes) = self.0.nodes.get_mut(node) {
+            routes.rules = rules.clone();
+        }
+    }
+
     /// The node is a folder of files.
     pub fn site(&mut self, node: &NodeName, folder: PathBuf) {
         self.node(node).target = Target::Site(folder);
@@ -88,9 +100,32 @@ impl Table {
                 peers.sort_by(|one, other| one.container.cmp(&other.container));
             }
         }
+        self.obey(world);
         match &world.routes {
-            Some(routes) => (routes.nodes != self.0.nodes || routes.release != self.0.release).then_some(self.0),
+            Some(routes) => (*routes != self.0).then_some(self.0),
             None => (!self.0.nodes.is_empty()).then_some(self.0),
+        }
+    }
+
+    /// Lays over it what people have ordered. What belongs to a node that is no longer routed waits for its return.
+    fn obey(&mut self, world: &World) {
+        let routes = &mut self.0;
+        routes.mode = world.front.mode.clone();
+        let own: BTreeSet<Domain> = routes.nodes.values().flat_map(|node| node.domains.iter().cloned()).collect();
+        for (domain, node) in world.front.domains.iter().filter(|(domain, _)| !own.contains(*domain)) {
+            if let Some(node) = routes.nodes.get_mut(node) {
+                node.domains.push(domain.clone());
+                node.domains.sort();
+                node.added.push(domain.clone());
+            }
+        }
+        for node in routes.nodes.values_mut() {
+            let leads = |domain: &&Domain| world.front.redirects.contains_key(*domain);
+            let leading = node.domains.iter().filter(leads);
+            node.redirects = leading.map(|domain| (domain.clone(), world.front.redirects[domain].clone())).collect();
+            if matches!(node.target, Target::Site(_)) {
+                node.pass = Some(world.identity.pass(&world.stack));
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::{Ground, Identity, Proc, Role, Step, label};
 use crate::docker::{Container, State};
+use crate::front::Front;
 use crate::grid::{Architecture, Overbook, Slice};
 use crate::instruction::Settings;
 use crate::names::{ContainerName, ImageId, NodeName, ReleaseNumber, ServerName, StackName};
@@ -70,6 +71,8 @@ pub struct World {
     pub data: BTreeMap<NodeName, ServerName>,
     /// What the router serves now.
     pub routes: Option<StackRoutes>,
+    /// What people have ordered of its routing.
+    pub front: Front,
     /// The servers that answer, and what the stack finds there.
     pub servers: BTreeMap<ServerName, Footing>,
     /// The server HQ is on, which has every image.

@@ -7,7 +7,6 @@
 //! else refuses a peer, the peer stays refused.
 
 pub mod act;
-pub mod address;
 pub mod config;
 pub mod files;
 pub mod hosts;
@@ -17,6 +16,6 @@ pub mod rules;
 pub mod sshd;
 pub mod wall;
 
+pub use crate::units::net::Net;
 pub use act::Locknet;
-pub use address::Net;
 pub use policy::{Containers, Link, Policy, Port};

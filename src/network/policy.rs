@@ -5,9 +5,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use crate::units::net::Net;
 use serde::{Deserialize, Serialize};
-
-use super::address::Net;
 
 /// The whole of it. Everything that is not named here is refused, but for what a machine needs to stay on its network:
 /// replies, ICMP, DHCP, its own loopback.

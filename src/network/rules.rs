@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::address::Net;
 use super::policy::{Containers, Link, Policy, Port, Protocol};
+use crate::units::net::Net;
 
 /// The set that the kernel empties when a trial is over.
 pub const TRIAL: &str = "trial";

@@ -9,9 +9,8 @@ use std::collections::BTreeSet;
 use std::fmt::{Display, Write};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 
+use crate::units::net::Net;
 use serde::{Deserialize, Serialize};
-
-use super::address::Net;
 
 /// The wall of one HQ on one server.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

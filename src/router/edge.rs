@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::StackRoutes;
 use super::tls::{TlsChange, TlsState};
+use crate::front::Snippet;
 use crate::names::StackName;
 
 /// What went wrong with the router.
@@ -33,6 +34,12 @@ pub enum EdgeError {
         /// Its words.
         message: String,
     },
+    /// nginx refused directives of a stack's own.
+    #[error("the router refused the snippet: {message}")]
+    Snippet {
+        /// Its words.
+        message: String,
+    },
     /// A file of the router could not be written.
     #[error("cannot write {path}")]
     File {
@@ -55,6 +62,9 @@ pub trait Edge: Send + Sync {
     /// Replaces the whole table of one stack in one step, durable for the next start of the router too. When it
     /// returns, no new request reaches an address that the table does not name.
     async fn set(&self, routes: &StackRoutes) -> Result<(), EdgeError>;
+
+    /// Tells whether the router can read these directives; changes nothing.
+    async fn try_snippet(&self, snippet: &Snippet) -> Result<(), EdgeError>;
 
     /// Takes all routes of a stack away; not there is success.
     async fn remove(&self, stack: &StackName) -> Result<(), EdgeError>;

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use super::edge::{Edge, EdgeError};
 use super::tls::{TlsChange, TlsState};
 use super::{StackRoutes, taken};
+use crate::front::Snippet;
 use crate::names::StackName;
 
 /// The edge.
@@ -87,6 +88,10 @@ impl FakeEdge {
 
 #[async_trait]
 impl Edge for FakeEdge {
+    async fn try_snippet(&self, _snippet: &Snippet) -> Result<(), EdgeError> {
+        self.up().map(drop)
+    }
+
     async fn set(&self, routes: &StackRoutes) -> Result<(), EdgeError> {
         let mut inner = self.up()?;
         let refused = |message| EdgeError::Refused { stack: routes.stack.clone(), message };

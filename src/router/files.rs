@@ -10,7 +10,7 @@
 //! log/  tmp/  nginx.pid
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
@@ -19,7 +19,9 @@ use std::path::Path;
 use serde::Deserialize;
 use tracing::warn;
 
-use super::text::Text;
+use super::StackRoutes;
+use super::text::{SNIPPETS, Text};
+use crate::front::Snippet;
 
 /// The file of tables.
 pub const ROUTES: &str = "routes.jsonl";
@@ -195,6 +197,38 @@ pub fn write_text(folder: &Path, text: &Text) -> io::Result<()> {
         file.sync_all()?;
     }
     sync_folder(&own)
+}
+
+/// Takes the text's folder away; not there is success.
+///
+/// # Errors
+/// It cannot be taken away.
+pub fn drop_text(folder: &Path, text: &Text) -> io::Result<()> {
+    match fs::remove_dir_all(folder.join(text.folder())) {
+        Err(problem) if problem.kind() != io::ErrorKind::NotFound => Err(problem),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// The snippets of the text in use and of all tables. One that cannot be read any more was taken by another version of
+/// this program, and is left out.
+///
+/// # Errors
+/// The tables cannot be read.
+pub fn snippets(folder: &Path) -> io::Result<BTreeSet<Snippet>> {
+    let in_use = fs::read(folder.join(CURRENT).join(SNIPPETS)).unwrap_or_default();
+    let mut snippets: BTreeSet<Snippet> = serde_json::from_slice(&in_use).unwrap_or_default();
+    let tables = match fs::read(folder.join(ROUTES)) {
+        Err(problem) if problem.kind() == io::ErrorKind::NotFound => Vec::new(),
+        read => read?,
+    };
+    for line in last_lines(&tables).lines().filter(|line| line.contains("\"snippet\":")) {
+        match serde_json::from_str::<StackRoutes>(line) {
+            Ok(table) => snippets.extend(table.nodes.into_values().filter_map(|node| node.rules.snippet)),
+            Err(error) => warn!(%error, "a table with a snippet cannot be read"),
+        }
+    }
+    Ok(snippets)
 }
 
 /// Makes the text the one nginx starts with, in one step, and forgets the others.

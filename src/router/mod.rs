@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::front::{Mode, Rules};
 use crate::names::{ContainerName, Domain, NodeName, ReleaseNumber, StackName};
 use crate::units::Protocol;
 
@@ -25,8 +26,22 @@ pub struct StackRoutes {
     pub stack: StackName,
     /// The release it shows.
     pub release: ReleaseNumber,
+    /// Whether requests are passed on.
+    #[serde(default, skip_serializing_if = "Mode::is_open")]
+    pub mode: Mode,
     /// Its routed nodes.
     pub nodes: BTreeMap<NodeName, NodeRoutes>,
+}
+
+impl StackRoutes {
+    /// A stack that is open.
+    pub fn new(
+        stack: StackName,
+        release: ReleaseNumber,
+        nodes: impl IntoIterator<Item = (NodeName, NodeRoutes)>,
+    ) -> Self {
+        Self { stack, release, mode: Mode::Open, nodes: nodes.into_iter().collect() }
+    }
 }
 
 /// One routed node.
@@ -39,6 +54,33 @@ pub struct NodeRoutes {
     /// What its containers speak.
     #[serde(default, skip_serializing_if = "Protocol::is_usual")]
     pub protocol: Protocol,
+    /// What happens to requests on the way.
+    #[serde(default, skip_serializing_if = "Rules::is_usual")]
+    pub rules: Rules,
+    /// Those of `domains` that people have added to what the release says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub added: Vec<Domain>,
+    /// Those of `domains` that by people's orders lead to another one; they count before those of `rules`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub redirects: BTreeMap<Domain, Domain>,
+    /// Of a site: the word by which HQ's router knows that another server's asks, whose visitor was checked there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pass: Option<String>,
+}
+
+impl NodeRoutes {
+    /// A node that passes everything on.
+    pub fn new(domains: Vec<Domain>, target: Target) -> Self {
+        Self {
+            domains,
+            target,
+            protocol: Protocol::default(),
+            rules: Rules::default(),
+            added: Vec::new(),
+            redirects: BTreeMap::new(),
+            pass: None,
+        }
+    }
 }
 
 /// Who answers for a node.
@@ -198,10 +240,8 @@ mod tests {
     }
 
     fn owned(stack: &str, texts: &[&str]) -> StackRoutes {
-        let node =
-            NodeRoutes { domains: domains(texts), target: Target::Peers(Vec::new()), protocol: Protocol::default() };
-        let nodes = BTreeMap::from([("web".parse().unwrap(), node)]);
-        StackRoutes { stack: stack.parse().unwrap(), release: ReleaseNumber(1), nodes }
+        let node = NodeRoutes::new(domains(texts), Target::Peers(Vec::new()));
+        StackRoutes::new(stack.parse().unwrap(), ReleaseNumber(1), [("web".parse().unwrap(), node)])
     }
 
     fn check_taken(wanted: &str, others: &[StackRoutes], owner: Option<&str>) {

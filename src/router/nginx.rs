@@ -1,7 +1,8 @@
 //! The edge on a real nginx, which HQ starts, finds again after its own restart, and which serves with HQ off.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,12 +16,15 @@ use super::StackRoutes;
 use super::edge::{Edge, EdgeError};
 use super::files::{self, ROUTES};
 use super::http::{self, Answer};
-use super::process::{self, Holder, Process, Role};
+use super::process::{self, Process, Role};
 pub use super::text::Listen;
 use super::text::{self, Text};
 use super::tls::{TlsChange, TlsState};
+use crate::front::Snippet;
 use crate::names::StackName;
 
+mod ports;
+mod snippets;
 mod tls;
 
 /// How long one question to the control socket may take.
@@ -52,6 +56,8 @@ pub struct Nginx {
     changing: Mutex<u64>,
     /// The same for certificates and challenges.
     securing: Mutex<u64>,
+    /// The snippets in nginx's text; `None` until it is known.
+    shown: Mutex<Option<BTreeSet<Snippet>>>,
 }
 
 /// How it came to run.
@@ -68,13 +74,13 @@ pub enum Came {
 impl Nginx {
     /// The router below `root` that answers HTTP at these addresses. Does nothing yet.
     pub fn new(root: &Path, http: Vec<SocketAddr>) -> Self {
-        Self::listening(root, Listen { http, https: Vec::new() })
+        Self::listening(root, Listen { http, ..Listen::default() })
     }
 
     /// The router below `root` that listens there. Does nothing yet.
     pub fn listening(root: &Path, listen: Listen) -> Self {
         let (starting, changing, securing) = (Mutex::new(()), Mutex::new(0), Mutex::new(0));
-        Self { folder: root.join("router"), listen, starting, changing, securing }
+        Self { folder: root.join("router"), listen, starting, changing, securing, shown: Mutex::default() }
     }
 
     /// Makes sure it runs, with the text of this program and all tables. Whatever runs and can go on serving does.
@@ -90,7 +96,7 @@ impl Nginx {
         }
         let folder = self.folder.clone();
         self.blocking(move || files::prepare(&folder)).await?;
-        let text = text::render(&self.listen, process::size());
+        let text = text::render(&self.listen, process::size(), &self.shown().await?);
         let running = self.running().await?;
         if let Some(master) = master(&running)
             && let Ok(version) = self.ping().await
@@ -102,6 +108,7 @@ impl Nginx {
             self.choose(&text).await?;
             self.tell(master, Signal::HUP)?;
             self.answers_with(&text).await?;
+            self.only_new_workers(&running).await?;
             info!(version = %text.version, "the router changed to its new text");
             return Ok(Came::Reloaded);
         }
@@ -209,42 +216,24 @@ impl Nginx {
         self.blocking(move || files::choose_text(&folder, &own)).await
     }
 
-    /// Waits for the ports that processes of an earlier nginx are about to let go.
-    async fn ports_are_free(&self, leaving: &[Process]) -> Result<(), EdgeError> {
-        let deadline = Instant::now() + Duration::from_secs(3);
-        while let Some(address) = self.held(leaving)? {
+    async fn answers_with(&self, text: &Text) -> Result<(), EdgeError> {
+        let deadline = Instant::now() + START;
+        while self.ping().await.ok().as_ref() != Some(&text.version) {
             if Instant::now() > deadline {
-                return Err(EdgeError::Start { message: format!("cannot listen at {address}: it is in use") });
+                return Err(EdgeError::Start { message: files::last_errors(&self.folder) });
             }
             sleep(Duration::from_millis(10)).await;
         }
         Ok(())
     }
 
-    /// The first address that `ours` hold, or somebody who cannot be seen; an error names anybody else.
-    fn held(&self, ours: &[Process]) -> Result<Option<SocketAddr>, EdgeError> {
-        let mut held = None;
-        for address in self.listen.all() {
-            let Err(problem) = TcpListener::bind(address) else { continue };
-            let start = |why: String| EdgeError::Start { message: format!("cannot listen at {address}: {why}") };
-            if problem.kind() != io::ErrorKind::AddrInUse {
-                return Err(start(problem.to_string()));
-            }
-            match process::holder(*address) {
-                Some(Holder { pid, name }) if ours.iter().all(|process| process.pid != pid) => {
-                    return Err(start(format!("{name} (process {pid}) has the port")));
-                }
-                Some(_) | None => held = held.or(Some(*address)),
-            }
-        }
-        Ok(held)
-    }
-
-    async fn answers_with(&self, text: &Text) -> Result<(), EdgeError> {
+    /// Waits until workers of an earlier text take no new connections.
+    async fn only_new_workers(&self, before: &[Process]) -> Result<(), EdgeError> {
         let deadline = Instant::now() + START;
-        while self.ping().await.ok().as_ref() != Some(&text.version) {
+        while before.iter().any(|process| process.role == Role::Worker && process::accepts(process.pid)) {
             if Instant::now() > deadline {
-                return Err(EdgeError::Start { message: files::last_errors(&self.folder) });
+                let message = "workers of the earlier configuration do not end".to_owned();
+                return Err(EdgeError::Start { message });
             }
             sleep(Duration::from_millis(10)).await;
         }
@@ -322,9 +311,14 @@ impl Nginx {
 
 #[async_trait]
 impl Edge for Nginx {
+    async fn try_snippet(&self, snippet: &Snippet) -> Result<(), EdgeError> {
+        self.check_snippet(snippet).await
+    }
+
     /// The table is on disk before nginx has it: one that nginx shows is never forgotten by its next start.
     async fn set(&self, routes: &StackRoutes) -> Result<(), EdgeError> {
         let mut settled = self.changing.lock().await;
+        self.show_snippets(routes).await?;
         let line = table_line(routes);
         self.write(ROUTES, &mut settled, line.clone()).await?;
         let answer = self.ask_running(&format!("PUT /stacks/{}", routes.stack), &line).await?;

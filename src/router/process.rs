@@ -142,6 +142,13 @@ pub fn running(folder: &Path) -> io::Result<Vec<Process>> {
     Ok(found)
 }
 
+/// Whether a worker takes new connections; not when it is about to end.
+pub fn accepts(worker: Pid) -> bool {
+    let title = fs::read(format!("/proc/{}/cmdline", worker.as_raw_nonzero())).unwrap_or_default();
+    let title = String::from_utf8_lossy(&title);
+    title.starts_with("nginx: worker process") && !title.contains("shutting down")
+}
+
 fn processes() -> io::Result<impl Iterator<Item = (Pid, PathBuf)>> {
     Ok(fs::read_dir("/proc")?.flatten().filter_map(|entry| {
         let pid = entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw)?;

@@ -1,15 +1,24 @@
 //! The text nginx runs with: its configuration, the Lua behind it and the page it shows by itself.
 //!
-//! Nothing of it comes from outside: what is routed is data, and all paths are relative to the router's folder.
+//! Of what comes from outside only snippets are part of it, written anew from checked words: what is routed is data, and
+//! all paths are relative to the router's folder.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use sha2::{Digest, Sha256};
 
+use crate::etc::Balancers;
+use crate::front::Snippet;
+
 const CONFIGURATION: &str = include_str!("../../router/nginx.conf");
 const LUA: &str = include_str!("../../router/quarry.lua");
 const JSON: &str = include_str!("../../router/json.lua");
+const RULES: &str = include_str!("../../router/rules.lua");
 const PAGE: &str = include_str!("../../router/page.html");
+
+/// The file of the snippets that a text has.
+pub const SNIPPETS: &str = "snippets.json";
 
 /// Most connections of one worker; each costs memory from the start.
 const CONNECTIONS: u64 = 8192;
@@ -20,7 +29,7 @@ pub struct Text {
     /// Hexadecimal digits; a running nginx answers with those of its own text.
     pub version: String,
     /// Name and contents.
-    pub files: [(&'static str, String); 4],
+    pub files: [(&'static str, String); 6],
 }
 
 impl Text {
@@ -46,6 +55,8 @@ pub struct Listen {
     pub http: Vec<SocketAddr>,
     /// For HTTPS. Whoever has a certificate is led to the port of the first.
     pub https: Vec<SocketAddr>,
+    /// Balancers in front of it.
+    pub front: Balancers,
 }
 
 impl Listen {
@@ -55,24 +66,86 @@ impl Listen {
     }
 }
 
-/// The text for an nginx of this size that listens there.
-pub fn render(listen: &Listen, size: Size) -> Text {
-    let plain = listen.http.iter().map(|address| listen_line(address, ""));
-    let secure = listen.https.iter().map(|address| listen_line(address, " ssl http2"));
-    let lines: Vec<String> = plain.chain(secure).collect();
+/// The text for an nginx of this size that listens there, with these snippets.
+pub fn render(listen: &Listen, size: Size, snippets: &BTreeSet<Snippet>) -> Text {
+    let proxied = if listen.front.proxy_protocol { " proxy_protocol" } else { "" };
+    let plain = listen.http.iter().map(|address| listen_line(address, proxied));
+    let secure = listen.https.iter().map(|address| listen_line(address, &format!(" ssl http2{proxied}")));
+    let listens = lines(plain.chain(secure));
     let https = listen.https.first().map_or_else(|| "nil".to_owned(), |address| address.port().to_string());
     let configuration = CONFIGURATION
-        .replace("{{listen}}", &lines.join("\n"))
+        .replace("{{listen}}", &listens)
         .replace("{{https}}", &https)
+        .replace("{{known}}", &lua_set(snippets.iter().map(Snippet::digest)))
+        .replace("{{trusted}}", &lines(listen.front.trusted.iter().map(|net| format!("        {net} 1;"))))
+        .replace("{{realip}}", &realip(&listen.front))
+        .replace("{{snippets}}", &lines(snippets.iter().map(locations)))
         .replace("{{workers}}", &size.workers.to_string())
         .replace("{{files}}", &size.files.to_string())
         .replace("{{connections}}", &size.files.min(CONNECTIONS).to_string());
-    let version = digest(&[&configuration, LUA, JSON, PAGE]);
+    let version = digest(&[&configuration, LUA, JSON, RULES, PAGE]);
     let configuration = configuration.replace("{{version}}", &version);
     let own = |text: &str| text.to_owned();
-    let files =
-        [("nginx.conf", configuration), ("quarry.lua", own(LUA)), ("json.lua", own(JSON)), ("page.html", own(PAGE))];
+    let files = [
+        ("nginx.conf", configuration),
+        ("quarry.lua", own(LUA)),
+        ("json.lua", own(JSON)),
+        ("rules.lua", own(RULES)),
+        ("page.html", own(PAGE)),
+        (SNIPPETS, serde_json::to_string(snippets).expect("a snippet is text")),
+    ];
     Text { version, files }
+}
+
+fn lines(lines: impl Iterator<Item = String>) -> String {
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Words without anything that needs quoting as the keys of a table of Lua's.
+fn lua_set(words: impl Iterator<Item = String>) -> String {
+    words.map(|word| format!("[\"{word}\"] = true, ")).collect()
+}
+
+/// Which address counts as the visitor's.
+fn realip(front: &Balancers) -> String {
+    if front.trusted.is_empty() {
+        return String::new();
+    }
+    let header = if front.proxy_protocol { "proxy_protocol" } else { "X-Forwarded-For" };
+    let from = front.trusted.iter().map(|net| format!("    set_real_ip_from {net};"));
+    let rest = [format!("    real_ip_header {header};"), "    real_ip_recursive on;".to_owned()];
+    lines(from.chain(rest))
+}
+
+/// The locations of a snippet: for a node that runs, and for one of files. What it does not set is as everywhere.
+fn locations(snippet: &Snippet) -> String {
+    let digest = snippet.digest();
+    let block = |name: &str, of_files: bool, around: &[(&str, &str)], end: &[&str]| {
+        let set = snippet.lines(of_files);
+        let mut lines = vec![format!("        location @{name}_{digest} {{")];
+        // Headers that a location adds stand in place of those from outside of it.
+        let hsts = "add_header Strict-Transport-Security $quarry_hsts always;".to_owned();
+        let usual = around.iter().filter(|(name, _)| !snippet.sets(name));
+        let usual = usual.map(|(name, value)| format!("{name} {value};"));
+        let all = usual.chain(set).chain([hsts]).chain(end.iter().map(|line| (*line).to_owned()));
+        lines.extend(all.map(|line| format!("            {line}")));
+        lines.push("        }".to_owned());
+        lines.join("\n")
+    };
+    let node = [("proxy_request_buffering", "off")];
+    let of_node = [
+        "access_by_lua_block { quarry.route_body() }",
+        "proxy_pass http://$quarry_upstream;",
+        "error_page 500 502 504 @failed;",
+    ];
+    let files = [("gzip", "on"), ("charset", "utf-8")];
+    let of_files = [
+        "index index.html;",
+        "try_files $uri $uri/ $uri.html =404;",
+        "error_page 403 404 = @elsewhere;",
+        "error_page 405 500 @failed;",
+    ];
+    [block("node", false, &node, &of_node), block("files", true, &files, &of_files)].join("\n")
 }
 
 fn listen_line(address: &SocketAddr, speaks: &str) -> String {
@@ -95,7 +168,7 @@ mod tests {
 
     fn version(listen: &[&str], workers: usize) -> String {
         let http = listen.iter().map(|address| address.parse().unwrap()).collect();
-        render(&Listen { http, https: Vec::new() }, Size { workers, files: 1024 }).version
+        render(&Listen { http, ..Listen::default() }, Size { workers, files: 1024 }, &BTreeSet::new()).version
     }
 
     #[test]
@@ -109,13 +182,18 @@ mod tests {
 
     #[test]
     fn no_placeholder_is_left_in_the_configuration() {
-        let listen = Listen { http: vec!["[::]:80".parse().unwrap()], https: vec!["1.2.3.4:443".parse().unwrap()] };
-        let text = render(&listen, Size { workers: 2, files: 65_536 });
+        let (http, https) = (vec!["[::]:80".parse().unwrap()], vec!["1.2.3.4:443".parse().unwrap()]);
+        let snippet: Snippet = "expires 1h;".parse().unwrap();
+        let listen = Listen { http, https, ..Listen::default() };
+        let text = render(&listen, Size { workers: 2, files: 65_536 }, &BTreeSet::from([snippet.clone()]));
         let configuration = &text.files[0].1;
         assert!(!configuration.contains("{{"), "{configuration}");
         assert!(configuration.contains("listen [::]:80 default_server backlog=4096 so_keepalive=on ipv6only=on;"));
         assert!(configuration.contains("listen 1.2.3.4:443 ssl http2 default_server backlog=4096 so_keepalive=on;"));
-        assert!(configuration.contains(&format!("quarry.start(\"{}\", 443)", text.version)));
+        assert!(configuration.contains(&format!("quarry.start(\"{}\", 443, {{", text.version)));
         assert!(configuration.contains(&format!("$prefix/{}/?.lua", text.folder())));
+        for name in ["node", "files"] {
+            assert!(configuration.contains(&format!("location @{name}_{} {{", snippet.digest())));
+        }
     }
 }

@@ -37,7 +37,7 @@ enum Standing {
 use Standing::{Later, Now};
 
 /// As written, what it means, and whether it has its effect yet.
-const KEYS: [(&str, &str, Standing); 39] = [
+const KEYS: [(&str, &str, Standing); 40] = [
     ("args", "args", Now),
     ("buildpack", "buildpack", Now),
     ("command", "run", Now),
@@ -64,6 +64,7 @@ const KEYS: [(&str, &str, Standing); 39] = [
     ("protocol", "protocol", Now),
     ("release", "release", Now),
     ("route", "domains", Now),
+    ("router", "router", Now),
     ("run", "run", Now),
     ("scale", "scale", Now),
     ("schedule", "schedule", Now),
@@ -110,7 +111,9 @@ const STANDING: [&str; 6] = ["release", "expose", "scale", "health", "hook", "un
 fn without_effect(kind: Kind) -> impl Iterator<Item = &'static str> {
     let (own, running): (&[&str], &[&str]) = match kind {
         Kind::Web => (&["schedule", "timezone"], &[]),
-        Kind::Worker => (&["schedule", "timezone", "domains", "document_root", "protocol", "ssl_cert", "ssl_key"], &[]),
+        Kind::Worker => {
+            (&["schedule", "timezone", "domains", "document_root", "protocol", "router", "ssl_cert", "ssl_key"], &[])
+        }
         Kind::Service => (
             &[
                 "schedule",
@@ -118,6 +121,7 @@ fn without_effect(kind: Kind) -> impl Iterator<Item = &'static str> {
                 "domains",
                 "document_root",
                 "protocol",
+                "router",
                 "ssl_cert",
                 "ssl_key",
                 "release",
@@ -125,13 +129,14 @@ fn without_effect(kind: Kind) -> impl Iterator<Item = &'static str> {
             ],
             &[],
         ),
-        Kind::Image => {
-            (&["schedule", "timezone", "domains", "document_root", "protocol", "ssl_cert", "ssl_key"], &RUNNING)
-        }
+        Kind::Image => (
+            &["schedule", "timezone", "domains", "document_root", "protocol", "router", "ssl_cert", "ssl_key"],
+            &RUNNING,
+        ),
         Kind::Static => {
             (&["schedule", "timezone", "protocol", "container", "dockerfile", "buildpack", "install"], &RUNNING)
         }
-        Kind::Task => (&["domains", "document_root", "protocol", "ssl_cert", "ssl_key"], &STANDING),
+        Kind::Task => (&["domains", "document_root", "protocol", "router", "ssl_cert", "ssl_key"], &STANDING),
     };
     own.iter().chain(running).copied()
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::buildpacks::shell_words;
 use crate::env::Env;
+use crate::front::{Rules, Status};
 use crate::grid::Filter;
 use crate::names::{ContainerPath, Domain, InnerPath, NodeName};
 use crate::units::{Megabytes, MilliCpus, Millis, Protocol};
@@ -25,6 +26,7 @@ mod mistakes;
 mod packs;
 pub mod procfile;
 mod project;
+pub mod routing;
 mod schedule;
 mod settings;
 mod tree;
@@ -165,6 +167,12 @@ pub struct Node {
     /// What it speaks on the routed port.
     #[serde(default, skip_serializing_if = "Protocol::is_usual")]
     pub protocol: Protocol,
+    /// What the router does with its requests.
+    #[serde(default, skip_serializing_if = "Rules::is_usual")]
+    pub rules: Rules,
+    /// Files within the repository that the router shows at these statuses.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pages: BTreeMap<Status, InnerPath>,
     /// Folder within the repository that the router serves, relative, without `..`.
     pub document_root: Option<InnerPath>,
     /// Absolute paths inside the container that are kept.
@@ -227,6 +235,8 @@ impl Node {
             ssl_cert: None,
             ssl_key: None,
             protocol: Protocol::default(),
+            rules: Rules::default(),
+            pages: BTreeMap::new(),
             document_root: None,
             volumes: Vec::new(),
             env: Env::new(),

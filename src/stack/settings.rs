@@ -7,8 +7,8 @@ use crate::units::{Millis, Protocol};
 use super::keys::{Found, Keys};
 use super::mistakes::{Notes, nearest, shown};
 use super::tree::{Entry, Shape, Spot, Tree};
-use super::values;
 use super::{Health, Kind, Node, Overlap, Probe, Source, TaskOverlap};
+use super::{routing, values};
 
 /// Reads release, overlap, grace, hooks and health into `node`, whose ports are known.
 pub(super) fn read(node: &mut Node, keys: &Keys<'_>, notes: &mut Notes<'_>) {
@@ -22,6 +22,7 @@ pub(super) fn read(node: &mut Node, keys: &Keys<'_>, notes: &mut Notes<'_>) {
         let choices = [("http", Protocol::Http), ("grpc", Protocol::Grpc), ("h2c", Protocol::Grpc)];
         node.protocol = values::choice(key, &choices, notes).unwrap_or_default();
     }
+    routing::read(node, keys, notes);
     if let Some(key) = keys.found("grace") {
         node.grace = values::parsed(key, notes).unwrap_or(node.grace);
     }

@@ -39,13 +39,8 @@ fn policy(peers: &[&str], open: &[u16]) -> Policy {
 /// A stack with one domain.
 fn table(stack: &str, domain: &str, address: SocketAddr) -> StackRoutes {
     let peer = Peer { container: format!("{stack}.web.1.0").parse().unwrap(), address };
-    let node = NodeRoutes {
-        domains: vec![domain.parse().unwrap()],
-        target: Target::Peers(vec![peer]),
-        protocol: Default::default(),
-    };
-    let nodes = BTreeMap::from([("web".parse().unwrap(), node)]);
-    StackRoutes { stack: stack.parse().unwrap(), release: ReleaseNumber(1), nodes }
+    let node = NodeRoutes::new(vec![domain.parse().unwrap()], Target::Peers(vec![peer]));
+    StackRoutes::new(stack.parse().unwrap(), ReleaseNumber(1), [("web".parse().unwrap(), node)])
 }
 
 /// Vitals of which this is true, before long.

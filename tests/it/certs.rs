@@ -86,9 +86,8 @@ impl Bench {
 
     async fn route(&self, stack: &str, domains: &[&str]) {
         let domains = domains.iter().map(|domain| domain.parse().unwrap()).collect();
-        let node = NodeRoutes { domains, target: Target::Peers(Vec::new()), protocol: Default::default() };
-        let nodes = BTreeMap::from([("web".parse().unwrap(), node)]);
-        let table = StackRoutes { stack: stack.parse().unwrap(), release: ReleaseNumber(1), nodes };
+        let node = NodeRoutes::new(domains, Target::Peers(Vec::new()));
+        let table = StackRoutes::new(stack.parse().unwrap(), ReleaseNumber(1), [("web".parse().unwrap(), node)]);
         layout::put_json(&*self.db, &layout::routes(&table.stack), &table, Guard::Any).await.unwrap();
     }
 

@@ -173,6 +173,7 @@ impl World {
                 add: vec!["blog.localhost".parse().unwrap()],
                 remove: Vec::new(),
                 document_root: None,
+                rules: Box::default(),
             },
         ];
         match number % 2 {

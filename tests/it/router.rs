@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use lab::{App, Client, Lab, free_address, kill, peers, table, until};
 
 mod lab;
+mod rules;
 mod sites;
 mod tls;
 mod upkeep;

@@ -13,7 +13,7 @@ mod source;
 const LAYERS: [&[&str]; 9] = [
     &["names", "units", "clock"],
     &["env"],
-    &["etc", "db", "grid", "buildpacks", "seal"],
+    &["etc", "db", "front", "grid", "buildpacks", "seal"],
     &["stack", "docker", "router"],
     &["certs", "instruction", "servers"],
     &["build", "network"],

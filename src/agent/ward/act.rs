@@ -171,7 +171,7 @@ impl Ward {
         let wanted = config.router.as_ref().map(|http| {
             let can = |address: &&SocketAddr| address.is_ipv4() || speaks_ipv6();
             let can = |addresses: &[SocketAddr]| addresses.iter().filter(can).copied().collect();
-            Listen { http: can(http), https: can(&config.https) }
+            Listen { http: can(http), https: can(&config.https), front: config.balancers.clone() }
         });
         // An agent that was cut off while it ended its router has left one that nobody knows of.
         let is_left = now.is_none() && self.folder.join("router/nginx.pid").exists();

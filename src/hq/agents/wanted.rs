@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::config::Contents;
 use crate::agent::{Config, Turn};
+use crate::etc::Balancers;
 use crate::names::ServerName;
 use crate::network::config::ConfigPath;
 use crate::network::hosts::Entries;
@@ -43,6 +44,8 @@ pub struct Wanted {
     pub here: ServerName,
     /// Where they listen.
     pub ports: Ports,
+    /// Who stands in front of the routers.
+    pub balancers: Balancers,
     /// The config files of every server.
     pub files: BTreeMap<ConfigPath, Contents>,
     /// What the containers of each server reach on others. A server whose networks are not known yet is not in it.
@@ -109,6 +112,7 @@ impl Wanted {
             files: self.files.clone(),
             router,
             https: https.unwrap_or_default(),
+            balancers: self.balancers.clone(),
         }
     }
 
@@ -183,6 +187,7 @@ mod tests {
             servers: servers.map(|(name, place)| (name.parse().unwrap(), place)).into(),
             here: "hq".parse().unwrap(),
             ports: Ports { ssh: 2222, http: 80, https: Some(443) },
+            balancers: Balancers::default(),
             files: BTreeMap::new(),
             ways: BTreeMap::new(),
         }

@@ -17,15 +17,7 @@ impl Hq {
     /// The instructions that give nodes these numbers of containers.
     pub fn scale_job(stack: &StackName, counts: &BTreeMap<NodeName, u32>) -> Job {
         let scale = |(node, count): (&NodeName, &u32)| Instruction::Scale { node: node.clone(), count: *count };
-        Job {
-            stack: stack.clone(),
-            verb: "scale",
-            instructions: counts.iter().map(scale).collect(),
-            release: None,
-            branch: None,
-            env: None,
-            renew: BTreeSet::new(),
-        }
+        Job::of(stack, "scale", counts.iter().map(scale).collect())
     }
 
     /// Replaces the containers of these nodes (of all but services when none is named) by new ones.
@@ -59,15 +51,7 @@ impl Hq {
         }
         let named: Vec<String> = nodes.iter().map(|node| format!("{stack}/{node}")).collect();
         say(&phase(&format!("Restarting {}", if named.is_empty() { stack.to_string() } else { named.join(" ") })));
-        let job = Job {
-            stack: stack.clone(),
-            verb: "restart",
-            instructions,
-            release: None,
-            branch: None,
-            env: None,
-            renew: found,
-        };
+        let job = Job { renew: found, ..Job::of(stack, "restart", instructions) };
         self.operate(job, say).await.map(drop)
     }
 
@@ -137,7 +121,7 @@ impl Hq {
         let number = current.number.next();
         let mut instructions: Vec<Instruction> =
             target.instructions.iter().map(|instruction| renumbered(instruction, number)).collect();
-        instructions.extend(crate::instruction::compile::endings(&instructions, &current.instructions));
+        crate::instruction::compile::succeed(&mut instructions, &current.instructions);
         Ok(Release {
             number,
             cause,
@@ -164,19 +148,13 @@ impl Hq {
                 *settings = without_release_command(settings);
             }
         }
-        self.check_domains_of(stack, &release.instructions, &self.tables().await?)?;
+        self.check_domains_of(stack, &release.instructions, &self.tables().await?).await?;
+        self.try_snippets(&release.instructions).await?;
         if let Some(commit) = &release.commit {
             self.pin(stack, release.number, commit).await?;
         }
-        let job = Job {
-            stack: stack.clone(),
-            verb: "release",
-            instructions: release.instructions.clone(),
-            release: Some(release.clone()),
-            branch: None,
-            env,
-            renew: BTreeSet::new(),
-        };
+        let job =
+            Job { release: Some(release.clone()), env, ..Job::of(stack, "release", release.instructions.clone()) };
         if let Err(error) = self.operate(job, say).await {
             self.unpin_number(stack, release.number).await;
             return Err(error);
@@ -226,7 +204,8 @@ impl Hq {
         let env_version = self.env_version(stack, &env).await?;
         let instructions: Vec<Instruction> =
             instructions.iter().map(|instruction| renumbered(instruction, number)).collect();
-        self.check_domains_of(stack, &instructions, &self.tables().await?)?;
+        self.check_domains_of(stack, &instructions, &self.tables().await?).await?;
+        self.try_snippets(&instructions).await?;
         let release = Release {
             number,
             cause: Cause::Launch,
@@ -237,15 +216,7 @@ impl Hq {
             user: user.clone(),
             created: self.clock.now(),
         };
-        Ok(Job {
-            stack: stack.clone(),
-            verb: "launch",
-            instructions,
-            release: Some(release),
-            branch: None,
-            env: None,
-            renew: BTreeSet::new(),
-        })
+        Ok(Job { release: Some(release), ..Job::of(stack, "launch", instructions) })
     }
 }
 

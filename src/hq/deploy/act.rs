@@ -69,13 +69,10 @@ impl Hq {
         say(&phase(&format!("Launching release {number}")));
         let launching = Instant::now();
         let job = Job {
-            stack: request.stack.clone(),
-            verb: "deploy",
-            instructions: release.instructions.clone(),
             release: Some(release.clone()),
             branch: request.branch.clone(),
             env,
-            renew: Default::default(),
+            ..Job::of(&request.stack, "deploy", release.instructions.clone())
         };
         let launched = self.operate(job, say).await;
         if launched.is_err() {
@@ -128,7 +125,8 @@ impl Hq {
         };
         let built = self.build_images(&building, say).await?;
         let instructions = self.compile(stack, &described.stack, number, previous, &built).await?;
-        self.check_domains_of(stack, &instructions, &tables)?;
+        self.check_domains_of(stack, &instructions, &tables).await?;
+        self.try_snippets(&instructions).await?;
         for line in too_large(&instructions, crate::hq::limits::memory(), crate::hq::limits::processors()) {
             say(&phase(&line));
         }
@@ -147,20 +145,6 @@ impl Hq {
         let first = first.filter(|_| previous.is_none());
         let after = first.into_iter().chain(each).collect();
         Ok(Prepared { release, env: Some(env_version).filter(|_| env != has), after, given })
-    }
-
-    /// The default domains count too: `a.b` of a stack `a` must not be another's explicit domain.
-    ///
-    /// # Errors
-    /// Every domain the stack cannot have.
-    pub fn check_domains_of(
-        &self,
-        stack: &StackName,
-        instructions: &[Instruction],
-        tables: &[StackRoutes],
-    ) -> Result<(), HqError> {
-        let domains = instructions.iter().flat_map(Instruction::domains);
-        Ok(check_domains(stack, domains, &self.settings.hostnames, tables)?)
     }
 
     async fn build_images(&self, building: &Building<'_>, say: Say<'_>) -> Result<BTreeMap<NodeName, Built>, HqError> {
@@ -358,6 +342,7 @@ fn building(number: ReleaseNumber) -> Operation {
         plan: Plan::default(),
         phase: Phase::Building,
         env_version: None,
+        front: None,
     }
 }
 

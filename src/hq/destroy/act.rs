@@ -76,6 +76,7 @@ impl Hq {
             plan,
             phase: Phase::Destroying,
             env_version: None,
+            front: None,
         };
         book.write(|journal| journal.active = Some(operation)).await?;
         self.finish_destroy(stack, say).await

@@ -262,15 +262,7 @@ impl Hq {
 
 fn healing(stack: &StackName, instructions: Vec<Instruction>) -> Job {
     tracing::info!(%stack, instructions = instructions.len(), "healing");
-    Job {
-        stack: stack.clone(),
-        verb: HEAL,
-        instructions,
-        release: None,
-        branch: None,
-        env: None,
-        renew: BTreeSet::new(),
-    }
+    Job::of(stack, HEAL, instructions)
 }
 
 impl Agenda {

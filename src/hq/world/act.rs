@@ -72,6 +72,7 @@ impl Hq {
             here: self.engines().here().clone(),
             built: BTreeMap::new(),
             routes: tables.into_iter().find(|table| table.stack == *stack),
+            front: self.front(stack).await?,
             sites: self.sites_folder(stack, release),
             overbook: self.sizing.overbook(),
             waits: false,

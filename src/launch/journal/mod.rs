@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::Release;
 use super::{Plan, Step};
+use crate::front::Front;
 use crate::names::{CommitId, ContainerName, ReleaseNumber, ServerName};
 
 pub mod act;
@@ -61,6 +62,9 @@ pub struct Operation {
     pub phase: Phase,
     /// Env names to put into the tree when it commits come from this version; `None` leaves the tree.
     pub env_version: Option<u64>,
+    /// What is ordered of the stack's routing from the commit on; `None` leaves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub front: Option<Front>,
 }
 
 /// A branch and its old and new commit.

@@ -124,7 +124,7 @@ fn a_certificate_comes_with_the_repository_and_a_wrong_one_refuses_the_push() {
 fn a_certificate_comes_by_itself_and_serves_with_hq_off() {
     let mut hq = Hq::start();
     let pebble = Pebble::start(hq.http.port(), 86_400, 0);
-    certified(&mut hq, &pebble, "blog.test new.test");
+    certified(&mut hq, &pebble, "blog.test new.test added.test");
     let visitor = pebble.visitor();
     let repository = with_domains("blog.test");
     hq.push(&repository, "blog").succeeded();
@@ -153,6 +153,12 @@ fn a_certificate_comes_by_itself_and_serves_with_hq_off() {
     hq.push(&repository, "blog").succeeded();
     until("HTTPS of new.test", || shown(&visitor, hq.https, "new.test"));
     assert_eq!(shown(&visitor, hq.https, "blog.test").unwrap(), second);
+    let began = Instant::now();
+    hq.by_ssh(&["domains", "add", "blog", "added.test"]).succeeded();
+    until("HTTPS of added.test", || shown(&visitor, hq.https, "added.test"));
+    let after = began.elapsed();
+    eprintln!("HTTPS {after:?} after domains add");
+    assert!(after < Duration::from_secs(10), "{after:?}");
     assert_eq!(pebble.log().matches("There are now 1 accounts in memory").count(), 1);
     assert!(!pebble.log().contains("There are now 2 accounts"), "one account for all");
 }

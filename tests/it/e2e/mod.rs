@@ -27,6 +27,7 @@ mod push;
 mod refuse;
 mod rights;
 mod rollback;
+mod routing;
 mod run;
 mod servers;
 mod services;

@@ -1,6 +1,5 @@
 //! A router of its own for each test, apps behind it and a client before it.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -8,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use quarry::etc::Balancers;
 use quarry::router::nginx::{Came, Listen, Nginx};
 use quarry::router::{NodeRoutes, Peer, StackRoutes, Target};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -24,11 +24,15 @@ pub struct Lab {
 
 impl Lab {
     pub async fn start() -> Self {
+        Self::behind(Balancers::default()).await
+    }
+
+    pub async fn behind(front: Balancers) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let listen = free_address(0);
         let https = free_address(1000);
-        let both = Listen { http: vec![listen], https: vec![https] };
+        let both = Listen { http: vec![listen], https: vec![https], front };
         let nginx = Arc::new(Nginx::listening(folder.path(), both));
         assert_eq!(nginx.start_or_adopt().await.unwrap(), Came::Started);
         Self { folder, listen, https, nginx }
@@ -36,7 +40,7 @@ impl Lab {
 
     /// Where it listens.
     pub fn both(&self) -> Listen {
-        Listen { http: vec![self.listen], https: vec![self.https] }
+        Listen { http: vec![self.listen], https: vec![self.https], ..Listen::default() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -110,10 +114,9 @@ pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
 pub fn table(stack: &str, release: u64, nodes: &[(&str, &[&str], Target)]) -> StackRoutes {
     let nodes = nodes.iter().map(|(node, domains, target)| {
         let domains = domains.iter().map(|domain| domain.parse().unwrap()).collect();
-        (node.parse().unwrap(), NodeRoutes { domains, target: target.clone(), protocol: Default::default() })
+        (node.parse().unwrap(), NodeRoutes::new(domains, target.clone()))
     });
-    let nodes: BTreeMap<_, _> = nodes.collect();
-    StackRoutes { stack: stack.parse().unwrap(), release: quarry::names::ReleaseNumber(release), nodes }
+    StackRoutes::new(stack.parse().unwrap(), quarry::names::ReleaseNumber(release), nodes)
 }
 
 pub fn peers(addresses: &[SocketAddr]) -> Target {

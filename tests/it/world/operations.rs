@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use quarry::hq::{Hq, HqError};
 use quarry::instruction::Instruction;
-use quarry::instruction::compile::endings;
+use quarry::instruction::compile::succeed;
 use quarry::instruction::tarball::{FORMAT, Manifest};
 use quarry::launch::record::Release;
 use quarry::names::{ReleaseNumber, StackName, UserName};
@@ -127,7 +127,7 @@ fn pushed(world: &Arc<World>, stack: &StackName, old: &State, last: Option<&Rele
     };
     let counts = list.iter().filter_map(count).collect();
     let colour = old.as_ref().and_then(|old| old.colour.clone());
-    list.extend(endings(&list, &last.map(|last| last.instructions.clone()).unwrap_or_default()));
+    succeed(&mut list, &last.map(|last| last.instructions.clone()).unwrap_or_default());
     let manifest =
         Manifest { format: FORMAT, stack: stack.clone(), release: ReleaseNumber(number), commit: None, env_version: 0 };
     Wish { state: Some(Seen { number, code: image, counts, colour }), launch: Some((manifest, list)) }

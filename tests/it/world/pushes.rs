@@ -63,6 +63,7 @@ pub fn instructions(
         add: vec![domain.parse().unwrap()],
         remove: Vec::new(),
         document_root: None,
+        rules: Box::default(),
     };
     let mut list = Vec::new();
     if bits & nodes::KV != 0 {

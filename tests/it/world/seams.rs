@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use quarry::db::{self, Change, Db, DbError, Entry, Guard, Key, Lease, Version, layout};
+use quarry::front::Snippet;
 use quarry::names::StackName;
 use quarry::router::StackRoutes;
 use quarry::router::edge::{Edge, EdgeError};
@@ -135,6 +136,10 @@ impl Router {
 
 #[async_trait]
 impl Edge for Router {
+    async fn try_snippet(&self, snippet: &Snippet) -> Result<(), EdgeError> {
+        self.asked().await;
+        self.world.edge.try_snippet(snippet).await
+    }
     async fn set(&self, routes: &StackRoutes) -> Result<(), EdgeError> {
         self.asked().await;
         self.life.instant().await;

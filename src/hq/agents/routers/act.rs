@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::routing_from_afar;
 use crate::agent::Routing;
+use crate::front::Snippet;
 use crate::hq::agents::{Agents, Remote, Voice};
 use crate::names::{ServerName, StackName};
 use crate::router::StackRoutes;
@@ -64,6 +65,10 @@ impl Routers {
 
 #[async_trait]
 impl Edge for Routers {
+    async fn try_snippet(&self, snippet: &Snippet) -> Result<(), EdgeError> {
+        self.own.try_snippet(snippet).await
+    }
+
     async fn set(&self, routes: &StackRoutes) -> Result<(), EdgeError> {
         self.own.set(routes).await?;
         self.tell_others(Routing::Set(routes.clone())).await;
@@ -135,7 +140,7 @@ mod tests {
     }
 
     fn table(release: u64) -> StackRoutes {
-        StackRoutes { stack: "blog".parse().unwrap(), release: ReleaseNumber(release), nodes: Default::default() }
+        StackRoutes::new("blog".parse().unwrap(), ReleaseNumber(release), [])
     }
 
     #[tokio::test]

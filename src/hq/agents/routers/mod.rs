@@ -18,9 +18,9 @@ pub fn seen_from_afar(routes: &StackRoutes, hq: SocketAddr) -> StackRoutes {
                 Target::Peers(name.map(|container| Peer { container, address: hq }).into_iter().collect())
             }
         };
-        (node.clone(), NodeRoutes { domains: of.domains.clone(), target, protocol: of.protocol })
+        (node.clone(), NodeRoutes { target, ..of.clone() })
     });
-    StackRoutes { stack: routes.stack.clone(), release: routes.release, nodes: nodes.collect() }
+    StackRoutes { nodes: nodes.collect(), ..routes.clone() }
 }
 
 /// The same for a change.
@@ -44,16 +44,10 @@ mod tests {
     fn a_site_is_asked_of_hq_and_containers_are_asked_themselves() {
         let (hq, own): (SocketAddr, SocketAddr) = ("10.0.0.1:80".parse().unwrap(), "10.0.0.2:20000".parse().unwrap());
         let peer = |name: &str, address| Target::Peers(vec![Peer { container: name.parse().unwrap(), address }]);
-        let routes = |targets: [Target; 2]| StackRoutes {
-            stack: "blog".parse().unwrap(),
-            release: ReleaseNumber(1),
-            nodes: ["docs", "web"]
-                .into_iter()
-                .zip(targets)
-                .map(|(node, target)| {
-                    (node.parse().unwrap(), NodeRoutes { domains: Vec::new(), target, protocol: Default::default() })
-                })
-                .collect(),
+        let routes = |targets: [Target; 2]| {
+            let nodes = ["docs", "web"].into_iter().zip(targets);
+            let nodes = nodes.map(|(node, target)| (node.parse().unwrap(), NodeRoutes::new(Vec::new(), target)));
+            StackRoutes::new("blog".parse().unwrap(), ReleaseNumber(1), nodes)
         };
         let given = routes([Target::Site(PathBuf::from("/site")), peer("blog.web.1.0", own)]);
         assert_eq!(seen_from_afar(&given, hq), routes([peer("blog.docs.site", hq), peer("blog.web.1.0", own)]));

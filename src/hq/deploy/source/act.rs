@@ -8,7 +8,8 @@ use crate::buildpacks::files::shelf;
 use crate::env::Env;
 use crate::hq::HqError;
 use crate::names::InnerPath;
-use crate::stack::{Described, Mistake, describe, files};
+use crate::stack::routing::too_long;
+use crate::stack::{Described, Mistake, Mistakes, Stack, describe, files};
 
 /// What a stack is made of.
 pub struct Source {
@@ -41,11 +42,28 @@ fn read(checkout: &Path, packs: Option<&Path>, inner: Option<&InnerPath>) -> Res
         repository.shelf = shelf(packs)?;
     }
     let mut described = describe(&repository).map_err(HqError::Mistakes)?;
+    read_pages(&folder, &mut described.stack).map_err(HqError::Mistakes)?;
     if let Some(inner) = inner {
         within(inner, &mut described.stack);
         described.said.insert(0, format!("Folder {inner} ({BUILD_DIR})"));
     }
     Ok(Source { described, repository, folder })
+}
+
+/// Reads the pages that the router is to show.
+fn read_pages(folder: &Path, stack: &mut Stack) -> Result<(), Mistakes> {
+    let mut mistakes = Vec::new();
+    for node in stack.nodes.values_mut() {
+        for (status, path) in &node.pages {
+            match files::read_text(folder, path) {
+                Ok(text) => drop(node.rules.pages.insert(*status, text)),
+                Err(why) => mistakes.push(Mistake::of_repository(format!("the page `{path}` for {status} {why}"))),
+            }
+        }
+    }
+    let lengths = stack.nodes.values().flat_map(|node| node.rules.pages.values().map(String::len));
+    mistakes.extend(too_long(lengths).map(Mistake::of_repository));
+    if mistakes.is_empty() { Ok(()) } else { Err(Mistakes::sorted(mistakes)) }
 }
 
 /// A folder of the checkout; no link leads out of it.

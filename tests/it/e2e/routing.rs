@@ -1,0 +1,170 @@
+//! What people order of a stack's routing, by commands and in quarry.yml, from end to end.
+
+use rustix::process::Signal;
+
+use super::{app, greet, with_app};
+use crate::harness::{Hq, until};
+
+fn domains(hq: &Hq, stack: &str) -> Vec<(String, String)> {
+    let rows = hq.quarry(&["domains", "list", stack, "--json"]).succeeded().json();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    rows.as_array().unwrap().iter().map(|row| (text(&row["domain"]), text(&row["origin"]))).collect()
+}
+
+#[test]
+fn a_domain_added_by_command_answers_at_once_and_outlives_pushes_rollbacks_and_hq() {
+    let (mut hq, repository) = with_app(&[]);
+    let answers = |hq: &Hq, domain: &str| hq.get(domain, "/").status;
+    assert_eq!(answers(&hq, "shop.test"), 404);
+    hq.by_ssh(&["domains", "add", "blog", "Shop.test", "two.test"])
+        .succeeded()
+        .said(&["shop.test, two.test leads to blog/web"]);
+    assert_eq!((answers(&hq, "shop.test"), answers(&hq, "two.test")), (200, 200));
+    hq.by_ssh(&["domains", "add", "blog", "shop.test"]).ended(1).said(&["leads to the node `web` already"]);
+
+    greet(&repository, "Second");
+    hq.push(&repository, "blog").succeeded();
+    assert!(hq.page("shop.test", "/").contains("Second"));
+    // A release that has it itself takes it over, and gives it back when it is gone.
+    repository.write("quarry.yml", "web:\n  health: /\n  domains: shop.test\n");
+    repository.commit("its own");
+    hq.push(&repository, "blog").succeeded();
+    hq.quarry(&["scale", "blog", "web=2"]).succeeded();
+    assert!(domains(&hq, "blog").contains(&("shop.test".to_owned(), "release".to_owned())));
+    hq.quarry(&["rollback", "blog"]).succeeded();
+    hq.stop(Signal::KILL);
+    assert_eq!(answers(&hq, "shop.test"), 200, "with HQ off");
+    hq.serve();
+    assert_eq!(answers(&hq, "shop.test"), 200);
+    let listed = domains(&hq, "blog");
+    let expected = [("blog.localhost", "release"), ("shop.test", "command"), ("two.test", "command")];
+    assert_eq!(listed, expected.map(|(domain, origin)| (domain.to_owned(), origin.to_owned())));
+
+    hq.by_ssh(&["domains", "remove", "blog", "shop.test"]).succeeded().said(&["blog no longer has shop.test"]);
+    assert_eq!((answers(&hq, "shop.test"), answers(&hq, "two.test")), (404, 200));
+    hq.by_ssh(&["domains", "remove", "blog", "blog.localhost"]).ended(1).said(&["comes from the repository"]);
+    hq.by_ssh(&["domains", "remove", "blog", "none.test"]).ended(1).said(&["has no domain `none.test`"]);
+    hq.quarry(&["destroy", "blog", "--force"]).succeeded();
+    hq.push(&app(&[("quarry.yml", "web:\n  health: /\n  domains: two.test\n")]), "other").succeeded();
+    assert_eq!(answers(&hq, "two.test"), 200, "it is free again");
+}
+
+#[test]
+fn nobody_gets_a_domain_that_is_another_s_by_command_either() {
+    let (hq, _) = with_app(&[("quarry.yml", "web:\n  health: /\n  domains: mine.test\n")]);
+    hq.quarry(&["domains", "add", "blog", "added.test"]).succeeded();
+    hq.push(&app(&[]), "eves").succeeded();
+    for domain in ["mine.test", "added.test", "blog.localhost", "localhost", "*.com"] {
+        let refused = hq.by_ssh(&["domains", "add", "eves", &format!("'{domain}'")]).failed();
+        assert!(refused.text().contains(domain) || refused.stderr.contains(domain), "{refused}");
+        assert!(domains(&hq, "eves").iter().all(|(known, _)| known != domain), "{domain}");
+    }
+    let taker = app(&[("quarry.yml", "web:\n  health: /\n  domains: added.test\n")]);
+    hq.push(&taker, "third").failed().said(&["`added.test` belongs to another stack"]);
+    // A domain that waits for its first push is checked with that.
+    hq.quarry(&["stacks", "create", "early"]).succeeded();
+    hq.quarry(&["domains", "add", "early", "early.test"]).succeeded().said(&["early.test will lead to early/web"]);
+    hq.quarry(&["domains", "add", "blog", "early.test"]).succeeded();
+    hq.push(&app(&[]), "early").failed().said(&["`early.test` belongs to another stack"]);
+    hq.quarry(&["domains", "remove", "early", "early.test"]).succeeded();
+    hq.push(&app(&[]), "early").succeeded();
+    let eve = hq.person("eve");
+    for words in [["domains", "add", "blog"], ["domains", "remove", "blog"]] {
+        eve.run(&[&words[..], &["x.test"]].concat()).failed().said(&["there is no stack `blog`"]);
+    }
+    for words in [&["maintenance", "on", "blog"][..], &["pause", "blog"], &["domains", "list", "blog"]] {
+        eve.run(words).failed().said(&["there is no stack `blog`"]);
+    }
+}
+
+#[test]
+fn a_domain_leads_to_another_one_until_it_is_told_not_to() {
+    let (hq, _) = with_app(&[]);
+    hq.by_ssh(&["domains", "add", "blog", "shop.test"]).succeeded();
+    hq.by_ssh(&["domains", "redirect", "blog", "www.shop.test", "shop.test"])
+        .succeeded()
+        .said(&["www.shop.test leads to shop.test"]);
+    assert_eq!((hq.get("www.shop.test", "/").status, hq.get("shop.test", "/").status), (301, 200));
+    hq.by_ssh(&["domains", "redirect", "blog", "shop.test", "www.shop.test"]).ended(1).said(&["cannot lead to"]);
+    let listed = hq.by_ssh(&["domains", "list", "blog"]).succeeded().text();
+    assert!(listed.lines().any(|line| line.starts_with("www.shop.test ") && line.ends_with(" shop.test")), "{listed}");
+    hq.by_ssh(&["domains", "redirect", "--off", "blog", "www.shop.test"]).succeeded();
+    assert_eq!(hq.get("www.shop.test", "/").status, 200);
+}
+
+#[test]
+fn a_stack_is_closed_and_opened_again_and_a_push_changes_nothing_about_that() {
+    let (hq, repository) = with_app(&[]);
+    hq.by_ssh(&["maintenance", "on", "blog"]).succeeded();
+    let page = |hq: &Hq| {
+        let reply = hq.get("blog.localhost", "/");
+        (reply.status, reply.text())
+    };
+    assert!(page(&hq).0 == 503 && page(&hq).1.contains("Back soon"), "{:?}", page(&hq));
+    greet(&repository, "Second");
+    hq.push(&repository, "blog").succeeded();
+    hq.by_ssh_with(&["maintenance", "on", "--page", "blog"], b"<h1>Moving house</h1>").succeeded();
+    assert_eq!(page(&hq), (503, "<h1>Moving house</h1>".to_owned()));
+    let long = vec![b'x'; 40_000];
+    hq.by_ssh_with(&["maintenance", "on", "--page", "blog"], &long).ended(1).said(&["32768 bytes at most"]);
+    assert_eq!(hq.by_ssh(&["maintenance", "show", "blog"]).succeeded().text(), "maintenance\n");
+    hq.by_ssh(&["maintenance", "off", "blog"]).succeeded();
+    assert!(page(&hq).1.contains("Second"));
+}
+
+#[test]
+fn requests_of_a_paused_stack_wait_for_the_end_of_a_push() {
+    let (hq, repository) = with_app(&[]);
+    hq.by_ssh(&["pause", "blog"]).succeeded().said(&["requests wait"]);
+    let visitors: Vec<_> = (0..5)
+        .map(|_| {
+            let to = hq.http;
+            std::thread::spawn(move || crate::harness::web::request(to, "GET", "blog.localhost", "/", b"").unwrap())
+        })
+        .collect();
+    greet(&repository, "Second");
+    hq.push(&repository, "blog").succeeded();
+    assert!(visitors.iter().all(|visitor| !visitor.is_finished()), "they wait");
+    hq.by_ssh(&["resume", "blog"]).succeeded();
+    for visitor in visitors {
+        let reply = visitor.join().unwrap();
+        assert!(reply.status == 200 && reply.text().contains("Second"), "{}", reply.text());
+    }
+    hq.by_ssh(&["pause", "blog", "--hold", "2h"]).ended(2).said(&["`--hold` is a time from 1s to 10m0s"]);
+}
+
+#[test]
+fn the_rules_of_quarry_yml_come_and_go_with_their_release() {
+    let yml = "web:\n  health: /\n  domains: shop.test\n  router:\n    redirect: www.shop.test\n    body: 1mb\n    \
+               hsts: 1y\n    pages: {503: pages/503.html}\n    snippet: |\n      add_header X-Own yes always;\n";
+    let (hq, repository) = with_app(&[]);
+    repository.write_all(&[("quarry.yml", yml), ("pages/503.html", "our own page")]);
+    repository.commit("rules");
+    hq.push(&repository, "blog").succeeded();
+    let header = |hq: &Hq| hq.get("shop.test", "/").head.lines().any(|line| line.to_lowercase() == "x-own: yes");
+    assert!(header(&hq));
+    assert_eq!(hq.get("www.shop.test", "/").status, 301);
+    let large = vec![b'x'; (1 << 20) + 1];
+    let reply = crate::harness::web::request(hq.http, "POST", "shop.test", "/", &large);
+    assert!(reply.is_err() || reply.unwrap().status == 413);
+    hq.quarry(&["scale", "blog", "web=0"]).succeeded();
+    assert_eq!(hq.get("shop.test", "/").text(), "our own page");
+    hq.quarry(&["scale", "blog", "web=1"]).succeeded();
+    until("the page is back", || (hq.get("shop.test", "/").status == 200).then_some(()));
+
+    // What nginx does not take is refused before anything changes.
+    repository.write("quarry.yml", &yml.replace("add_header X-Own yes always;", "gzip_comp_level 77;"));
+    repository.commit("a wrong snippet");
+    let refused = hq.push(&repository, "blog").failed();
+    refused.said(&["the router refused the snippet: `gzip_comp_level \"77\";`: value must be between 1 and 9"]);
+    repository.write("quarry.yml", &yml.replace("add_header X-Own yes always;", "proxy_pass http://127.0.0.1:1;"));
+    repository.commit("a hostile snippet");
+    hq.push(&repository, "blog").failed().said(&["`proxy_pass` is not one of those that a stack may use"]);
+    repository.write("quarry.yml", &yml.replace("pages/503.html", "../../etc/passwd"));
+    repository.commit("a hostile page");
+    hq.push(&repository, "blog").failed().said(&["is a path within the repository"]);
+    assert!(header(&hq), "what was refused changed nothing");
+    hq.quarry(&["rollback", "blog"]).succeeded();
+    assert!(hq.get("blog.localhost", "/").status == 200 && hq.get("shop.test", "/").status == 404);
+    assert!(!header(&hq));
+}

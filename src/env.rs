@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::names::printable::printable_line;
 use crate::names::{BadName, EnvName};
 
 /// Environment variables by name. `Debug` shows names only: values may be secrets.
@@ -103,11 +104,17 @@ pub enum BadEnv {
 pub fn from_arguments<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<Env, BadEnv> {
     let mut env = Env::new();
     for (place, argument) in arguments.into_iter().enumerate() {
-        let (name, value) = argument.split_once('=').ok_or_else(|| BadEnv::NoEquals(argument.to_owned()))?;
+        let (name, value) = argument.split_once('=').ok_or_else(|| no_equals(argument))?;
         let name: EnvName = name.parse().map_err(|source| BadEnv::Name { line: place + 1, source })?;
         set_checked(&mut env, name, value.to_owned())?;
     }
     Ok(env)
+}
+
+/// What lacks its `=` may well be a value that nobody else should see: only its start is shown.
+fn no_equals(given: &str) -> BadEnv {
+    let (start, rest) = given.char_indices().nth(20).map_or((given, ""), |(end, _)| given.split_at(end));
+    BadEnv::NoEquals(format!("{}{}", printable_line(start), if rest.is_empty() { "" } else { "…" }))
 }
 
 fn set_checked(env: &mut Env, name: EnvName, value: String) -> Result<(), BadEnv> {
@@ -121,7 +128,7 @@ fn set_checked(env: &mut Env, name: EnvName, value: String) -> Result<(), BadEnv
 /// Reads a `.env` file or a JSON object, told apart by its first character.
 ///
 /// The `.env` form: one `NAME=value` a line, an `export ` before it is ignored, `#` starts a comment at the start of a
-/// line or after a blank, single quotes take the text as it is, double quotes know `\n \t \" \\ \$` and both may run
+/// line or after a blank, single quotes take the text as it is, double quotes know `\n \t \r \" \\ \$` and `\u{1b}`, and both may run
 /// over several lines.
 ///
 /// # Errors
@@ -158,7 +165,7 @@ fn from_dotenv(text: &str) -> Result<Env, BadEnv> {
             continue;
         }
         let line = line.strip_prefix("export ").unwrap_or(line);
-        let (name, rest) = line.split_once('=').ok_or_else(|| BadEnv::NoEquals(line.to_owned()))?;
+        let (name, rest) = line.split_once('=').ok_or_else(|| no_equals(line))?;
         let name: EnvName = name.trim_end().parse().map_err(|source| BadEnv::Name { line: index + 1, source })?;
         let rest = rest.trim_start();
         let value = match rest.chars().next() {
@@ -186,6 +193,7 @@ fn quoted<'a>(quote: char, first: &'a str, more: impl Iterator<Item = &'a str>) 
                     Some('t') => value.push('\t'),
                     Some('r') => value.push('\r'),
                     Some(c @ ('"' | '\\' | '$')) => value.push(c),
+                    Some('u') if chars.as_str().starts_with('{') => value.push_str(&numbered(&mut chars)),
                     Some(other) => value.extend(['\\', other]),
                     None => value.push('\\'),
                 },
@@ -193,6 +201,24 @@ fn quoted<'a>(quote: char, first: &'a str, more: impl Iterator<Item = &'a str>) 
             }
         }
         value.push('\n');
+    }
+}
+
+/// The character that is written by its number, `\u{1b}` with its first two characters taken; the text as it is when there
+/// is none.
+fn numbered(chars: &mut std::str::Chars<'_>) -> String {
+    let character = |rest: &str| {
+        let (number, after) = rest.strip_prefix('{')?.split_once('}')?;
+        let is_number = (1..=6).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = u32::from_str_radix(number, 16).ok().filter(|_| is_number)?;
+        Some((char::from_u32(number).filter(|c| *c != '\0')?, rest.len() - after.len()))
+    };
+    match character(chars.as_str()) {
+        Some((character, length)) => {
+            chars.by_ref().take(length).for_each(drop);
+            character.to_string()
+        }
+        None => "\\u".to_owned(),
     }
 }
 
@@ -214,12 +240,15 @@ mod tests {
         check("A=1\n# no\nexport B = two # x\nC='a #b'\n", &["A=1", "B=two", "C=a #b"]);
         check("K=\"-----BEGIN\nline\n-----END\"\nZ=9", &["K=-----BEGIN\nline\n-----END", "Z=9"]);
         check("A=\"x\\ny\\\"\"\nE=", &["A=x\ny\"", "E="]);
+        check("A=\"\\u{1b}[m\\u{e9}\\u\\u{}\\u{0}\\u{110000}\"", &["A=\u{1b}[mé\\u\\u{}\\u{0}\\u{110000}"]);
         check("{\"A\": \"1\", \"N\": 2, \"T\": true}", &["A=1", "N=2", "T=true"]);
     }
 
     #[test]
     fn mistakes_name_their_line() {
         assert_eq!(from_text("A=1\nnonsense"), Err(BadEnv::NoEquals("nonsense".into())));
+        let secret = from_text(&format!("\x1b{}", "s3cret".repeat(9))).unwrap_err().to_string();
+        assert!(secret.len() < 90 && !secret.contains('\x1b'), "{secret}");
         assert_eq!(from_text("A=\"open"), Err(BadEnv::OpenQuote(1)));
         assert!(matches!(from_text("A=1\n1B=2"), Err(BadEnv::Name { line: 2, .. })));
         assert_eq!(from_text("{\"A\": []}"), Err(BadEnv::Json));

@@ -8,6 +8,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use self::printable::is_harmless;
+
+pub mod printable;
+
 /// A name that does not have the shape its type asks for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{given}` is not {} {what}: {rule}", if what.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" })]
@@ -142,7 +146,7 @@ name!(
     "path within the repository",
     "segments joined by `/`, none empty, `.` or `..`, no control characters",
     |text| {
-        let good = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(char::is_control);
+        let good = |part: &str| !matches!(part, "" | "." | "..") && part.chars().all(is_harmless);
         text == "." || text.len() <= 4096 && text.split('/').all(good)
     }
 );
@@ -153,7 +157,7 @@ name!(
     "path inside the container",
     "segments with a `/` before each, none empty, `.` or `..`, no control characters",
     |text| {
-        let good = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(char::is_control);
+        let good = |part: &str| !matches!(part, "" | "." | "..") && part.chars().all(is_harmless);
         text == "/" || text.len() <= 4096 && text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(good))
     }
 );

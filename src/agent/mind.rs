@@ -38,7 +38,7 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Carries out a configuration.
-    Apply(Option<Ticket>, Config, How),
+    Apply(Option<Ticket>, Box<Config>, How),
     /// Changes the router's tables.
     Route(Ticket, Turn, Routing),
     /// Tells HQ what became of a configuration.
@@ -146,7 +146,7 @@ impl Mind {
         }
         let (ticket, config) = self.wanted.pop_front()?;
         self.applying = Some(config.clone());
-        Some(Action::Apply(Some(ticket), config, How::New))
+        Some(Action::Apply(Some(ticket), config.into(), How::New))
     }
 
     fn applied(&mut self, ticket: Option<Ticket>, outcome: Result<Applied, AgentError>) -> Vec<Action> {
@@ -197,7 +197,7 @@ impl Mind {
             (Some(config), None) => {
                 let config = config.clone();
                 self.applying = Some(config.clone());
-                vec![Action::Apply(None, config, How::Again)]
+                vec![Action::Apply(None, config.into(), How::Again)]
             }
             (Some(_) | None, Some(_)) | (None, None) => Vec::new(),
         }
@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn what_the_disk_has_is_put_in_place_first_and_an_older_wish_is_refused() {
         let (mut mind, first) = Mind::new("1", Some(config(5)));
-        assert_eq!(first, [Action::Apply(None, config(5), How::Again)]);
+        assert_eq!(first, [Action::Apply(None, config(5).into(), How::Again)]);
         let refused = deeds(&mut mind, Event::Configure(1, config(4).into()));
         assert_eq!(refused, [Action::Answer(1, Err(AgentError::Stale { held: turn(5) }))]);
         assert_eq!(mind.label(), Some("quarry.hq=x"));
@@ -252,16 +252,16 @@ mod tests {
         assert_eq!(first, []);
         assert_eq!(
             deeds(&mut mind, Event::Configure(1, config(1).into())),
-            [Action::Apply(Some(1), config(1), How::New)]
+            [Action::Apply(Some(1), config(1).into(), How::New)]
         );
         assert_eq!(deeds(&mut mind, Event::Configure(2, config(2).into())), []);
         assert_eq!(deeds(&mut mind, Event::Look), []);
         assert_eq!(
             deeds(&mut mind, Event::Applied(Some(1), Ok(done(1)))),
-            [Action::Answer(1, Ok(done(1))), Action::Apply(Some(2), config(2), How::New)]
+            [Action::Answer(1, Ok(done(1))), Action::Apply(Some(2), config(2).into(), How::New)]
         );
         assert_eq!(deeds(&mut mind, Event::Applied(Some(2), Ok(done(2)))), [Action::Answer(2, Ok(done(2)))]);
-        assert_eq!(deeds(&mut mind, Event::Look), [Action::Apply(None, config(2), How::Again)]);
+        assert_eq!(deeds(&mut mind, Event::Look), [Action::Apply(None, config(2).into(), How::Again)]);
     }
 
     #[test]
@@ -273,11 +273,11 @@ mod tests {
         let full = AgentError::Disk("no space left".into());
         let answer = deeds(&mut mind, Event::Applied(Some(2), Err(full.clone())));
         assert_eq!(answer, [Action::Answer(2, Err(full))]);
-        assert_eq!(deeds(&mut mind, Event::Look), [Action::Apply(None, config(1), How::Again)]);
+        assert_eq!(deeds(&mut mind, Event::Look), [Action::Apply(None, config(1).into(), How::Again)]);
         deeds(&mut mind, Event::Applied(None, Ok(done(1))));
         assert_eq!(
             deeds(&mut mind, Event::Configure(3, config(2).into())),
-            [Action::Apply(Some(3), config(2), How::New)]
+            [Action::Apply(Some(3), config(2).into(), How::New)]
         );
     }
 

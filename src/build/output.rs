@@ -1,5 +1,7 @@
 //! A builder's output, made fit for a terminal: hostile characters out, the builder's own chatter out.
 
+use crate::names::printable::is_harmless;
+
 /// Follows a build's lines.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -27,7 +29,7 @@ impl Output {
         }
         let mut shown: Vec<String> = self.held.take().into_iter().collect();
         if let Some(instruction) = instruction(&line) {
-            self.step = Some(instruction.to_owned());
+            self.step = Some(without_colours(instruction));
             self.held = Some(short(&line));
         } else if !line.trim().is_empty() && !CHATTER.iter().any(|chatter| line.starts_with(chatter)) {
             shown.push(line);
@@ -44,9 +46,10 @@ impl Output {
 /// Characters of a step's line that are shown; a buildpack's steps are pages long.
 const STEP_WIDTH: usize = 100;
 
-/// A step's line on one line of a terminal.
+/// A step's line on one line of a terminal, without colours: it could be cut within one.
 fn short(line: &str) -> String {
-    let mut words = line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let plain = without_colours(line);
+    let mut words = plain.split_whitespace().collect::<Vec<_>>().join(" ");
     if let Some((end, _)) = words.char_indices().nth(STEP_WIDTH) {
         words.truncate(end);
         words.push('…');
@@ -88,7 +91,7 @@ pub fn clean(line: &str) -> String {
                 rest = after;
             }
             '\t' => clean.push('\t'),
-            c if c.is_control() || is_direction(c) => {}
+            c if !is_harmless(c) => {}
             c => clean.push(c),
         }
     }
@@ -96,6 +99,13 @@ pub fn clean(line: &str) -> String {
         clean.push_str("\x1b[0m");
     }
     clean
+}
+
+/// A clean line without its colours.
+fn without_colours(clean: &str) -> String {
+    let mut pieces = clean.split('\x1b');
+    let first = pieces.next().unwrap_or_default().to_owned();
+    pieces.fold(first, |text, piece| text + escape(piece).1)
 }
 
 /// What follows an escape character: a colour (`[1;31m`) if it is one, and the text after the sequence.
@@ -123,11 +133,6 @@ fn escape(rest: &str) -> (Option<&str>, &str) {
         Some(b) if b.is_ascii_graphic() => (None, after(1)),
         Some(_) | None => (None, rest),
     }
-}
-
-/// Characters that make text read in another order than it is written.
-fn is_direction(c: char) -> bool {
-    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}')
 }
 
 #[cfg(test)]
@@ -176,6 +181,16 @@ mod tests {
     }
 
     #[test]
+    fn a_long_step_is_not_cut_within_a_colour() {
+        let mut output = Output::default();
+        let line = format!("Step 1/1 : RUN {}\x1b[1;31mred", "x".repeat(STEP_WIDTH - 16));
+        assert_eq!(output.line(&line), [""; 0]);
+        let (held, step) = output.end();
+        let shown = held.unwrap() + &step.unwrap();
+        assert!(!shown.contains('\x1b') && shown.ends_with("xred"), "{shown:?}");
+    }
+
+    #[test]
     fn the_step_that_fails_is_known_for_both_builders() {
         let check = |line: &str, expected: Option<&str>| assert_eq!(instruction(line), expected, "{line}");
         check("Step 2/3 : RUN make", Some("RUN make"));
@@ -195,7 +210,7 @@ mod tests {
                 prop_assert!(colour.is_some());
                 rest = behind;
             }
-            prop_assert!(cleaned.chars().all(|c| !c.is_control() || c == '\t' || c == '\x1b'));
+            prop_assert!(cleaned.chars().all(|c| is_harmless(c) || c == '\t' || c == '\x1b'));
         }
     }
 }

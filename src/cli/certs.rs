@@ -97,7 +97,7 @@ fn cells(row: &Row) -> Vec<String> {
         row.issuer.clone().unwrap_or_else(none),
         time(row.expires),
         time(row.next),
-        row.problem.as_deref().map_or_else(String::new, crate::hq::progress::printable),
+        row.problem.as_deref().map_or_else(String::new, crate::names::printable::printable),
     ]
 }
 

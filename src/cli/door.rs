@@ -16,12 +16,13 @@ use crate::hq::door::{Caller, Door, Frame, Io, Say, Service, Update};
 use crate::hq::events::Outcome;
 use crate::hq::git::Stand;
 use crate::hq::keys::PublicKey;
-use crate::hq::progress::{phase, printable};
+use crate::hq::progress::phase;
 use crate::hq::rights::{Access, Right, RightsError};
 use crate::hq::status::{BranchUse, branch_use};
 use crate::hq::{Hq, HqError};
 use crate::launch::journal::BranchMove;
 use crate::launch::record::Cause;
+use crate::names::printable::printable;
 use crate::names::{CommitId, StackName, UserName};
 
 /// Pause before changed keys are read again.

@@ -7,6 +7,7 @@ use crate::hq::HqError;
 use crate::hq::door::Stdin;
 use crate::hq::progress::phase;
 use crate::hq::rights::Right;
+use crate::names::printable::is_harmless;
 use crate::names::{EnvName, StackName};
 
 /// Show and change a stack's variables
@@ -185,7 +186,15 @@ fn quoted(value: &str) -> String {
     if value.chars().all(plain) {
         return value.to_owned();
     }
-    let escaped = value.replace('\\', "\\\\").replace('"', "\\\"").replace('$', "\\$");
+    let mut escaped = String::new();
+    for c in value.chars() {
+        match c {
+            '\\' | '"' | '$' => escaped.extend(['\\', c]),
+            '\n' => escaped.push(c),
+            c if is_harmless(c) => escaped.push(c),
+            c => escaped.extend(c.escape_default()),
+        }
+    }
     format!("\"{escaped}\"")
 }
 
@@ -194,7 +203,7 @@ async fn get(cx: &Context, words: &[String]) -> Result<(), Failure> {
     let [name] = rest else { return Err(Failure::new(Exit::Usage, "name one variable: env get STACK NAME")) };
     let name: EnvName = name.parse()?;
     match cx.hq.env(&stack).await?.value(&name) {
-        Some(value) => cx.out.line(value).await,
+        Some(value) => cx.out.exact(value).await,
         None => Err(Failure::new(Exit::Mistake, format!("{stack} has no variable `{name}`"))),
     }
 }
@@ -238,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_listing_can_be_imported_again() {
-        for value in ["plain", "two words", "a\nb", "q\"uote $HOME \\x", ""] {
+        for value in ["plain", "two words", "a\nb\r\n", "q\"uote $HOME \\x \\u{1b}", "\x1b[2J\u{202e}\t", ""] {
             let env = from_text(&format!("A={}", quoted(value))).unwrap();
             assert_eq!(env.value(&"A".parse().unwrap()), Some(value));
         }

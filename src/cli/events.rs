@@ -97,7 +97,7 @@ const HEADER: [&str; 6] = ["TIME", "USER", "FROM", "STACK", "RESULT", "WHAT"];
 /// One line of a listing that goes on.
 async fn print(cx: &Context, event: &Event) -> Result<(), Failure> {
     match cx.out.json {
-        true => cx.out.line(&serde_json::to_string(event).expect("events have string keys and serialise")).await,
+        true => cx.out.compact(event).await,
         false => cx.out.line(&cells(event).join("  ")).await,
     }
 }

@@ -68,7 +68,7 @@ async fn show(cx: &Context) -> Result<(), Failure> {
     if cx.out.json {
         return cx.out.value(&grid).await;
     }
-    cx.out.line(&draw(&grid, cx.out.width(), if cx.out.coloured() { Paint::Colour } else { Paint::Plain })).await
+    cx.out.drawn(&draw(&grid, cx.out.width(), if cx.out.coloured() { Paint::Colour } else { Paint::Plain })).await
 }
 
 async fn autosize(cx: &Context, bounds: Bounds) -> Result<(), Failure> {

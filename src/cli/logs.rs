@@ -9,6 +9,7 @@ use futures_util::{FutureExt, StreamExt};
 use super::context::{Context, Target};
 use super::failure::{Exit, Failure};
 use super::print::colour;
+use crate::build::output::clean;
 use crate::docker::lines::Lines;
 use crate::docker::{EngineError, Event, LogRequest, Output};
 use crate::hq::fleet::Seen;
@@ -259,6 +260,7 @@ impl Reader<'_> {
         let width = self.sources.values().map(|source| source.title.chars().count()).max().unwrap_or(0);
         let title = format!("{:<width$} |", source.title);
         for line in lines {
+            let line = clean(&line);
             let text = match self.cx.out.coloured() {
                 true => {
                     let (on, off) = colour(source.place);
@@ -266,7 +268,7 @@ impl Reader<'_> {
                 }
                 false => format!("{title} {line}"),
             };
-            self.cx.out.line(&text).await?;
+            self.cx.out.drawn(&text).await?;
         }
         Ok(())
     }

@@ -15,8 +15,8 @@ use self::trace::Trace;
 use crate::hq::Hq;
 use crate::hq::door::{Caller, Io, IoEvent, Stdin};
 use crate::hq::events::told;
-use crate::hq::progress::printable;
 use crate::names::StackName;
+use crate::names::printable::printable;
 
 pub mod again;
 pub mod agent;

@@ -5,8 +5,9 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::failure::{Failure, hung_up};
+use crate::build::output::clean;
 use crate::hq::door::{Frame, Terminal};
-use crate::hq::progress::printable;
+use crate::names::printable::{printable, printable_json, printable_line};
 
 /// Where a command prints to.
 #[derive(Clone)]
@@ -55,12 +56,40 @@ impl Out {
         self.frames.send(Frame::Stderr(bytes.into())).await.map_err(|_| hung_up())
     }
 
-    /// One line of data.
+    /// Lines of data. They may repeat what came from outside: a terminal obeys nothing in them.
     ///
     /// # Errors
     /// When the reader is gone.
     pub async fn line(&self, text: &str) -> Result<(), Failure> {
+        self.drawn(&printable(text)).await
+    }
+
+    /// Lines with colours of our own, in which all that came from outside is harmless already.
+    ///
+    /// # Errors
+    /// When the reader is gone.
+    pub async fn drawn(&self, text: &str) -> Result<(), Failure> {
         self.data(self.ended(text)).await
+    }
+
+    /// What a container has printed: its colours stay.
+    ///
+    /// # Errors
+    /// When the reader is gone.
+    pub async fn printed(&self, bytes: &[u8]) -> Result<(), Failure> {
+        let text = String::from_utf8_lossy(bytes);
+        for line in text.lines() {
+            self.drawn(&clean(line)).await?;
+        }
+        Ok(())
+    }
+
+    /// One value exactly as it is, for programs; on a terminal it is shown.
+    ///
+    /// # Errors
+    /// When the reader is gone.
+    pub async fn exact(&self, text: &str) -> Result<(), Failure> {
+        if self.is_terminal() { self.line(text).await } else { self.data(format!("{text}\n")).await }
     }
 
     /// One line beside the data: what happens, what to do next. It may repeat what a server said.
@@ -82,7 +111,16 @@ impl Out {
     /// When the reader is gone.
     pub async fn value<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(value).expect("listings have string keys and serialise");
-        self.line(&text).await
+        self.drawn(&printable_json(&text)).await
+    }
+
+    /// A value as JSON on one line.
+    ///
+    /// # Errors
+    /// When the reader is gone.
+    pub async fn compact<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
+        let text = serde_json::to_string(value).expect("listings have string keys and serialise");
+        self.drawn(&printable_json(&text)).await
     }
 
     /// A table with a header; columns as wide as their widest cell.
@@ -90,12 +128,13 @@ impl Out {
     /// # Errors
     /// When the reader is gone.
     pub async fn table(&self, header: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> {
-        self.line(&table(header, rows, self.coloured())).await
+        self.drawn(&table(header, rows, self.coloured())).await
     }
 }
 
-/// The text of a table without its last newline.
+/// The text of a table without its last newline. Its cells may hold anything.
 pub fn table(header: &[&str], rows: &[Vec<String>], coloured: bool) -> String {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| printable_line(cell)).collect()).collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         cells.chain([header[column].chars().count()]).max().unwrap_or(0)
@@ -110,7 +149,7 @@ pub fn table(header: &[&str], rows: &[Vec<String>], coloured: bool) -> String {
     };
     let head = line(header.to_vec());
     let mut text = if coloured { format!("\x1b[2m{head}\x1b[0m") } else { head };
-    for row in rows {
+    for row in &rows {
         text.push('\n');
         text.push_str(&line(row.iter().map(String::as_str).collect()));
     }
@@ -126,6 +165,7 @@ pub fn colour(n: usize) -> (String, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::printable::is_harmless;
 
     #[tokio::test]
     async fn what_a_server_says_of_itself_is_no_command_for_a_terminal() {
@@ -134,6 +174,32 @@ mod tests {
         out.note("s1 is down: \x1b]0;owned\x07").await.unwrap();
         let Some(Frame::Stderr(bytes)) = printed.recv().await else { panic!("nothing beside the data") };
         assert_eq!(bytes, "s1 is down: \\u{1b}]0;owned\\u{7}\n");
+    }
+
+    #[tokio::test]
+    async fn no_way_of_printing_lets_a_terminal_be_commanded() {
+        const EVIL: &str = "a\x1b]0;owned\x07\u{9b}2J\u{202e}b\r\x08";
+        let terminal = Terminal { term: "xterm".to_owned(), columns: 80, rows: 24 };
+        for terminal in [None, Some(terminal)] {
+            let (frames, mut printed) = mpsc::channel(20);
+            let out = Out::new(frames, terminal.clone(), false);
+            out.line(EVIL).await.unwrap();
+            out.note(EVIL).await.unwrap();
+            out.value(&[EVIL]).await.unwrap();
+            out.compact(&[EVIL]).await.unwrap();
+            out.table(&["NAME"], &[vec![EVIL.to_owned()]]).await.unwrap();
+            out.printed(EVIL.as_bytes()).await.unwrap();
+            if terminal.is_some() {
+                out.exact(EVIL).await.unwrap();
+            }
+            drop(out);
+            while let Some(Frame::Stdout(bytes) | Frame::Stderr(bytes)) = printed.recv().await {
+                // The header's own colour, and the carriage return that a raw terminal needs, are ours.
+                let text = String::from_utf8(bytes.to_vec()).unwrap();
+                let text = text.replace("\x1b[2m", "").replace("\x1b[0m", "").replace("\r\n", "\n");
+                assert!(text.chars().all(|c| is_harmless(c) || c == '\n'), "{text:?}");
+            }
+        }
     }
 
     #[test]

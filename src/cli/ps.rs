@@ -8,11 +8,11 @@ use super::context::Context;
 use super::failure::Failure;
 use crate::docker::State;
 use crate::hq::fleet::Seen;
-use crate::hq::progress::printable;
 use crate::hq::reconcile::falls::Falls;
 use crate::hq::rights::Right;
 use crate::launch::label;
 use crate::names::StackName;
+use crate::names::printable::printable;
 
 /// List what runs
 #[derive(Debug, clap::Args)]

@@ -2,8 +2,8 @@
 
 use super::context::Context;
 use super::failure::Failure;
-use crate::hq::progress::printable;
 use crate::hq::rights::Right;
+use crate::names::printable::printable;
 
 /// List the kept releases, newest first
 #[derive(Debug, clap::Args)]

@@ -198,7 +198,7 @@ async fn run(cx: &Context, target: String, detach: bool) -> Result<u8, Failure> 
         match diary.runs.get(&number).map(|run| &run.outcome) {
             Some(Outcome::Running) => ended.await,
             Some(Outcome::Exited(code)) => {
-                cx.out.data(cx.hq.task_output(&stack, &node, number).await?).await?;
+                cx.out.printed(&cx.hq.task_output(&stack, &node, number).await?).await?;
                 return u8::try_from(*code)
                     .map_err(|_| Failure::new(Exit::Bug, format!("the exit code {code} is none")));
             }
@@ -245,5 +245,5 @@ async fn logs(cx: &Context, target: String, run: Option<u64>) -> Result<(), Fail
     let Some(number) = run.or_else(|| diary.runs.keys().next_back().copied()) else {
         return Err(Failure::new(Exit::Mistake, format!("{stack}/{node} has not run yet")));
     };
-    cx.out.data(cx.hq.task_output(&stack, &node, number).await?).await
+    cx.out.printed(&cx.hq.task_output(&stack, &node, number).await?).await
 }

@@ -7,6 +7,7 @@
 //! build/ca-bundle    certificates builds trust: PEM text, or the path of a file of it
 //! build/timeout      30m      build/memory     four fifths of the machine's
 //! build/processes    4096     build/spare      1gb of disk that builds leave free
+//! build/ports        TCP ports of HQ's own server that builds reach, such as a proxy's; none without
 //! release-timeout    30m                lease          15s, after which a silent server may count as gone
 //! size               512mb    push-limit       2gb
 //! releases-kept      10       port-range       20000-29999
@@ -20,10 +21,11 @@
 //! router/trusted-proxies  addresses and networks of balancers in front, one a line; they speak for visitors
 //! router/proxy-protocol   off; on where they begin connections with the PROXY protocol
 //! create-stacks      everyone, who has a key; or operators
+//! submodule-hosts    one host a line, by name or address, inside your own network that submodules may come from
 //! submodule-key      path of the SSH key that servers of submodules see; none without
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
@@ -36,11 +38,13 @@ use crate::units::{Megabytes, Millis};
 
 pub mod acme;
 mod balancers;
+mod build;
 pub mod cloud;
 pub mod etcd;
 pub mod files;
 
 pub use balancers::Balancers;
+pub use build::Build;
 
 /// Quarry's folder unless told otherwise.
 pub const ROOT: &str = "/home/quarry";
@@ -78,6 +82,8 @@ pub struct Settings {
     pub cloud: Option<cloud::Cloud>,
     /// Where certificates of domains come from; from people without it.
     pub acme: Option<acme::Acme>,
+    /// Hosts inside that submodules may come from: names or addresses, as their addresses name them.
+    pub submodule_hosts: BTreeSet<String>,
     /// The private SSH key with which submodules are fetched.
     pub submodule_key: Option<PathBuf>,
     /// The folder with the owner's buildpacks.
@@ -97,36 +103,12 @@ pub enum Creators {
     Operators,
 }
 
-/// What builds get and may take.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Build {
-    /// Certificates that builds trust, as PEM text.
-    pub ca_bundle: Option<String>,
-    /// Variables and build arguments of every build.
-    pub env: Env,
-    /// How long one image may take.
-    pub timeout: Millis,
-    /// Memory of each build step; most of the machine's without.
-    pub memory: Option<Megabytes>,
-    /// Processes and threads of the builds of a stack.
-    pub processes: u32,
-    /// Disk that builds leave free.
-    pub spare: Megabytes,
-}
-
 impl Default for Settings {
     fn default() -> Self {
         Self {
             hostnames: vec!["localhost".parse().expect("`localhost` is a domain")],
             env: Env::new(),
-            build: Build {
-                ca_bundle: None,
-                env: Env::new(),
-                timeout: Millis::seconds(30 * 60),
-                memory: None,
-                processes: 4096,
-                spare: Megabytes(1024),
-            },
+            build: Build::default(),
             ports: 20_000..=29_999,
             subnets: Subnets { network: Ipv4Addr::new(10, 208, 0, 0), bits: 12 },
             releases_kept: 10,
@@ -138,6 +120,7 @@ impl Default for Settings {
             etcd: None,
             cloud: None,
             acme: None,
+            submodule_hosts: BTreeSet::new(),
             submodule_key: None,
             packs: None,
             creators: Creators::Everyone,
@@ -227,6 +210,7 @@ pub fn decide(files: &BTreeMap<String, String>) -> Result<Settings, EtcError> {
             Some(("cloud", name)) => cloud.set(name, text),
             Some(("acme", name)) => acme.set(name, text),
             Some(("router", name)) => settings.balancers.set(name, text),
+            Some(("build", name)) => settings.build.set(name, text),
             Some(_) | None => set(&mut settings, path, text),
         };
         if let Err(what) = done {
@@ -285,23 +269,13 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
         ("", "size") => settings.size = parse(value)?,
         ("", "lease") => settings.lease = lease(value)?,
         ("", "release-timeout") => settings.release_timeout = parse(value)?,
+        ("", "submodule-hosts") => settings.submodule_hosts = hosts(text)?,
         ("", "submodule-key") => settings.submodule_key = Some(key_path(value)?),
         ("", "create-stacks") => settings.creators = creators(value)?,
         ("env", name) => variable(&mut settings.env, name, text)?,
-        ("build/env", name) => variable(&mut settings.build.env, name, text)?,
-        ("build", "ca-bundle") => settings.build.ca_bundle = Some(certificates(text)?),
-        ("build", "timeout") => settings.build.timeout = parse(value)?,
-        ("build", "memory") => settings.build.memory = Some(parse(value)?),
-        ("build", "processes") => settings.build.processes = processes(value)?,
-        ("build", "spare") => settings.build.spare = parse(value)?,
         (_, name) => return Err(unknown(name)),
     }
     Ok(())
-}
-
-fn processes(value: &str) -> Result<u32, String> {
-    let count = value.parse().ok().filter(|count| (16..=1_000_000).contains(count));
-    count.ok_or_else(|| format!("`{value}` is not a number of processes from 16 to 1000000"))
 }
 
 fn creators(value: &str) -> Result<Creators, String> {
@@ -312,8 +286,8 @@ fn creators(value: &str) -> Result<Creators, String> {
     }
 }
 
-/// Every file but those in `env/`, `build/env/`, `etcd/`, `cloud/`, `acme/` and `router/`.
-const KNOWN: [&str; 16] = [
+/// Every file but those in `env/`, `build/`, `etcd/`, `cloud/`, `acme/` and `router/`.
+const KNOWN: [&str; 12] = [
     "address",
     "hostnames",
     "lease",
@@ -325,16 +299,12 @@ const KNOWN: [&str; 16] = [
     "release-timeout",
     "submodule-key",
     "create-stacks",
-    "build/ca-bundle",
-    "build/timeout",
-    "build/processes",
-    "build/spare",
-    "build/memory",
+    "submodule-hosts",
 ];
 
 fn unknown(name: &str) -> String {
     format!(
-        "there is no setting `{name}`; there are {}, env/<NAME>, build/env/<NAME>, etcd/…, cloud/…, acme/… and router/…",
+        "there is no setting `{name}`; there are {}, env/<NAME>, build/…, etcd/…, cloud/…, acme/… and router/…",
         KNOWN.join(", ")
     )
 }
@@ -365,6 +335,24 @@ fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
         (first @ 1024.., last) if first <= last => Ok(first..=last),
         _ => Err(rule()),
     }
+}
+
+/// Names and addresses, one a line, in small letters.
+fn hosts(text: &str) -> Result<BTreeSet<String>, String> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let host = |line: &str| {
+        let host = line.to_ascii_lowercase();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+        let good = !host.starts_with('-')
+            && host.chars().all(plain)
+            && (!host.contains(':') || host.parse::<IpAddr>().is_ok());
+        if good {
+            Ok(host)
+        } else {
+            Err(format!("`{line}` is not a host; write a name or an address a line, without a port"))
+        }
+    };
+    lines.map(host).collect()
 }
 
 fn key_path(text: &str) -> Result<PathBuf, String> {
@@ -446,6 +434,7 @@ mod tests {
             ("size", "256"),
             ("release-timeout", "2m"),
             ("lease", "5s"),
+            ("submodule-hosts", "# ours\nGit.internal\n10.1.2.3\nfd00::1\n"),
             ("submodule-key", "/etc/quarry/keys/submodules\n"),
         ])
         .unwrap();
@@ -458,6 +447,7 @@ mod tests {
         assert_eq!(settings.build.ca_bundle.as_deref(), Some(pem));
         assert_eq!((settings.build.timeout, settings.build.memory), (Millis(90_000), Some(Megabytes(2048))));
         assert_eq!((settings.ports, settings.subnets.to_string()), (30_000..=30_999, "172.16.0.0/20".to_owned()));
+        assert_eq!(settings.submodule_hosts, ["git.internal", "10.1.2.3", "fd00::1"].map(str::to_owned).into());
         assert_eq!(settings.submodule_key.as_deref(), Some(std::path::Path::new("/etc/quarry/keys/submodules")));
         assert_eq!((settings.releases_kept, settings.push_limit, settings.size), (3, Megabytes(100), Megabytes(256)));
         assert_eq!((settings.release_timeout, settings.lease), (Millis(120_000), Millis(5000)));
@@ -477,6 +467,7 @@ mod tests {
             ("push-limit", ""),
             ("releases-kept", "0"),
             ("size", "0"),
+            ("submodule-hosts", "git.example:22"),
             ("submodule-key", "-----BEGIN OPENSSH PRIVATE KEY-----"),
             ("subnets", "10.208.0.1/12"),
         ];

@@ -3,6 +3,7 @@
 //! A pkt-line is four hexadecimal digits, the length with themselves, and the content; `0000` is a flush.
 
 use crate::names::CommitId;
+use crate::names::printable::is_harmless;
 
 /// The longest pkt-line's content.
 const LINE_LIMIT: usize = 65_516;
@@ -124,7 +125,8 @@ pub fn command(line: &[u8]) -> Result<Command, BadConversation> {
         Ok(Some(id).filter(|id| id.as_str().bytes().any(|byte| byte != b'0')))
     };
     let (old, new) = (id()?, id()?);
-    let reference = words.next().filter(|name| name.starts_with("refs/")).ok_or(BadConversation::Command)?.to_owned();
+    let is_one = |name: &&str| name.starts_with("refs/") && !name.contains(|c: char| c.is_control() || c == ' ');
+    let reference = words.next().filter(is_one).ok_or(BadConversation::Command)?.to_owned();
     Ok(Command { old, new, reference })
 }
 
@@ -133,7 +135,7 @@ pub fn report(into: &mut Vec<u8>, reference: &str, result: Result<(), &str>) {
     match result {
         Ok(()) => write(into, Packet::Line(format!("ok {reference}").as_bytes())),
         Err(reason) => {
-            let reason: String = reason.chars().take(1_000).map(|c| if c.is_control() { ' ' } else { c }).collect();
+            let reason: String = reason.chars().take(1_000).map(|c| if is_harmless(c) { c } else { ' ' }).collect();
             write(into, Packet::Line(format!("ng {reference} {}", reason.trim()).as_bytes()));
         }
     }
@@ -181,7 +183,13 @@ mod tests {
         check(ZEROS, ONES, (false, true));
         check(ONES, ONES, (true, true));
         check(ONES, ZEROS, (true, false));
-        for wrong in ["", "a b refs/x", &format!("{ONES} {ONES}"), &format!("{ONES} {ONES} HEAD")] {
+        for wrong in [
+            "",
+            "a b refs/x",
+            &format!("{ONES} {ONES}"),
+            &format!("{ONES} {ONES} HEAD"),
+            &format!("{ONES} {ONES} refs/a b"),
+        ] {
             assert_eq!(command(wrong.as_bytes()), Err(BadConversation::Command), "{wrong}");
         }
     }

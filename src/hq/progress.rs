@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::names::printable::printable;
+
 /// A line that begins a phase.
 pub fn phase(text: &str) -> String {
     format!("-----> {}", printable(text))
@@ -10,22 +12,6 @@ pub fn phase(text: &str) -> String {
 /// A line below a phase.
 pub fn detail(text: &str) -> String {
     format!("       {}", printable(text))
-}
-
-/// Text from outside, such as a commit's message, so that a terminal shows it and obeys nothing in it: no colours, no
-/// cursor moves, no change of the writing's direction.
-pub fn printable(text: &str) -> String {
-    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' => shown.push(c),
-            '\t' => shown.push(' '),
-            c if c.is_control() || turns(c) => shown.extend(c.escape_default()),
-            c => shown.push(c),
-        }
-    }
-    shown
 }
 
 /// How long something took, as short as it stays honest.
@@ -42,12 +28,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_terminal_obeys_nothing_that_came_from_outside() {
-        let check = |text: &str, expected: &str| assert_eq!(printable(text), expected);
-        check("Größe: 10 €\n日本", "Größe: 10 €\n日本");
-        check("\x1b[31mred\x07\r\u{9b}2J", "\\u{1b}[31mred\\u{7}\\r\\u{9b}2J");
-        check("a\u{202e}b", "a\\u{202e}b");
+    fn a_phase_is_no_command_for_a_terminal() {
         assert_eq!(phase("\x1b]0;x"), "-----> \\u{1b}]0;x");
+        assert_eq!(detail("a\u{202e}b"), "       a\\u{202e}b");
     }
 
     #[test]

@@ -3,7 +3,11 @@
 //! not the servers' addresses; and as other servers see it a container's packets come from its server, which they trust,
 //! so that only its own server can keep it from them.
 //!
-//! Containers are known by the addresses of their stack's network, which are IPv4 alone.
+//! Containers are known by the addresses of their stack's network, which are IPv4 alone. What runs while an image is built
+//! is no container of a stack, and no other stack's business either: it is known by docker's own bridge, where BuildKit
+//! runs everything and knows no other network. What else a server's owner runs there is kept in with it.
+//!
+//! The addresses at which clouds tell a machine its own secrets are for nobody behind the wall.
 
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write};
@@ -33,6 +37,9 @@ pub struct Wall {
     /// Whether images are built here.
     #[serde(default)]
     pub builds: Builds,
+    /// TCP ports of the server that builds reach besides: a proxy's, an index's of packages.
+    #[serde(default)]
+    pub lent: BTreeSet<u16>,
 }
 
 /// Whether a server builds images, in which whoever pushes runs commands.
@@ -46,8 +53,15 @@ pub enum Builds {
     Elsewhere,
 }
 
-/// Docker's own bridge, where the engine puts what a build runs: BuildKit knows no other network.
+/// Docker's own bridge, where the engine puts what a build runs.
 const BUILDS: &str = "docker0";
+
+/// Where machines of clouds are told who they are, and with which keys: whatever is valid on one link only (Amazon,
+/// Google, DigitalOcean, Hetzner and most others), and the places of Alibaba, Azure and Oracle.
+const CLOUD: &str = "169.254.0.0/16, 100.100.100.200, 168.63.129.16, 192.0.0.192";
+
+/// The same in IPv6: Amazon's and Google's.
+const CLOUD6: &str = "fd00:ec2::/32, fd20:ce::254, fe80::/10";
 
 /// A way for the containers of one network to one TCP port of another server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -89,29 +103,75 @@ impl Wall {
             let ways = ways.iter().filter(|way| way.from.is_ipv4());
             text.fill("ways", ways.filter_map(|way| Some(format!("{} . {}", way.from, place(four(&way.to)?)))));
         }
-        let ports = match self.open.iter().map(u16::to_string).collect::<Vec<_>>() {
-            none if none.is_empty() => None,
-            ports => Some(format!("tcp dport {{ {} }} accept", ports.join(", "))),
-        };
-        let others =
-            |but: &str| [format!("{but}ip saddr != {} accept", self.subnets), "meta nfproto != ipv4 accept".to_owned()];
-        let builds = match self.builds {
+        text.name("cloud", "type ipv4_addr; flags interval;");
+        text.fill("cloud", [CLOUD].iter());
+        text.chain("input", &self.input());
+        if self.builds == Builds::Here {
+            text.name("peers6", "type ipv6_addr;");
+            text.fill("peers6", self.peers.iter().filter(|peer| peer.is_ipv6()));
+            text.name("cloud6", "type ipv6_addr; flags interval;");
+            text.fill("cloud6", [CLOUD6].iter());
+        }
+        text.chain("forward", &self.forward());
+        text.text
+    }
+}
+
+impl Wall {
+    /// What lets everything pass that does not come from behind the wall, and what belongs to a connection that may be.
+    fn others(&self) -> Vec<String> {
+        let but = match self.builds {
             Builds::Here => format!("iifname != \"{BUILDS}\" "),
             Builds::Elsewhere => String::new(),
         };
-        let known = ["ct state established,related accept", "meta l4proto icmp accept"].map(str::to_owned);
-        let names = ["meta l4proto { tcp, udp } th dport 53 accept".to_owned()];
-        let refuse = ["counter reject".to_owned()];
-        text.chain("input", others("").iter().chain(&known).chain(&names).chain(&ports).chain(&refuse));
-        let beyond = [
-            "ip daddr != @peers accept",
-            "ip daddr . tcp dport @public accept",
-            "ip saddr . ip daddr . tcp dport @ways accept",
+        let subnets = &self.subnets;
+        vec![
+            format!("{but}ip saddr != {subnets} accept"),
+            format!("{but}meta nfproto != ipv4 accept"),
+            "ct state established,related accept".to_owned(),
+            "meta l4proto { icmp, ipv6-icmp } accept".to_owned(),
         ]
-        .map(str::to_owned);
-        text.chain("forward", others(&builds).iter().chain(&known).chain(&beyond).chain(&refuse));
-        text.text
     }
+
+    /// What is for the server itself.
+    fn input(&self) -> Vec<String> {
+        let mut rules = self.others();
+        rules.push(NAMES.to_owned());
+        rules.extend(ports(&self.open).map(|ports| format!("tcp dport {ports} accept")));
+        if self.builds == Builds::Here {
+            rules.extend(ports(&self.lent).map(|ports| format!("iifname \"{BUILDS}\" tcp dport {ports} accept")));
+        }
+        rules.push(REFUSE.to_owned());
+        rules
+    }
+
+    /// What is for somebody beyond the server, or for another container.
+    fn forward(&self) -> Vec<String> {
+        let mut rules = self.others();
+        // Clouds have their name servers at such addresses.
+        rules.push(NAMES.to_owned());
+        rules.push(format!("ip daddr @cloud {REFUSE}"));
+        if self.builds == Builds::Here {
+            rules.push(format!("iifname \"{BUILDS}\" ip daddr {} {REFUSE}", self.subnets));
+            rules.push(format!("ip6 daddr @cloud6 {REFUSE}"));
+            rules.push(format!("ip6 daddr @peers6 {REFUSE}"));
+            rules.push("meta nfproto ipv6 accept".to_owned());
+        }
+        rules.push("ip daddr != @peers accept".to_owned());
+        rules.push("ip daddr . tcp dport @public accept".to_owned());
+        rules.push("ip saddr . ip daddr . tcp dport @ways accept".to_owned());
+        rules.push(REFUSE.to_owned());
+        rules
+    }
+}
+
+const NAMES: &str = "meta l4proto { tcp, udp } th dport 53 accept";
+const REFUSE: &str = "counter reject";
+
+/// A set of ports in braces; none, which nft does not read, is nothing.
+fn ports(ports: &BTreeSet<u16>) -> Option<String> {
+    let listed: Vec<String> = ports.iter().map(u16::to_string).collect();
+    (!listed.is_empty()).then(|| format!("{{ {} }}", listed.join(", ")))
 }
 
 /// An address and a port as elements have them.
@@ -142,7 +202,7 @@ impl Text {
         }
     }
 
-    fn chain<'a>(&mut self, hook: &str, rules: impl Iterator<Item = &'a String>) {
+    fn chain(&mut self, hook: &str, rules: &[String]) {
         let chain = format!("inet {} {hook}", self.table);
         self.line(&format!("add chain {chain} {{ type filter hook {hook} priority -10; policy accept; }}"));
         self.line(&format!("flush chain {chain}"));
@@ -167,7 +227,7 @@ flush chain inet quarry_hq_0123abcd input
 add rule inet quarry_hq_0123abcd input ip saddr != 10.208.0.0/12 accept
 add rule inet quarry_hq_0123abcd input meta nfproto != ipv4 accept
 add rule inet quarry_hq_0123abcd input ct state established,related accept
-add rule inet quarry_hq_0123abcd input meta l4proto icmp accept
+add rule inet quarry_hq_0123abcd input meta l4proto { icmp, ipv6-icmp } accept
 add rule inet quarry_hq_0123abcd input meta l4proto { tcp, udp } th dport 53 accept
 add rule inet quarry_hq_0123abcd input tcp dport { 80, 2222 } accept
 add rule inet quarry_hq_0123abcd input counter reject
@@ -176,15 +236,40 @@ add rule inet quarry_hq_0123abcd input counter reject
         assert!(!Wall { open: BTreeSet::new(), ..wall() }.text().contains("dport {  }"));
     }
 
+    /// The rules of a chain.
+    fn rules(wall: &Wall, hook: &str) -> Vec<String> {
+        let start = format!("add rule inet quarry_hq_0123abcd {hook} ");
+        wall.text().lines().filter_map(|line| line.strip_prefix(&start)).map(str::to_owned).collect()
+    }
+
     #[test]
-    fn what_a_build_runs_is_kept_from_other_servers_where_builds_run() {
-        let first = |builds| {
-            let text = Wall { builds, ..wall() }.text();
-            let rules = text.lines().filter_map(|line| line.strip_prefix("add rule inet quarry_hq_0123abcd forward "));
-            rules.map(str::to_owned).next().unwrap()
-        };
-        assert_eq!(first(Builds::Elsewhere), "ip saddr != 10.208.0.0/12 accept");
-        assert_eq!(first(Builds::Here), "iifname != \"docker0\" ip saddr != 10.208.0.0/12 accept");
+    fn what_a_build_runs_is_behind_the_wall_where_builds_run() {
+        let first = |builds, hook| rules(&Wall { builds, ..wall() }, hook).remove(0);
+        for hook in ["input", "forward"] {
+            assert_eq!(first(Builds::Elsewhere, hook), "ip saddr != 10.208.0.0/12 accept");
+            assert_eq!(first(Builds::Here, hook), "iifname != \"docker0\" ip saddr != 10.208.0.0/12 accept");
+        }
+        let here = Wall { builds: Builds::Here, lent: [3128].into(), ..wall() };
+        let lent = "iifname \"docker0\" tcp dport { 3128 } accept".to_owned();
+        assert!(rules(&here, "input").contains(&lent));
+        assert!(!rules(&Wall { builds: Builds::Elsewhere, ..here.clone() }, "input").contains(&lent));
+        let forward = rules(&here, "forward");
+        assert!(
+            forward.contains(&"iifname \"docker0\" ip daddr 10.208.0.0/12 counter reject".to_owned()),
+            "{forward:?}"
+        );
+    }
+
+    #[test]
+    fn nobody_behind_the_wall_learns_the_secrets_of_the_machine_from_its_cloud() {
+        for builds in [Builds::Here, Builds::Elsewhere] {
+            let wall = Wall { builds, ..wall() };
+            let text = wall.text();
+            assert!(text.contains("cloud { 169.254.0.0/16, "), "{text}");
+            let forward = rules(&wall, "forward");
+            let at = |rule: &str| forward.iter().position(|own| own == rule).unwrap();
+            assert!(at("ip daddr @cloud counter reject") < at("ip daddr != @peers accept"), "{forward:?}");
+        }
     }
 
     #[test]
@@ -203,10 +288,9 @@ add rule inet quarry_hq_0123abcd input counter reject
         ] {
             assert!(text.contains(expected), "{text}");
         }
-        let forward: Vec<&str> =
-            text.lines().filter_map(|line| line.strip_prefix("add rule inet quarry_hq_0123abcd forward ")).collect();
+        let forward = rules(&wall, "forward");
         assert_eq!(
-            forward[4..],
+            forward[6..],
             [
                 "ip daddr != @peers accept",
                 "ip daddr . tcp dport @public accept",

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::names::StackName;
+use crate::names::printable::printable_line;
 
 use super::tree::Spot;
 
@@ -138,11 +139,7 @@ pub(super) fn shown(text: &str) -> String {
 
 /// One line a terminal can show: what comes from a repository must not move the cursor or fill the screen.
 pub(super) fn clean(text: &str) -> String {
-    let mut clean = String::new();
-    for c in text.chars().take(500) {
-        if c.is_control() { clean.extend(c.escape_debug()) } else { clean.push(c) }
-    }
-    clean
+    printable_line(&text.chars().take(500).collect::<String>())
 }
 
 /// The known word nearest to `given`: at most a third of its letters differ.

@@ -223,8 +223,8 @@ impl Hq {
         let hq = self.launcher.identity.id.clone();
         let subnets = self.settings.subnets.to_string();
         let (files, ways) = (self.config_files().await?, self.ways().await?);
-        let balancers = self.settings.balancers.clone();
-        Ok(Wanted { hq, subnets, lock, servers, here, ports, balancers, files, ways })
+        let (balancers, lent) = (self.settings.balancers.clone(), self.settings.build.ports.clone());
+        Ok(Wanted { hq, subnets, lock, servers, here, ports, balancers, files, lent, ways })
     }
 
     /// The config files of every server. One whose key is damaged is left out with a warning.

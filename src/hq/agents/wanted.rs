@@ -48,6 +48,8 @@ pub struct Wanted {
     pub balancers: Balancers,
     /// The config files of every server.
     pub files: BTreeMap<ConfigPath, Contents>,
+    /// TCP ports of HQ's own server that builds reach.
+    pub lent: BTreeSet<u16>,
     /// What the containers of each server reach on others. A server whose networks are not known yet is not in it.
     pub ways: BTreeMap<ServerName, BTreeSet<Way>>,
 }
@@ -132,6 +134,7 @@ impl Wanted {
             public: others().flat_map(public).collect(),
             ways: self.ways.get(server).cloned(),
             builds: if *server == self.here { Builds::Here } else { Builds::Elsewhere },
+            lent: if *server == self.here { self.lent.clone() } else { BTreeSet::new() },
         }
     }
 
@@ -189,6 +192,7 @@ mod tests {
             ports: Ports { ssh: 2222, http: 80, https: Some(443) },
             balancers: Balancers::default(),
             files: BTreeMap::new(),
+            lent: BTreeSet::from([3128]),
             ways: BTreeMap::new(),
         }
     }
@@ -214,6 +218,8 @@ mod tests {
         let wall = |server| config(&wanted(), server).wall.map(|wall| wall.open);
         assert_eq!(wall("hq"), Some([80, 443, 2222].into()));
         assert_eq!((wall("s1"), wall("s2")), (Some([].into()), Some([80, 443].into())));
+        let lent = |server| config(&wanted(), server).wall.map(|wall| wall.lent);
+        assert_eq!((lent("hq"), lent("s1")), (Some([3128].into()), Some([].into())));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::hq::door::{Caller, Origin};
-use crate::hq::progress::printable;
+use crate::names::printable::printable;
 use crate::names::{StackName, UserName};
 
 pub mod act;

@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 use super::{
     certs, cluster, config, deploy, destroy, domains, env, events, grid, keys, launch, logs, maintenance, network,
-    pause, ps, releases, restart, rights, rollback, run, scale, servers, stacks, tasks,
+    pause, ps, releases, restart, rights, rollback, run, scale, servers, stacks, tasks, urls,
 };
 
 /// Commands that HQ carries out, whichever door they come through.
@@ -39,13 +39,18 @@ pub enum HqCommand {
     Maintenance(maintenance::Maintenance),
     Pause(pause::Pause),
     Resume(pause::Resume),
+    Urls(urls::Urls),
 }
 
 impl HqCommand {
     /// Whether it changes something. It leaves an event then.
     pub(super) fn changes(&self) -> bool {
         match self {
-            HqCommand::Ps(_) | HqCommand::Logs(_) | HqCommand::Releases(_) | HqCommand::Events(_) => false,
+            HqCommand::Ps(_)
+            | HqCommand::Urls(_)
+            | HqCommand::Logs(_)
+            | HqCommand::Releases(_)
+            | HqCommand::Events(_) => false,
             HqCommand::Stacks(stacks) => stacks.changes(),
             HqCommand::Servers(servers) => servers.changes(),
             HqCommand::Cluster(cluster) => cluster.changes(),
@@ -108,6 +113,7 @@ impl HqCommand {
             | HqCommand::Maintenance(_)
             | HqCommand::Pause(_)
             | HqCommand::Resume(_)
+            | HqCommand::Urls(_)
             | HqCommand::Events(_) => false,
         }
     }

@@ -10,7 +10,7 @@ use crate::hq::rights::Right;
 #[derive(Debug, clap::Args)]
 pub struct Destroy {
     /// Which stack
-    stack: String,
+    stack: Option<String>,
     /// Yes, destroy it: repeat the stack's name
     #[arg(long, value_name = "STACK")]
     confirm: Option<String>,
@@ -25,7 +25,7 @@ impl Destroy {
     /// # Errors
     /// When it is not confirmed, or something cannot be removed.
     pub async fn run(self, cx: &Context) -> Result<(), Failure> {
-        let stack = cx.only_stack(std::slice::from_ref(&self.stack), Right::Admin).await?;
+        let stack = cx.only_stack(self.stack.as_slice(), Right::Admin).await?;
         if !self.force && self.confirm.as_deref() != Some(stack.as_str()) {
             let message = format!(
                 "this removes {stack} with its releases, variables and volumes; to do it: destroy {stack} --confirm {stack}"

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::command::HqCommand;
 use self::context::Context;
+pub use self::dialect::normalised;
 use self::failure::{Exit, Failure};
 use self::print::Out;
 use self::trace::Trace;
@@ -30,6 +31,7 @@ pub mod context;
 pub mod db;
 pub mod deploy;
 pub mod destroy;
+mod dialect;
 pub mod domains;
 pub mod door;
 pub mod env;
@@ -58,6 +60,7 @@ pub mod servers;
 pub mod stacks;
 pub mod tasks;
 pub mod trace;
+pub mod urls;
 
 /// git push, and the stack is live
 #[derive(Debug, Parser)]
@@ -129,51 +132,14 @@ struct Remote {
     command: HqCommand,
 }
 
-/// `verb:noun` spellings: `env:set` means `env set`.
-pub fn normalised(words: Vec<String>) -> Vec<String> {
-    let Some(place) = words.iter().position(|word| !word.starts_with('-')) else { return words };
-    let mut words = words;
-    if let Some((noun, verb)) = words[place].split_once(':').filter(|(noun, verb)| is_word(noun) && is_word(verb)) {
-        let pair = [noun.to_owned(), verb.to_owned()];
-        words.splice(place..=place, pair);
-    }
-    if words[place] == "env" {
-        hoist(&mut words, place);
-    }
-    words
-}
-
-/// Moves what means the same anywhere before the command: `env` alone is a command with a stack, and clap takes an
-/// option behind it for its own.
-fn hoist(words: &mut Vec<String>, mut place: usize) {
-    let mut at = place + 1;
-    while at < words.len() && words[at] != "--" {
-        let count = match words[at].as_str() {
-            "--json" => 1,
-            "--stack" if at + 1 < words.len() => 2,
-            word if word.starts_with("--stack=") => 1,
-            _ => 0,
-        };
-        if count > 0 {
-            let moved: Vec<String> = words.drain(at..at + count).collect();
-            words.splice(place..place, moved);
-            place += count;
-        }
-        at += count.max(1);
-    }
-}
-
-fn is_word(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
-}
-
 /// Runs a command HQ heard through a door; gives its exit code.
 pub async fn run_words(door: Door, words: Vec<String>, io: Io) -> u8 {
+    let typed = words.clone();
     let words = normalised(words);
     let event = door.hq.new_event(&door.caller, None, &told(&words));
     let remote = match Remote::try_parse_from(words) {
         Ok(remote) => remote,
-        Err(error) => return say_usage(error, io).await,
+        Err(error) => return say_usage(error, dialect::advice(&typed), io).await,
     };
     let out = Out::new(io.output.clone(), io.terminal.clone(), remote.json);
     let trace = Trace::new(door.hq.clone(), event, remote.command.changes());
@@ -201,7 +167,7 @@ pub async fn run_words(door: Door, words: Vec<String>, io: Io) -> u8 {
 }
 
 /// Help goes to stdout with success, a wrong command line to stderr with [`Exit::Usage`].
-async fn say_usage(error: clap::Error, io: Io) -> u8 {
+async fn say_usage(error: clap::Error, advice: Option<String>, io: Io) -> u8 {
     let out = Out::new(io.output, io.terminal, false);
     // Over SSH there is no program's name that clap could begin the line with.
     let text = error.render().to_string().replace("Usage:  ", "Usage: ");
@@ -211,6 +177,9 @@ async fn say_usage(error: clap::Error, io: Io) -> u8 {
         true => out.note(text).await,
         false => out.line(text).await,
     };
+    if let Some(advice) = advice.filter(|_| error.use_stderr()) {
+        let _ = out.note(&advice).await;
+    }
     if error.use_stderr() { Exit::Usage as u8 } else { 0 }
 }
 
@@ -239,8 +208,8 @@ async fn dispatch(command: HqCommand, cx: &Context, io: Io) -> Result<u8, Failur
     }
 }
 
-/// Every command but `run`, which has keys and signals of its own, and `tasks`, which has exit codes. Work that others wait for goes on when this is
-/// dropped.
+/// Every command but `run`, which has keys and signals of its own, and `tasks`, which has exit codes. Work that others
+/// wait for goes on when this is dropped.
 async fn carry_out(command: HqCommand, cx: &Context, stdin: Stdin, hung_up: CancellationToken) -> Result<(), Failure> {
     match command {
         HqCommand::Run(_) | HqCommand::Tasks(_) => Ok(()),
@@ -274,6 +243,7 @@ async fn carry_out(command: HqCommand, cx: &Context, stdin: Stdin, hung_up: Canc
         HqCommand::Maintenance(maintenance) => maintenance.run(cx, stdin).await,
         HqCommand::Pause(pause) => pause.run(cx).await,
         HqCommand::Resume(resume) => resume.run(cx).await,
+        HqCommand::Urls(urls) => urls.run(cx).await,
     }
 }
 
@@ -319,16 +289,20 @@ mod tests {
     }
 
     #[test]
-    fn verb_noun_spellings_mean_the_same() {
-        let check = |words: &[&str], expected: &[&str]| {
-            assert_eq!(normalised(words.iter().map(ToString::to_string).collect()), expected);
-        };
-        check(&["env:set", "blog", "A=b:c"], &["env", "set", "blog", "A=b:c"]);
-        check(&["--json", "stacks:list"], &["--json", "stacks", "list"]);
-        check(&["run", "a:b"], &["run", "a:b"]);
-        check(&["env", "--json", "list", "blog"], &["--json", "env", "list", "blog"]);
-        check(&["env", "list", "--stack", "x", "--json"], &["--stack", "x", "--json", "env", "list"]);
-        check(&["run", "env", "--json"], &["run", "env", "--json"]);
-        check(&["http://x"], &["http://x"]);
+    fn every_spelling_on_the_pages_for_newcomers_is_understood() {
+        for page in [include_str!("../../docs/coming-from-dokku.md"), include_str!("../../docs/coming-from-heroku.md")]
+        {
+            let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | `"));
+            let mut count = 0;
+            for (theirs, ours) in rows {
+                let (ours, _) = ours.split_once('`').unwrap();
+                let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+                let (theirs, ours) = (normalised(words(theirs)), normalised(words(ours)));
+                assert_eq!(theirs, ours);
+                Remote::try_parse_from(&theirs).unwrap_or_else(|error| panic!("{theirs:?}: {error}"));
+                count += 1;
+            }
+            assert!(count > 10, "{count}");
+        }
     }
 }

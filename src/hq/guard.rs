@@ -1,5 +1,7 @@
-//! Who may knock: how many strangers at once, and how often one address may fail.
+//! Who may knock: how many strangers at once, how often one address may fail before it has to queue, and how many
+//! connections one user may have.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -11,13 +13,24 @@ pub struct Limits {
     pub failures: u32,
     /// Time after which one failed visit is forgotten.
     pub forgive: Duration,
-    /// Visitors of unknown name at once; one more, and the one who has waited longest goes.
+    /// Visitors of unknown name at once; one more, and one goes: of the address that has most of them, who has waited
+    /// longest.
     pub strangers: usize,
+    /// Time between two visitors of an address that has failed too often. It is not shut out: behind it may be people who
+    /// are known, and keys cannot be guessed, only tried.
+    pub pace: Duration,
+    /// The longest such a visitor waits.
+    pub line: Duration,
+    /// Connections of one user on which nothing runs; one more, and the one that has been so longest goes.
+    pub idle: usize,
+    /// Connections of one user.
+    pub guests: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { failures: 20, forgive: Duration::from_secs(3), strangers: 200 }
+        let (forgive, pace, line) = (Duration::from_secs(3), Duration::from_millis(200), Duration::from_secs(10));
+        Self { failures: 20, forgive, strangers: 200, pace, line, idle: 32, guests: 256 }
     }
 }
 
@@ -28,9 +41,16 @@ pub struct Visit(u64);
 /// What is done with somebody who knocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Come in; the other visit, if any, has to go for it.
-    Enter(Visit, Option<Visit>),
-    /// Failed too often.
+    /// Come in.
+    Enter {
+        /// Who.
+        visit: Visit,
+        /// After so long.
+        after: Duration,
+        /// Who has to go for it.
+        gone: Option<Visit>,
+    },
+    /// Failed too often, and too many of that address wait already.
     Refuse,
 }
 
@@ -55,27 +75,56 @@ pub struct Guard {
     strangers: BTreeMap<Visit, IpAddr>,
     /// Per address, the time at which all its failures will be forgiven.
     forgiven: BTreeMap<IpAddr, Instant>,
+    /// Per address that has to queue, when its next visitor may come in.
+    turns: BTreeMap<IpAddr, Instant>,
 }
+
+/// The longest time until all failures of an address are forgiven.
+const LONGEST: Duration = Duration::from_secs(300);
 
 impl Guard {
     /// A guard who has seen nobody.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, next: 0, strangers: BTreeMap::new(), forgiven: BTreeMap::new() }
+        Self { limits, next: 0, strangers: BTreeMap::new(), forgiven: BTreeMap::new(), turns: BTreeMap::new() }
     }
 
     /// Somebody knocks.
     pub fn arrive(&mut self, address: IpAddr, now: Instant) -> Verdict {
         let address = neighbourhood(address);
         let debt = self.forgiven.get(&address).map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
-        if debt > self.limits.forgive * self.limits.failures.saturating_sub(1) {
+        let fails = debt > self.limits.forgive * self.limits.failures.saturating_sub(1);
+        let Some(after) = (if fails { self.queue(address, now) } else { Some(Duration::ZERO) }) else {
             return Verdict::Refuse;
-        }
+        };
         let visit = Visit(self.next);
         self.next += 1;
         self.strangers.insert(visit, address);
-        // Numbers are given in order of arrival: the smallest has waited longest.
         let crowd = self.strangers.len() > self.limits.strangers;
-        Verdict::Enter(visit, self.strangers.keys().next().copied().filter(|_| crowd))
+        Verdict::Enter { visit, after, gone: self.longest().filter(|_| crowd) }
+    }
+
+    /// How long the next visitor of an address waits; `None` when that is too long.
+    fn queue(&mut self, address: IpAddr, now: Instant) -> Option<Duration> {
+        let turn = self.turns.get(&address).copied().unwrap_or(now).max(now);
+        let wait = turn - now;
+        if wait > self.limits.line {
+            return None;
+        }
+        if self.turns.len() > MEMORY {
+            self.turns.retain(|_, turn| *turn > now);
+        }
+        self.turns.insert(address, turn + self.limits.pace);
+        Some(wait)
+    }
+
+    /// Who has waited longest of the address with most visitors. Numbers are given in order of arrival.
+    fn longest(&self) -> Option<Visit> {
+        let mut crowds: BTreeMap<&IpAddr, usize> = BTreeMap::new();
+        self.strangers.values().for_each(|address| *crowds.entry(address).or_default() += 1);
+        self.strangers
+            .iter()
+            .max_by_key(|(visit, address)| (crowds[address], Reverse(**visit)))
+            .map(|(visit, _)| *visit)
     }
 
     /// The visitor is known now.
@@ -90,7 +139,8 @@ impl Guard {
             Ending::Fair => {}
             Ending::Failed => {
                 let at = self.forgiven.entry(address).or_insert(now);
-                *at = (*at).max(now) + self.limits.forgive;
+                *at = ((*at).max(now) + self.limits.forgive)
+                    .min(now + LONGEST.max(self.limits.forgive * self.limits.failures));
                 self.forget(now);
             }
         }
@@ -108,6 +158,19 @@ impl Guard {
     }
 }
 
+/// Which of one user's connections has to go, newest among them included: each with since when nothing runs on it.
+pub fn crowded(own: &BTreeMap<Visit, Option<Instant>>, limits: &Limits) -> Option<Visit> {
+    let idle = own.iter().filter_map(|(visit, idle)| Some(((*idle)?, *visit)));
+    let (count, longest) = (idle.clone().count(), idle.min().map(|(_, visit)| visit));
+    if count > limits.idle {
+        longest
+    } else if own.len() > limits.guests {
+        longest.or_else(|| own.keys().next_back().copied())
+    } else {
+        None
+    }
+}
+
 /// An IPv6 host owns at least a /64: it counts as one address.
 fn neighbourhood(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -120,29 +183,50 @@ fn neighbourhood(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { failures: 3, forgive: Duration::from_secs(10), strangers: 2 };
+    const LIMITS: Limits = Limits {
+        failures: 3,
+        forgive: Duration::from_secs(10),
+        strangers: 2,
+        pace: Duration::from_secs(1),
+        line: Duration::from_secs(2),
+        idle: 2,
+        guests: 4,
+    };
 
     fn fail(guard: &mut Guard, address: &str, now: Instant) -> bool {
         match guard.arrive(address.parse().unwrap(), now) {
-            Verdict::Enter(visit, _) => {
+            Verdict::Enter { visit, after, .. } => {
                 guard.leave(visit, Ending::Failed, now);
-                true
+                after.is_zero()
             }
             Verdict::Refuse => false,
         }
     }
 
     #[test]
-    fn an_address_that_keeps_failing_is_refused_until_time_has_passed() {
+    fn an_address_that_keeps_failing_queues_until_time_has_passed() {
         let mut guard = Guard::new(LIMITS);
         let now = Instant::now();
-        assert_eq!([(); 4].map(|()| fail(&mut guard, "10.0.0.1", now)), [true, true, true, false]);
+        assert_eq!([(); 3].map(|()| fail(&mut guard, "10.0.0.1", now)), [true; 3]);
+        let wait = |guard: &mut Guard, now| match guard.arrive("10.0.0.1".parse().unwrap(), now) {
+            Verdict::Enter { visit, after, .. } => {
+                guard.leave(visit, Ending::Fair, now);
+                Some(after.as_secs())
+            }
+            Verdict::Refuse => None,
+        };
+        assert_eq!([(); 4].map(|()| wait(&mut guard, now)), [Some(0), Some(1), Some(2), None]);
         assert!(fail(&mut guard, "10.0.0.2", now), "another address is not concerned");
-        assert!(!fail(&mut guard, "10.0.0.1", now + Duration::from_secs(9)));
-        assert!(fail(&mut guard, "10.0.0.1", now + Duration::from_secs(10)));
-        assert!(!fail(&mut guard, "10.0.0.1", now + Duration::from_secs(10)));
-        let later = now + Duration::from_secs(60);
-        assert_eq!([(); 4].map(|()| fail(&mut guard, "10.0.0.1", later)), [true, true, true, false]);
+        assert_eq!(wait(&mut guard, now + Duration::from_secs(1)), Some(2), "one has come in meanwhile");
+        let later = now + Duration::from_secs(30);
+        assert_eq!([(); 3].map(|()| fail(&mut guard, "10.0.0.1", later)), [true; 3]);
+        // However often it fails, there is an end to it.
+        for _ in 0..1000 {
+            let visit = Visit(u64::MAX);
+            guard.strangers.insert(visit, "10.0.0.1".parse().unwrap());
+            guard.leave(visit, Ending::Failed, later);
+        }
+        assert_eq!([(); 3].map(|()| wait(&mut guard, later + LONGEST)), [Some(0); 3]);
     }
 
     #[test]
@@ -151,7 +235,7 @@ mod tests {
         let now = Instant::now();
         for _ in 0..100 {
             for known in [true, false] {
-                let Verdict::Enter(visit, None) = guard.arrive("::1".parse().unwrap(), now) else {
+                let Verdict::Enter { visit, gone: None, .. } = guard.arrive("::1".parse().unwrap(), now) else {
                     panic!("refused");
                 };
                 if known {
@@ -162,17 +246,46 @@ mod tests {
         }
     }
 
+    fn enter(visit: u64, gone: Option<u64>) -> Verdict {
+        Verdict::Enter { visit: Visit(visit), after: Duration::ZERO, gone: gone.map(Visit) }
+    }
+
     #[test]
     fn the_stranger_who_has_waited_longest_makes_room() {
         let mut guard = Guard::new(LIMITS);
         let now = Instant::now();
         let mut arrive = || guard.arrive("10.0.0.1".parse().unwrap(), now);
-        assert_eq!(arrive(), Verdict::Enter(Visit(0), None));
-        assert_eq!(arrive(), Verdict::Enter(Visit(1), None));
-        assert_eq!(arrive(), Verdict::Enter(Visit(2), Some(Visit(0))));
+        assert_eq!([arrive(), arrive(), arrive()], [enter(0, None), enter(1, None), enter(2, Some(0))]);
         guard.leave(Visit(0), Ending::Fair, now);
         guard.welcome(Visit(1));
-        assert_eq!(guard.arrive("10.0.0.1".parse().unwrap(), now), Verdict::Enter(Visit(3), None));
+        assert_eq!(guard.arrive("10.0.0.1".parse().unwrap(), now), enter(3, None));
+    }
+
+    #[test]
+    fn a_crowd_from_one_address_pushes_out_its_own_and_nobody_else() {
+        let mut guard = Guard::new(LIMITS);
+        let now = Instant::now();
+        assert_eq!(guard.arrive("192.0.2.1".parse().unwrap(), now), enter(0, None));
+        assert_eq!(guard.arrive("10.0.0.1".parse().unwrap(), now), enter(1, None));
+        for number in 2..100 {
+            assert_eq!(guard.arrive("10.0.0.1".parse().unwrap(), now), enter(number, Some(number - 1)));
+            guard.leave(Visit(number - 1), Ending::Fair, now);
+        }
+    }
+
+    #[test]
+    fn of_a_users_connections_the_one_that_has_done_nothing_longest_goes() {
+        let now = Instant::now();
+        let check = |own: &[Option<u64>], expected: Option<u64>| {
+            let since = |seconds: &Option<u64>| seconds.map(|seconds| now + Duration::from_secs(seconds));
+            let own = own.iter().enumerate().map(|(place, idle)| (Visit(place as u64), since(idle))).collect();
+            assert_eq!(crowded(&own, &LIMITS), expected.map(Visit));
+        };
+        check(&[Some(5), Some(1)], None);
+        check(&[Some(5), None, Some(1), Some(3)], Some(2));
+        check(&[None, None, None, None], None);
+        check(&[None, None, Some(9), None, None], Some(2));
+        check(&[None, None, None, None, None], Some(4));
     }
 
     #[test]
@@ -180,7 +293,8 @@ mod tests {
         let mut guard = Guard::new(LIMITS);
         let now = Instant::now();
         assert!(fail(&mut guard, "2001:db8::1", now) && fail(&mut guard, "2001:db8::2", now));
-        assert!(fail(&mut guard, "2001:db8::3", now) && !fail(&mut guard, "2001:db8::4", now));
+        assert!(fail(&mut guard, "2001:db8::3", now) && fail(&mut guard, "2001:db8::4", now));
+        assert!(!fail(&mut guard, "2001:db8::5", now));
         assert!(fail(&mut guard, "2001:db8:0:1::4", now));
     }
 }

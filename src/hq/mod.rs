@@ -49,6 +49,7 @@ pub mod limits;
 pub mod lock;
 pub mod oneoff;
 pub mod progress;
+pub mod reach;
 pub mod reconcile;
 pub mod recover;
 pub mod rights;

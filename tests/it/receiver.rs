@@ -619,24 +619,91 @@ async fn clients_that_do_nothing_are_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_keeps_failing_is_kept_out_for_a_while() {
-    let limits = guard::Limits { failures: 2, forgive: Duration::from_secs(2), strangers: 100 };
+async fn a_channel_on_which_nothing_is_started_keeps_no_connection() {
+    let short = Duration::from_millis(300);
+    let place = place_with(Limits { idle: short, ..Limits::default() }).await;
+    let session = place.client().await;
+    let mut channel = session.channel_open_session().await.unwrap();
+    let ended = tokio::time::timeout(PATIENCE, async { while channel.wait().await.is_some() {} }).await;
+    assert!(ended.is_ok(), "an open channel without a command was kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_idle_connections_of_a_user_the_oldest_end() {
+    let limits = guard::Limits { idle: 3, ..guard::Limits::default() };
     let place = place_with(Limits { guard: limits, ..Limits::default() }).await;
+    let mut sessions = Vec::new();
+    for _ in 0..5 {
+        sessions.push(place.client().await);
+    }
+    let deadline = Instant::now() + PATIENCE;
+    let closed =
+        |sessions: &[russh::client::Handle<Anyone>]| sessions.iter().map(|session| session.is_closed()).collect();
+    loop {
+        let closed: Vec<bool> = closed(&sessions);
+        if closed == [true, true, false, false, false] {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{closed:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(place.run(&["help"]).await.status.success());
+}
+
+/// A client that trusts every server.
+struct Anyone;
+
+impl russh::client::Handler for Anyone {
+    type Error = russh::Error;
+
+    async fn check_server_key(&mut self, _: &russh::keys::PublicKeyOrCertificate) -> Result<bool, russh::Error> {
+        Ok(true)
+    }
+}
+
+impl Place {
+    /// Logged in, without a channel.
+    async fn client(&self) -> russh::client::Handle<Anyone> {
+        let config = Arc::new(russh::client::Config::default());
+        let mut session = russh::client::connect(config, ("127.0.0.1", self.port), Anyone).await.unwrap();
+        let key = Arc::new(russh::keys::load_secret_key(self.path("id"), None).unwrap());
+        let key = russh::keys::PrivateKeyWithHashAlg::new(key, None);
+        assert!(session.authenticate_publickey("quarry", key).await.unwrap().success());
+        session
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_keeps_failing_has_to_queue_and_people_behind_it_still_get_in() {
+    let pace = Duration::from_secs(1);
+    let limits = guard::Limits { failures: 2, forgive: Duration::from_secs(60), pace, ..guard::Limits::default() };
+    let place = Arc::new(place_with(Limits { guard: limits, ..Limits::default() }).await);
     place.make_key("stranger", &["-t", "ed25519"]).await;
     for _ in 0..2 {
         assert!(text(&finish(place.ssh("stranger", &["help"])).await.stderr).contains("Permission denied"));
     }
-    let mut kept_out = 0;
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let output = place.run(&["help"]).await;
-        if output.status.success() {
-            break;
-        }
-        kept_out += 1;
-        assert!(Instant::now() < deadline, "never let in again");
+    // Somebody goes on to try keys as fast as they can, several at a time.
+    let stop = CancellationToken::new();
+    let tries: Vec<_> = (0..4)
+        .map(|_| {
+            let (place, stop) = (place.clone(), stop.clone());
+            tokio::spawn(async move {
+                while !stop.is_cancelled() {
+                    finish(place.ssh("stranger", &["help"])).await;
+                }
+            })
+        })
+        .collect();
+    for _ in 0..3 {
+        assert!(place.run(&["help"]).await.status.success(), "somebody who is known was kept out");
     }
-    assert!(kept_out > 0, "let in at once");
+    let began = Instant::now();
+    assert!(place.run(&["help"]).await.status.success());
+    assert!(began.elapsed() > pace, "an address that fails again and again is not slowed");
+    stop.cancel();
+    for tries in tries {
+        tries.await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

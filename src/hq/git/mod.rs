@@ -16,6 +16,7 @@ mod checkout;
 mod history;
 pub mod push;
 mod settings;
+mod socks;
 mod submodule;
 mod weight;
 

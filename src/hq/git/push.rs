@@ -207,12 +207,16 @@ async fn refuse(output: &mpsc::Sender<Frame>, reason: &str, code: u8) -> u8 {
 }
 
 /// Memory of git's for one push or fetch, in bytes.
-const MEMORY: u64 = 2 << 30;
+pub(super) const MEMORY: u64 = 2 << 30;
+
+/// Processor time of each of git's processes for one push or fetch, in seconds: a pack of a few kilobytes can stand for
+/// any number of bytes to go through, and the largest that are real take minutes.
+pub(super) const TIME: u64 = 1200;
 
 fn program(service: &str, repository: &Path) -> Command {
     // What a pack makes git hold at once has a limit: a few bytes can stand for any number of them.
     let mut command = Command::new("prlimit");
-    command.arg(format!("--data={MEMORY}")).args(["--", "git"]);
+    command.arg(format!("--data={MEMORY}")).arg(format!("--cpu={TIME}")).args(["--", "git"]);
     command.env_clear().envs(git::environment(repository)).arg(service).arg(repository);
     // A group of its own: Ctrl-C in the terminal that runs `quarry serve` is not for git.
     command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

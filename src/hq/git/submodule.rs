@@ -11,8 +11,11 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::build::limits;
+use crate::hq::git::push::{MEMORY, TIME};
+use crate::hq::git::socks::{self, Socks};
 use crate::hq::git::weight::Budget;
 use crate::hq::git::{GitError, Repository, Settings, command, oid};
+use crate::hq::reach::{Reach, Remote, Scheme};
 use crate::names::{CommitId, StackName};
 
 /// The most that is kept of what git says.
@@ -31,12 +34,17 @@ pub struct Fetching {
     pub say: Arc<dyn Fn(String) + Send + Sync>,
     /// Whether another stack's repository may be read. It may wait for the answer.
     pub may_read: Arc<dyn Fn(&StackName) -> bool + Send + Sync>,
+    /// The servers they may come from.
+    pub reach: Reach,
+    /// The largest pack taken in bytes.
+    pub most: u64,
 }
 
 impl Default for Fetching {
     fn default() -> Self {
         let (say, may_read) = (Arc::new(|_| ()), Arc::new(|_: &StackName| true));
-        Self { limit: Duration::from_secs(600), key: None, stop: Arc::default(), say, may_read }
+        let (limit, reach) = (Duration::from_secs(600), Reach::default());
+        Self { limit, key: None, stop: Arc::default(), say, may_read, reach, most: 2 << 30 }
     }
 }
 
@@ -162,34 +170,77 @@ impl<'a> Modules<'a> {
     }
 
     fn fetch(&self, modules: &Repository, url: &str, commit: &CommitId) -> Result<(), String> {
+        let remote = Remote::parse(url).map_err(|bad| format!("`{}`: {bad}", without_password(url)))?;
+        let way = self.way(&remote)?;
         let keep = format!("+{commit}:refs/quarry/modules/{commit}");
         // Servers before protocol 2 give single commits only by branch: then everything is fetched.
-        let attempts: [&[&str]; 2] = [&["--depth=1", "--", url, &keep], &["--", url, "+refs/*:refs/quarry/all/*"]];
+        let attempts: [&[&str]; 2] =
+            [&["--depth=1", "--", &way.url, &keep], &["--", &way.url, "+refs/*:refs/quarry/all/*"]];
         let mut reason = String::new();
         for attempt in attempts {
-            reason = self.run(self.command().args(attempt))?;
+            reason = self.run(self.command(&way).args(attempt))?;
             if modules.git.find_commit(oid(commit)).is_ok() {
                 return modules.keep(commit).map_err(|error| error.to_string());
             }
+            if let Some(refused) = way.socks.as_ref().and_then(Socks::refused) {
+                return Err(refused);
+            }
         }
+        let url = without_password(url);
         Err(if reason.is_empty() { format!("`{url}` has no commit {}", commit.short()) } else { reason })
     }
 
+    /// How a server is reached: HTTP, which is led elsewhere by its servers, through a way out of ours; else the server's
+    /// address is found out and looked at here, and git gets that.
+    fn way(&self, remote: &Remote) -> Result<Way, String> {
+        match remote.scheme {
+            Scheme::Http { .. } => {
+                let socks = Socks::open(self.fetching.reach.clone());
+                let socks = socks.map_err(|error| format!("no way out can be opened: {error}"))?;
+                Ok(Way { url: remote.at(&remote.host), socks: Some(socks), ssh: String::new() })
+            }
+            Scheme::Ssh { .. } => {
+                let address = self.address(remote)?;
+                let ssh = format!(" -o HostName={address} -o HostKeyAlias={}", remote.host);
+                Ok(Way { url: remote.at(&remote.host), socks: None, ssh })
+            }
+            Scheme::Git => Ok(Way { url: remote.at(&self.address(remote)?), socks: None, ssh: String::new() }),
+        }
+    }
+
+    /// An address of a server that answers and may be spoken to.
+    fn address(&self, remote: &Remote) -> Result<String, String> {
+        let answers = socks::connect(&self.fetching.reach, &remote.host, remote.port());
+        let address = answers.and_then(|stream| stream.peer_addr());
+        address.map(|address| address.ip().to_string()).map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => error.to_string(),
+            _ => format!("`{}` cannot be reached: {error}", remote.host),
+        })
+    }
+
     /// HQ runs as root: its keys, agent and settings are not for servers that a pusher names.
-    fn command(&self) -> Command {
-        let mut git = command(&self.path);
+    fn command(&self, way: &Way) -> Command {
+        let own = command(&self.path);
+        let mut git = Command::new("prlimit");
+        let limits = [format!("--data={MEMORY}"), format!("--fsize={}", self.fetching.most), format!("--cpu={TIME}")];
+        git.args(limits).arg("--").arg(own.get_program()).args(own.get_args()).env_clear();
+        git.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let known = self.path.with_file_name("known_hosts");
         let key = self.fetching.key.as_deref().unwrap_or(Path::new("none"));
         let ssh = format!(
             "ssh -F none -o BatchMode=yes -o IdentitiesOnly=yes -o IdentityAgent=none -o IdentityFile={} \
              -o UserKnownHostsFile={} -o StrictHostKeyChecking=accept-new -o ConnectTimeout=30 \
-             -o ServerAliveInterval=15",
+             -o ServerAliveInterval=15{}",
             quoted(key),
-            quoted(&known)
+            quoted(&known),
+            way.ssh
         );
         git.env("HOME", "/nonexistent").env("GIT_SSH_COMMAND", ssh);
         git.env("GIT_ALLOW_PROTOCOL", "https:http:ssh:git").env("GIT_TERMINAL_PROMPT", "0");
         git.args(["-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=60"]);
+        if let Some(socks) = &way.socks {
+            git.arg("-c").arg(format!("http.proxy={}", socks.url()));
+        }
         git.args(["fetch", "--quiet", "--no-tags", "--no-recurse-submodules"]);
         git
     }
@@ -212,6 +263,14 @@ impl<'a> Modules<'a> {
         let _ = child.wait();
         said.map_err(|_| format!("its server did not send it within {} s", limit.as_secs()))
     }
+}
+
+/// How git reaches a server.
+struct Way {
+    url: String,
+    socks: Option<Socks>,
+    /// Options of ssh.
+    ssh: String,
 }
 
 /// What git says until it closes its standard error. A thread reads, because reading alone knows no limit.

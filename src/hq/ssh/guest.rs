@@ -15,7 +15,7 @@ use tracing::info;
 use crate::hq::door::{Caller, IoEvent, Origin, Terminal};
 use crate::hq::guard::{Ending, Visit};
 use crate::hq::ssh::keys::PublicKey;
-use crate::hq::ssh::lane::{Lane, Presence};
+use crate::hq::ssh::lane::Lane;
 use crate::hq::ssh::tcp::Control;
 use crate::hq::ssh::{Phase, Server};
 use crate::names::UserName;
@@ -120,9 +120,9 @@ impl Handler for Guest {
     }
 
     async fn auth_succeeded(&mut self, _: &mut Session) -> Result<(), russh::Error> {
-        self.server.welcome(self.visit);
         self.phase.send_replace(Phase::In { channels: 0, since: Instant::now() });
         if let Some(user) = &self.user {
+            self.server.welcome(self.visit, user.clone(), self.control.clone(), self.phase.subscribe());
             info!(%user, address = %self.address, "logged in");
         }
         Ok(())
@@ -142,7 +142,7 @@ impl Handler for Guest {
         }
         // Input comes by `data` below. The reading half is dropped: it would stop the whole connection when full.
         let (_, output) = channel.split();
-        self.lanes.insert(output.id().into(), Lane::new(output, Presence::new(self.phase.clone())));
+        self.lanes.insert(output.id().into(), Lane::new(output, self.phase.clone()));
         reply.accept().await;
         Ok(())
     }

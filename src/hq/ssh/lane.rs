@@ -36,7 +36,7 @@ pub(crate) struct Lane {
 
 enum State {
     /// Open, nothing asked yet.
-    Open(ChannelWriteHalf<Msg>, Presence),
+    Open(ChannelWriteHalf<Msg>, watch::Sender<Phase>),
     /// Runs something.
     Running(Running),
 }
@@ -56,12 +56,12 @@ impl Drop for Running {
     }
 }
 
-/// A channel counts as present until it is closed and its command has ended.
-pub(crate) struct Presence(watch::Sender<Phase>);
+/// A channel counts as present from when something is started on it until it is closed and that has ended.
+struct Presence(watch::Sender<Phase>);
 
 impl Presence {
     /// One more channel.
-    pub(crate) fn new(phase: watch::Sender<Phase>) -> Self {
+    fn new(phase: watch::Sender<Phase>) -> Self {
         let presence = Presence(phase);
         presence.count(|channels| channels + 1);
         presence
@@ -86,8 +86,8 @@ impl Drop for Presence {
 
 impl Lane {
     /// A channel just opened.
-    pub(crate) fn new(output: ChannelWriteHalf<Msg>, presence: Presence) -> Self {
-        Self { terminal: None, env: BTreeMap::new(), state: State::Open(output, presence) }
+    pub(crate) fn new(output: ChannelWriteHalf<Msg>, phase: watch::Sender<Phase>) -> Self {
+        Self { terminal: None, env: BTreeMap::new(), state: State::Open(output, phase) }
     }
 
     /// Whether something has been started on it.
@@ -116,9 +116,10 @@ impl Lane {
         let (output, frames) = mpsc::channel(FRAMES);
         let over = CancellationToken::new();
         let running = Running { feed: Some(feed), events, over: over.clone() };
-        let State::Open(channel, presence) = std::mem::replace(&mut self.state, State::Running(running)) else {
+        let State::Open(channel, phase) = std::mem::replace(&mut self.state, State::Running(running)) else {
             unreachable!("looked at above");
         };
+        let presence = Presence::new(phase);
         let io = Io {
             stdin,
             output,

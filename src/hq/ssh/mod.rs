@@ -18,6 +18,7 @@ use crate::hq::guard::{self, Ending, Guard, Verdict, Visit};
 use crate::hq::push::{Paths, Pushes};
 use crate::hq::ssh::guest::Guest;
 use crate::hq::ssh::tcp::{Control, Line, WINDOW};
+use crate::names::UserName;
 use crate::servers::ssh::KeyPair;
 
 mod guest;
@@ -56,16 +57,24 @@ pub struct Server {
     porch: Mutex<Porch>,
 }
 
-/// Those who have not logged in yet, with what is needed to send them away.
+/// Those who are connected, with what is needed to send them away.
 struct Porch {
     guard: Guard,
     strangers: BTreeMap<Visit, Arc<Control>>,
+    guests: BTreeMap<Visit, Known>,
+}
+
+/// Somebody who has logged in.
+struct Known {
+    user: UserName,
+    control: Arc<Control>,
+    phase: watch::Receiver<Phase>,
 }
 
 impl Server {
     /// A server with this host key for what is behind `door`.
     pub fn new(host_key: KeyPair, limits: Limits, paths: Paths, door: Arc<dyn Door>, pushes: Arc<Pushes>) -> Self {
-        let porch = Porch { guard: Guard::new(limits.guard), strangers: BTreeMap::new() };
+        let porch = Porch { guard: Guard::new(limits.guard), strangers: BTreeMap::new(), guests: BTreeMap::new() };
         Self { door, pushes, paths, limits, config: Arc::new(config(host_key)), porch: Mutex::new(porch) }
     }
 
@@ -92,10 +101,14 @@ impl Server {
     async fn visit(self: Arc<Self>, stream: TcpStream) {
         let Ok((line, address)) = Line::new(stream) else { return };
         let control = line.control();
-        let Some(visit) = self.admit(address, &control) else {
+        let Some((visit, after)) = self.admit(address, &control) else {
             debug!(%address, "too many failed logins, not let in");
             return;
         };
+        if !after.is_zero() {
+            debug!(%address, ?after, "many failed logins, let in later");
+            tokio::time::sleep(after).await;
+        }
         let (phase, phases) = watch::channel(Phase::Login(Instant::now()));
         let guest = Guest::new(self.clone(), visit, address, control.clone(), phase);
         let opening = russh::server::run_stream(self.config.clone(), line, guest);
@@ -158,10 +171,10 @@ impl Server {
         }
     }
 
-    fn admit(&self, address: IpAddr, control: &Arc<Control>) -> Option<Visit> {
+    fn admit(&self, address: IpAddr, control: &Arc<Control>) -> Option<(Visit, Duration)> {
         let mut porch = self.porch();
         match porch.guard.arrive(address, Instant::now()) {
-            Verdict::Enter(visit, gone) => {
+            Verdict::Enter { visit, after, gone } => {
                 porch.strangers.insert(visit, control.clone());
                 if let Some(gone) = gone
                     && let Some(control) = porch.strangers.remove(&gone)
@@ -169,22 +182,31 @@ impl Server {
                     porch.guard.leave(gone, Ending::Fair, Instant::now());
                     control.cut();
                 }
-                Some(visit)
+                Some((visit, after))
             }
             Verdict::Refuse => None,
         }
     }
 
-    pub(crate) fn welcome(&self, visit: Visit) {
+    /// A visitor is known now. One connection too many of theirs ends.
+    pub(crate) fn welcome(&self, visit: Visit, user: UserName, control: Arc<Control>, phase: watch::Receiver<Phase>) {
         let mut porch = self.porch();
         porch.guard.welcome(visit);
         porch.strangers.remove(&visit);
+        porch.guests.insert(visit, Known { user: user.clone(), control, phase });
+        let own = porch.guests.iter().filter(|(_, known)| known.user == user);
+        let own = own.map(|(visit, known)| (*visit, known.phase.borrow().idle())).collect();
+        if let Some(known) = guard::crowded(&own, &self.limits.guard).and_then(|visit| porch.guests.get(&visit)) {
+            debug!(%user, "a connection too many of this user ends");
+            known.control.cut();
+        }
     }
 
     pub(crate) fn leave(&self, visit: Visit, ending: Ending) {
         let mut porch = self.porch();
         porch.guard.leave(visit, ending, Instant::now());
         porch.strangers.remove(&visit);
+        porch.guests.remove(&visit);
     }
 
     fn porch(&self) -> MutexGuard<'_, Porch> {
@@ -199,11 +221,21 @@ pub(crate) enum Phase {
     Login(Instant),
     /// Logged in, with so many channels since this instant.
     In {
-        /// Channels that are open, or whose command still runs.
+        /// Channels on which something was started, until they are closed and it has ended.
         channels: usize,
         /// When their number last changed.
         since: Instant,
     },
+}
+
+impl Phase {
+    /// Since when nothing runs.
+    fn idle(self) -> Option<Instant> {
+        match self {
+            Phase::Login(since) | Phase::In { channels: 0, since } => Some(since),
+            Phase::In { .. } => None,
+        }
+    }
 }
 
 /// Key exchange: mlkem768x25519 where the client has it, else curve25519. sntrup761x25519, which OpenSSH 8.5 to 9.8

@@ -11,6 +11,7 @@ use crate::db::{DbError, Entry, Guard, layout};
 use crate::hq::git::{self, Commit, Fetching, GitError, Repository, Stop};
 use crate::hq::lock::Turn;
 use crate::hq::progress::phase;
+use crate::hq::reach::Reach;
 use crate::hq::rights::{Access, Right};
 use crate::hq::status::Status;
 use crate::hq::{Hq, HqError};
@@ -184,7 +185,11 @@ impl Hq {
         let turn = self.queue.checkout(stack).await;
         let (said, mut lines) = mpsc::unbounded_channel();
         let (asked, mut questions) = mpsc::unbounded_channel::<(StackName, oneshot::Sender<bool>)>();
+        let ways = self.server_records().await?.into_values().filter_map(|record| record.way);
+        let servers = ways.flat_map(|way| [way.ip, way.hq]).collect();
         let fetching = Fetching {
+            reach: Reach { named: self.settings.submodule_hosts.clone(), servers },
+            most: self.settings.push_limit.bytes(),
             key: self.settings.submodule_key.clone(),
             // Nobody listens to a checkout that was given up.
             say: Arc::new(move |line| drop(said.send(line))),

@@ -18,6 +18,7 @@ mod falls;
 mod foreign;
 mod git;
 mod hostile;
+mod inward;
 mod killed;
 mod local;
 mod logs;

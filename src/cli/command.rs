@@ -1,12 +1,12 @@
 //! The commands that HQ carries out, and what is known of each before it runs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 
 use super::{
-    certs, cluster, config, deploy, destroy, env, events, grid, keys, launch, logs, network, ps, releases, restart,
-    rights, rollback, run, scale, servers, stacks, tasks,
+    backup, certs, cluster, config, deploy, destroy, doctor, env, events, grid, keys, launch, logs, network, ps,
+    releases, restart, rights, rollback, run, scale, servers, stacks, tasks, upgrade, version,
 };
 
 /// Commands that HQ carries out, whichever door they come through.
@@ -35,6 +35,10 @@ pub enum HqCommand {
     Network(network::Network),
     Config(config::Config),
     Certs(certs::Certs),
+    Backup(backup::Backup),
+    Upgrade(upgrade::Upgrade),
+    Version(version::Version),
+    Doctor(doctor::Doctor),
 }
 
 impl HqCommand {
@@ -42,6 +46,7 @@ impl HqCommand {
     pub(super) fn changes(&self) -> bool {
         match self {
             HqCommand::Ps(_) | HqCommand::Logs(_) | HqCommand::Releases(_) | HqCommand::Events(_) => false,
+            HqCommand::Version(_) | HqCommand::Doctor(_) => false,
             HqCommand::Stacks(stacks) => stacks.changes(),
             HqCommand::Servers(servers) => servers.changes(),
             HqCommand::Cluster(cluster) => cluster.changes(),
@@ -59,6 +64,8 @@ impl HqCommand {
             | HqCommand::Rollback(_)
             | HqCommand::Deploy(_)
             | HqCommand::Launch(_)
+            | HqCommand::Backup(_)
+            | HqCommand::Upgrade(_)
             | HqCommand::Destroy(_) => true,
         }
     }
@@ -72,6 +79,41 @@ impl HqCommand {
         }
     }
 
+    /// A file of the machine it is typed on that takes standard output.
+    pub fn output(&self) -> Option<PathBuf> {
+        match self {
+            HqCommand::Backup(backup) => backup.output(),
+            _ => None,
+        }
+    }
+
+    /// Whether HQ is about to be another program when it has answered.
+    pub fn is_upgrade(&self) -> bool {
+        matches!(self, HqCommand::Upgrade(_))
+    }
+
+    /// Whether it looks at the machine also where nothing else of HQ works.
+    pub fn is_doctor(&self) -> bool {
+        matches!(self, HqCommand::Doctor(_))
+    }
+
+    /// Where that program lies now, if it is named.
+    pub fn program(&self) -> Option<PathBuf> {
+        match self {
+            HqCommand::Upgrade(upgrade) => upgrade.program(),
+            _ => None,
+        }
+    }
+
+    /// Its words as HQ is told them: files of the machine it is typed on mean nothing there.
+    pub fn told(&self, words: Vec<String>) -> Vec<String> {
+        match self {
+            HqCommand::Backup(backup) => backup.told(words),
+            HqCommand::Upgrade(upgrade) => upgrade.told(words),
+            _ => words,
+        }
+    }
+
     /// Whether it concerns everybody, and not one stack. An instruction tarball may name any image there is.
     pub(super) fn is_operator_s(&self) -> bool {
         match self {
@@ -80,6 +122,9 @@ impl HqCommand {
             | HqCommand::Grid(_)
             | HqCommand::Network(_)
             | HqCommand::Config(_)
+            | HqCommand::Backup(_)
+            | HqCommand::Upgrade(_)
+            | HqCommand::Doctor(_)
             | HqCommand::Launch(_) => true,
             HqCommand::Stacks(_)
             | HqCommand::Ps(_)
@@ -96,6 +141,7 @@ impl HqCommand {
             | HqCommand::Rights(_)
             | HqCommand::Tasks(_)
             | HqCommand::Certs(_)
+            | HqCommand::Version(_)
             | HqCommand::Events(_) => false,
         }
     }
@@ -104,6 +150,9 @@ impl HqCommand {
     pub(super) fn farewell(&self) -> &'static str {
         match self {
             HqCommand::Logs(_) | HqCommand::Events(_) => "",
+            HqCommand::Backup(_) => "interrupted; what was written is no backup",
+            HqCommand::Upgrade(_) => "interrupted; HQ stays as it is",
+            HqCommand::Version(_) | HqCommand::Doctor(_) => "",
             HqCommand::Servers(_)
             | HqCommand::Cluster(_)
             | HqCommand::Config(_)

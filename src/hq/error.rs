@@ -1,6 +1,6 @@
 //! Why HQ does not do what it is asked to.
 
-use super::{certs, cloud, cluster, env, git, rights, servers, tasks};
+use super::{backup, certs, cloud, cluster, env, git, rights, servers, tasks, upgrade};
 use crate::db::DbError;
 use crate::docker::EngineError;
 use crate::instruction::compile::CompileError;
@@ -130,6 +130,12 @@ pub enum HqError {
     /// The etcd that HQ makes.
     #[error(transparent)]
     Cluster(#[from] cluster::ClusterError),
+    /// A backup.
+    #[error(transparent)]
+    Backup(#[from] backup::BackupError),
+    /// HQ stays the program it is.
+    #[error(transparent)]
+    Upgrade(#[from] upgrade::UpgradeError),
     /// Certificates.
     #[error(transparent)]
     Certs(#[from] certs::CertsError),

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use quarry::cli::failure::Failure;
+use quarry::cli::parts::Places;
 use quarry::cli::serve::Ended;
-use quarry::cli::{Cli, Command, again, client, normalised};
+use quarry::cli::{Cli, Command, again, client, doctor, normalised};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -36,7 +37,8 @@ fn run(cli: Cli, words: Vec<String>) -> Result<u8, Failure> {
             log();
             match block(async move { serve.run(&places).await })?? {
                 Ended::ForGood => Ok(0),
-                Ended::ToBeginAnew(listener) => Err(again::begin(listener)),
+                Ended::ToBeginAnew(handed, next) => Err(again::begin(&handed, &next)),
+                Ended::ToGoBack(handed, why) => Err(again::back(handed, why)),
             }
         }
         Command::Agent(agent) => {
@@ -49,23 +51,48 @@ fn run(cli: Cli, words: Vec<String>) -> Result<u8, Failure> {
         Command::Locknet(locknet) => block(async move { locknet.run(&places, cli.json).await })?.map(|()| 0),
         Command::Db(db) => block(async move { db.run(&places).await })?.map(|()| 0),
         Command::Hook(_) => Ok(ExitCode::SUCCESS).map(|_| 0),
+        Command::Restore(restore) => block(async move { restore.run(&places).await })?.map(|()| 0),
         Command::Hq(command) => {
-            let words = client::plain(words);
+            let words = command.told(client::plain(words));
             if let Some(file) = command.file() {
                 client::send(file)?;
             }
-            if let Some(address) = &cli.hq {
-                return Err(client::by_ssh(address, &words));
+            match command.output() {
+                Some(file) => {
+                    let receipt = client::Receipt::open(&file)?;
+                    receipt.end(ask(&places, cli.hq.as_deref(), words, client::by_ssh_and_back))
+                }
+                None if command.is_doctor() && cli.hq.is_none() && places.is_here() => {
+                    block(async move { doctor::on_this_machine(&places, words, cli.json).await })?
+                }
+                None if command.is_upgrade() => {
+                    let code = ask(&places, cli.hq.as_deref(), words, client::by_ssh_and_back)?;
+                    let program = command.program();
+                    block(async move { client::greeted(&places, code, program.as_deref()).await })?
+                }
+                None => ask(&places, cli.hq.as_deref(), words, |address, words| Err(client::by_ssh(address, words))),
             }
-            if !places.is_here()
-                && let Some((address, stack)) = client::remote()
-            {
-                let words = [vec!["--stack".to_owned(), stack], words].concat();
-                return Err(client::by_ssh(&address, &words));
-            }
-            block(async move { client::on_this_machine(&places, words).await })?
         }
     }
+}
+
+/// Hands a command to the HQ that carries it out: the one that is named, this machine's, or the repository's.
+fn ask(
+    places: &Places,
+    hq: Option<&str>,
+    words: Vec<String>,
+    by_ssh: impl Fn(&str, &[String]) -> Result<u8, Failure>,
+) -> Result<u8, Failure> {
+    if let Some(address) = hq {
+        return by_ssh(address, &words);
+    }
+    if !places.is_here()
+        && let Some((address, stack)) = client::remote()
+    {
+        let words = [vec!["--stack".to_owned(), stack], words].concat();
+        return by_ssh(&address, &words);
+    }
+    block(async move { client::on_this_machine(places, words).await })?
 }
 
 /// HQ's log: constant sentences with fields, on standard error.

@@ -1,17 +1,33 @@
 //! HQ that begins anew as the same process: what it hands to itself, and how commands know that they should wait.
 
 use std::fs;
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::net::sockopt::{socket_acceptconn, socket_domain};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+
 use super::failure::{Exit, Failure};
+use crate::hq::upgrade::act::Next;
+use crate::hq::upgrade::process::take_back;
 
 /// In the root folder: the number of the process that is about to serve again.
 const MARK: &str = "hq.again";
+
+/// With what a message from the process before begins.
+const GREETING: &[u8] = b"quarry hands over\n";
+
+/// The longest message: a path and something for the greeting.
+const LONGEST: usize = 8192;
 
 /// From now on commands wait for this process to serve again.
 ///
@@ -33,19 +49,30 @@ pub fn is_due(root: &Path) -> bool {
     pid.is_some_and(|pid| Path::new("/proc").join(pid.to_string()).exists())
 }
 
-/// This process becomes the same program with the same words, from its beginning; whoever knocks at `listener`
-/// meanwhile is let in then. Only a failure comes back.
-pub fn begin(listener: Option<OwnedFd>) -> Failure {
+/// What a process hands to the one that it becomes.
+#[derive(Debug, Default)]
+pub struct Handed {
+    /// Where people knock by SSH; whoever does meanwhile is let in then.
+    pub ssh: Option<OwnedFd>,
+    /// The same for the socket of HQ's machine.
+    pub socket: Option<OwnedFd>,
+    /// The program that is on trial: until it serves, the one of before can take its place again.
+    pub trial: Option<PathBuf>,
+}
+
+/// This process becomes a program with the same words, from its beginning. Only a failure comes back.
+pub fn begin(handed: &Handed, next: &Next) -> Failure {
     let failed =
         |error: io::Error| Failure::new(Exit::Bug, format!("HQ cannot begin anew: {error}; start it: quarry serve"));
-    // It survives the change as standard input, which nobody reads.
-    if let Some(listener) = listener
-        && let Err(error) = rustix::stdio::dup2_stdin(&listener)
-    {
-        return failed(error.into());
-    }
-    // Not by its path, where a newer program may lie that nobody has decided to run yet.
-    let mut program = Command::new("/proc/self/exe");
+    let _sender = match hand(handed) {
+        Ok(sender) => sender,
+        Err(error) => return failed(error),
+    };
+    let mut program = match next {
+        // Not by its path, where a newer program may lie that nobody has decided to run yet.
+        Next::Same => Command::new("/proc/self/exe"),
+        Next::At(path) => Command::new(path),
+    };
     let mut words = std::env::args_os();
     if let Some(name) = words.next() {
         program.arg0(name);
@@ -53,16 +80,76 @@ pub fn begin(listener: Option<OwnedFd>) -> Failure {
     failed(program.args(words).exec())
 }
 
-/// What [`begin`] was given, when this process has begun anew.
-pub fn listener() -> Option<TcpListener> {
-    let stdin = rustix::stdio::stdin();
-    if !rustix::net::sockopt::socket_acceptconn(stdin).unwrap_or(false) {
-        return None;
+/// A program on trial does not serve: the one of before takes its place again. Only a failure comes back.
+pub fn back(handed: Handed, why: Failure) -> Failure {
+    let Some(program) = handed.trial.clone() else { return why };
+    eprintln!("quarry: {}; HQ becomes the program of before again", why.message);
+    match take_back(&program) {
+        Ok(()) => begin(&Handed { trial: None, ..handed }, &Next::At(program)),
+        Err(_) => why,
     }
-    let listener = TcpListener::from(stdin.try_clone_to_owned().ok()?);
-    // Programs that HQ starts must not keep it open.
-    let nothing = fs::File::open("/dev/null").ok()?;
-    rustix::stdio::dup2_stdin(&nothing).ok()?;
+}
+
+/// Puts a message to the next program where that finds it: it survives the change as standard input, which nobody
+/// reads. The answer has to live until then.
+fn hand(handed: &Handed) -> io::Result<OwnedFd> {
+    let (sender, receiver) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let fds: Vec<BorrowedFd<'_>> = [&handed.ssh, &handed.socket].into_iter().flatten().map(AsFd::as_fd).collect();
+    let trial = handed.trial.as_deref().map_or(&[][..], |path| path.as_os_str().as_encoded_bytes());
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+    }
+    sendmsg(&sender, &[IoSlice::new(GREETING), IoSlice::new(trial)], &mut ancillary, SendFlags::empty())?;
+    rustix::stdio::dup2_stdin(&receiver)?;
+    Ok(sender)
+}
+
+/// What [`begin`] was given, when this process has begun anew.
+pub fn handed() -> Handed {
+    let stdin = rustix::stdio::stdin();
+    if socket_domain(stdin).ok() != Some(AddressFamily::UNIX) || socket_acceptconn(stdin).unwrap_or(true) {
+        return Handed::default();
+    }
+    let mut text = [0; LONGEST];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let Ok(message) = recvmsg(stdin, &mut [IoSliceMut::new(&mut text)], &mut ancillary, flags) else {
+        return Handed::default();
+    };
+    let Some(trial) = text[..message.bytes].strip_prefix(GREETING) else { return Handed::default() };
+    let trial = String::from_utf8(trial.to_vec()).ok().filter(|path| !path.is_empty()).map(PathBuf::from);
+    let mut handed = Handed { trial, ..Handed::default() };
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(fds) = message {
+            for fd in fds {
+                match socket_domain(&fd) {
+                    Ok(AddressFamily::UNIX) => handed.socket = Some(fd),
+                    Ok(_) => handed.ssh = Some(fd),
+                    Err(_) => {}
+                }
+            }
+        }
+    }
+    // Programs that HQ starts need not see where this came from.
+    if let Ok(nothing) = fs::File::open("/dev/null") {
+        let _ = rustix::stdio::dup2_stdin(&nothing);
+    }
+    handed
+}
+
+/// The SSH listener of before.
+pub fn ssh(handed: &Handed) -> Option<TcpListener> {
+    let listener = TcpListener::from(handed.ssh.as_ref()?.try_clone().ok()?);
+    listener.set_nonblocking(true).ok()?;
+    Some(listener)
+}
+
+/// The socket of before.
+pub fn socket(handed: &Handed) -> Option<UnixListener> {
+    let listener = UnixListener::from(handed.socket.as_ref()?.try_clone().ok()?);
     listener.set_nonblocking(true).ok()?;
     Some(listener)
 }
@@ -82,5 +169,22 @@ mod tests {
         mark(root.path()).unwrap();
         unmark(root.path());
         assert!(!is_due(root.path()));
+    }
+
+    #[test]
+    fn listeners_and_the_trial_are_handed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tcp, unix) =
+            (TcpListener::bind("127.0.0.1:0").unwrap(), UnixListener::bind(dir.path().join("s")).unwrap());
+        let address = tcp.local_addr().unwrap();
+        let program = PathBuf::from("/usr/local/bin/quarry");
+        let given = Handed { ssh: Some(tcp.into()), socket: Some(unix.into()), trial: Some(program.clone()) };
+        let _sender = hand(&given).unwrap();
+        let taken = handed();
+        assert_eq!(ssh(&taken).unwrap().local_addr().unwrap(), address);
+        assert!(socket(&taken).unwrap().local_addr().unwrap().is_unnamed() == false);
+        assert_eq!(taken.trial, Some(program));
+        // It is there once.
+        assert!(handed().ssh.is_none());
     }
 }

@@ -1,10 +1,11 @@
 //! Handing a command to the HQ that carries it out: through its unix socket, by SSH, or in this very process when no
 //! `serve` runs on this machine.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::IsTerminal;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::db::DbError;
 use crate::etc::Settings;
 use crate::hq::Hq;
 use crate::hq::call::{Mode, call};
+use crate::hq::cluster::house::House;
 use crate::hq::push::Pushes;
 use crate::hq::socket::{self, SocketError};
 use crate::names::UserName;
@@ -29,6 +31,8 @@ const SSH_USER: &str = "quarry";
 
 /// How long a command waits for an HQ that is about to serve.
 const BEGINNING: Duration = Duration::from_secs(10);
+/// How long HQ may take to serve as another program.
+const TRIAL: Duration = Duration::from_secs(60);
 /// Pause between two looks whether it does.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -62,6 +66,30 @@ pub async fn on_this_machine(places: &Places, words: Vec<String>) -> Result<u8, 
     }
 }
 
+/// After an upgrade: waits until HQ serves again, has it say which program it is, and refuses another than the one that
+/// lies at `program`.
+///
+/// # Errors
+/// When it does not come back, or as the program that it was.
+pub async fn greeted(places: &Places, code: u8, program: Option<&Path>) -> Result<u8, Failure> {
+    if code != 0 {
+        return Ok(code);
+    }
+    let until = Instant::now() + TRIAL;
+    loop {
+        let words = match program {
+            Some(program) => ["version", "--like", &program.to_string_lossy()].map(str::to_owned).to_vec(),
+            None => vec!["version".to_owned()],
+        };
+        match call(&places.socket(), words, Mode::Plain).await {
+            Ok(code) => return Ok(code),
+            // It is on its way: the connection was one to the program before.
+            Err(_) if Instant::now() < until => sleep(AGAIN).await,
+            Err(error) => return Err(Failure::of(Exit::Refused, &error)),
+        }
+    }
+}
+
 /// No `serve` runs: the tree is opened here, for as long as the command takes.
 async fn in_this_process(
     places: &Places,
@@ -72,6 +100,8 @@ async fn in_this_process(
 ) -> Result<u8, Failure> {
     let refused = |error: SocketError| Failure::of(Exit::Refused, &error);
     let hq = Hq::new(places.parts(settings, home.db.clone(), &places.env_key()).await?);
+    let program = std::env::current_exe().unwrap_or_default();
+    hq.inhabit(Arc::new(House::new(places.etc.clone(), None, program)));
     let door = HqDoor::open(hq).await?;
     let listener = socket::listen(&places.socket()).map_err(refused)?;
     let user: UserName = "root".parse().expect("`root` is a user name");
@@ -96,6 +126,51 @@ pub fn send(file: &Path) -> Result<(), Failure> {
     rustix::stdio::dup2_stdin(&file).map_err(|error| wrong(error.into()))
 }
 
+/// A file that takes this process's standard output, and has its name only once it is whole.
+pub struct Receipt {
+    file: File,
+    part: PathBuf,
+    path: PathBuf,
+}
+
+impl Receipt {
+    /// From now on what is printed goes into the file, which nobody else may read.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn open(path: &Path) -> Result<Self, Failure> {
+        let mut part = path.as_os_str().to_owned();
+        part.push(".part");
+        let wrong = |error: std::io::Error| cannot_write(path, &error);
+        // One that others may read already would stay so.
+        match fs::remove_file(&part) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(wrong(error)),
+            Ok(()) | Err(_) => {}
+        }
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&part).map_err(wrong)?;
+        rustix::stdio::dup2_stdout(&file).map_err(|error| wrong(error.into()))?;
+        Ok(Self { file, part: part.into(), path: path.to_owned() })
+    }
+
+    /// The file is whole if the command says so; else it goes.
+    ///
+    /// # Errors
+    /// When it cannot be kept.
+    pub fn end(self, done: Result<u8, Failure>) -> Result<u8, Failure> {
+        if !matches!(done, Ok(0)) {
+            // A part that stays is named as one.
+            let _ = fs::remove_file(&self.part);
+            return done;
+        }
+        let kept = self.file.sync_all().and_then(|()| fs::rename(&self.part, &self.path));
+        kept.map(|()| 0).map_err(|error| cannot_write(&self.path, &error))
+    }
+}
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(Exit::Mistake, format!("cannot write {}: {error}", path.display()))
+}
+
 /// Whether the words start something that a password may be typed into.
 fn reads_a_secret(words: &[String]) -> bool {
     is_servers_add(words) && std::io::stdin().is_terminal()
@@ -116,13 +191,33 @@ fn is_interactive(words: &[String]) -> bool {
 /// # Errors
 /// Only when there is no SSH client; else this process becomes it.
 pub fn by_ssh(address: &str, words: &[String]) -> Failure {
+    match ssh(address, words) {
+        Ok(mut command) => no_client(&command.exec()),
+        Err(failure) => failure,
+    }
+}
+
+/// The same, and comes back when it has ended.
+///
+/// # Errors
+/// When there is no SSH client.
+pub fn by_ssh_and_back(address: &str, words: &[String]) -> Result<u8, Failure> {
+    let status = ssh(address, words)?.status().map_err(|error| no_client(&error))?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(255))
+}
+
+fn no_client(error: &std::io::Error) -> Failure {
+    Failure::new(Exit::Refused, format!("cannot run the ssh client: {error}; install it (apt install openssh-client)"))
+}
+
+fn ssh(address: &str, words: &[String]) -> Result<Command, Failure> {
     let (user, rest) = address.split_once('@').unwrap_or((SSH_USER, address));
     let (host, port) = match rest.rsplit_once(':') {
         Some((host, port)) if port.parse::<u16>().is_ok() => (host, Some(port)),
         Some(_) | None => (rest, None),
     };
     if host.is_empty() || host.starts_with('-') {
-        return Failure::new(Exit::Usage, format!("`{address}` is not [USER@]HOST[:PORT]"));
+        return Err(Failure::new(Exit::Usage, format!("`{address}` is not [USER@]HOST[:PORT]")));
     }
     let mut command = Command::new("ssh");
     // HQ shows nothing of what is typed into a terminal that it has.
@@ -134,8 +229,7 @@ pub fn by_ssh(address: &str, words: &[String]) -> Failure {
     }
     command.arg("-l").arg(user).arg("--").arg(host);
     command.args(words.iter().map(|word| quoted(word)));
-    let error = command.exec();
-    Failure::new(Exit::Refused, format!("cannot run the ssh client: {error}; install it (apt install openssh-client)"))
+    Ok(command)
 }
 
 /// The words without the options that only chose the door.

@@ -1,12 +1,13 @@
 //! The commands that HQ carries out, and what is known of each before it runs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 
 use super::{
-    certs, cluster, config, deploy, destroy, domains, env, events, grid, keys, launch, logs, maintenance, network,
-    pause, ps, releases, restart, rights, rollback, run, scale, servers, stacks, tasks, urls,
+    backup, certs, cluster, config, deploy, destroy, doctor, domains, env, events, grid, keys, launch, logs,
+    maintenance, network, pause, ps, releases, restart, rights, rollback, run, scale, servers, stacks, tasks, upgrade,
+    urls, version,
 };
 
 /// Commands that HQ carries out, whichever door they come through.
@@ -40,6 +41,10 @@ pub enum HqCommand {
     Pause(pause::Pause),
     Resume(pause::Resume),
     Urls(urls::Urls),
+    Backup(backup::Backup),
+    Upgrade(upgrade::Upgrade),
+    Version(version::Version),
+    Doctor(doctor::Doctor),
 }
 
 impl HqCommand {
@@ -51,6 +56,7 @@ impl HqCommand {
             | HqCommand::Logs(_)
             | HqCommand::Releases(_)
             | HqCommand::Events(_) => false,
+            HqCommand::Version(_) | HqCommand::Doctor(_) => false,
             HqCommand::Stacks(stacks) => stacks.changes(),
             HqCommand::Servers(servers) => servers.changes(),
             HqCommand::Cluster(cluster) => cluster.changes(),
@@ -72,6 +78,8 @@ impl HqCommand {
             | HqCommand::Rollback(_)
             | HqCommand::Deploy(_)
             | HqCommand::Launch(_)
+            | HqCommand::Backup(_)
+            | HqCommand::Upgrade(_)
             | HqCommand::Destroy(_) => true,
         }
     }
@@ -85,6 +93,41 @@ impl HqCommand {
         }
     }
 
+    /// A file of the machine it is typed on that takes standard output.
+    pub fn output(&self) -> Option<PathBuf> {
+        match self {
+            HqCommand::Backup(backup) => backup.output(),
+            _ => None,
+        }
+    }
+
+    /// Whether HQ is about to be another program when it has answered.
+    pub fn is_upgrade(&self) -> bool {
+        matches!(self, HqCommand::Upgrade(_))
+    }
+
+    /// Whether it looks at the machine also where nothing else of HQ works.
+    pub fn is_doctor(&self) -> bool {
+        matches!(self, HqCommand::Doctor(_))
+    }
+
+    /// Where that program lies now, if it is named.
+    pub fn program(&self) -> Option<PathBuf> {
+        match self {
+            HqCommand::Upgrade(upgrade) => upgrade.program(),
+            _ => None,
+        }
+    }
+
+    /// Its words as HQ is told them: files of the machine it is typed on mean nothing there.
+    pub fn told(&self, words: Vec<String>) -> Vec<String> {
+        match self {
+            HqCommand::Backup(backup) => backup.told(words),
+            HqCommand::Upgrade(upgrade) => upgrade.told(words),
+            _ => words,
+        }
+    }
+
     /// Whether it concerns everybody, and not one stack. An instruction tarball may name any image there is.
     pub(super) fn is_operator_s(&self) -> bool {
         match self {
@@ -93,6 +136,9 @@ impl HqCommand {
             | HqCommand::Grid(_)
             | HqCommand::Network(_)
             | HqCommand::Config(_)
+            | HqCommand::Backup(_)
+            | HqCommand::Upgrade(_)
+            | HqCommand::Doctor(_)
             | HqCommand::Launch(_) => true,
             HqCommand::Stacks(_)
             | HqCommand::Ps(_)
@@ -114,6 +160,7 @@ impl HqCommand {
             | HqCommand::Pause(_)
             | HqCommand::Resume(_)
             | HqCommand::Urls(_)
+            | HqCommand::Version(_)
             | HqCommand::Events(_) => false,
         }
     }
@@ -122,6 +169,9 @@ impl HqCommand {
     pub(super) fn farewell(&self) -> &'static str {
         match self {
             HqCommand::Logs(_) | HqCommand::Events(_) => "",
+            HqCommand::Backup(_) => "interrupted; what was written is no backup",
+            HqCommand::Upgrade(_) => "interrupted; HQ stays as it is",
+            HqCommand::Version(_) | HqCommand::Doctor(_) => "",
             HqCommand::Servers(_)
             | HqCommand::Cluster(_)
             | HqCommand::Config(_)

@@ -3,11 +3,13 @@
 use std::error::Error;
 
 use crate::hq::HqError;
+use crate::hq::backup::BackupError;
 use crate::hq::certs::CertsError;
 use crate::hq::cluster::ClusterError;
 use crate::hq::rights::RightsError;
 use crate::hq::servers::ServerError;
 use crate::hq::tasks::act::TaskError;
+use crate::hq::upgrade::UpgradeError;
 
 /// Exit codes; they never change their meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +99,9 @@ impl From<HqError> for Failure {
             HqError::Task(TaskError::NoTask { .. } | TaskError::NoRun { .. } | TaskError::Zone { .. }) => Exit::Mistake,
             HqError::Task(TaskError::Output { .. }) => Exit::Refused,
             HqError::Rights(_) | HqError::Events { .. } | HqError::Env(_) => Exit::Refused,
+            HqError::Backup(error) => of_backup(error),
+            HqError::Upgrade(UpgradeError::Unfit { .. }) => Exit::Mistake,
+            HqError::Upgrade(_) => Exit::Refused,
             HqError::Cluster(error) => of_cluster(error),
             HqError::Certs(error) => of_certs(error),
             HqError::Server(error) => of_server(error),
@@ -146,6 +151,20 @@ fn of_cluster(error: &ClusterError) -> Exit {
         | ClusterError::Copy(_)
         | ClusterError::Restless
         | ClusterError::IsMember { .. } => Exit::Refused,
+    }
+}
+
+fn of_backup(error: &BackupError) -> Exit {
+    match error {
+        BackupError::Foreign(_)
+        | BackupError::Damaged { .. }
+        | BackupError::Format { .. }
+        | BackupError::NotEmpty { .. } => Exit::Mistake,
+        BackupError::Restless
+        | BackupError::File { .. }
+        | BackupError::Gone
+        | BackupError::Images(_)
+        | BackupError::State(_) => Exit::Refused,
     }
 }
 

@@ -21,6 +21,7 @@ use crate::names::printable::printable;
 
 pub mod again;
 pub mod agent;
+pub mod backup;
 pub mod build;
 pub mod certs;
 pub mod client;
@@ -32,6 +33,7 @@ pub mod db;
 pub mod deploy;
 pub mod destroy;
 mod dialect;
+pub mod doctor;
 pub mod domains;
 pub mod door;
 pub mod env;
@@ -51,6 +53,7 @@ pub mod print;
 pub mod ps;
 pub mod releases;
 pub mod restart;
+pub mod restore;
 pub mod rights;
 pub mod rollback;
 pub mod run;
@@ -60,7 +63,9 @@ pub mod servers;
 pub mod stacks;
 pub mod tasks;
 pub mod trace;
+pub mod upgrade;
 pub mod urls;
+pub mod version;
 
 /// git push, and the stack is live
 #[derive(Debug, Parser)]
@@ -101,6 +106,8 @@ pub enum Command {
     Locknet(locknet::Locknet),
     #[allow(missing_docs)]
     Db(db::Db),
+    #[allow(missing_docs)]
+    Restore(restore::Restore),
     /// Called by git inside HQ's repositories
     #[command(hide = true)]
     Hook(serve::Hook),
@@ -190,6 +197,16 @@ async fn dispatch(command: HqCommand, cx: &Context, io: Io) -> Result<u8, Failur
     }
     let Io { stdin, terminal, mut events, hung_up, .. } = io;
     let farewell = command.farewell();
+    // What changes something is waited for when HQ is upgraded; what only looks is not, and ends.
+    let is_upgrade = command.is_upgrade();
+    let is_work = command.changes() && !is_upgrade;
+    let _work = is_work.then(|| cx.hq.traffic.work(cx.trace.told()));
+    let closing = async {
+        match is_work || is_upgrade {
+            true => std::future::pending().await,
+            false => cx.hq.traffic.haste().await,
+        }
+    };
     if let HqCommand::Run(run) = command {
         return run.run(cx, run::Streams { stdin, terminal, events, hung_up }).await;
     }
@@ -201,6 +218,10 @@ async fn dispatch(command: HqCommand, cx: &Context, io: Io) -> Result<u8, Failur
     }
     tokio::select! {
         done = carry_out(command, cx, stdin, hung_up.clone()) => done.map(|()| 0),
+        () = closing => {
+            hung_up.cancel();
+            Err(Failure::new(Exit::Refused, "HQ is being upgraded; try again in a moment"))
+        }
         () = interruption(&mut events) => {
             hung_up.cancel();
             Err(failure::interrupted(farewell))
@@ -244,6 +265,10 @@ async fn carry_out(command: HqCommand, cx: &Context, stdin: Stdin, hung_up: Canc
         HqCommand::Pause(pause) => pause.run(cx).await,
         HqCommand::Resume(resume) => resume.run(cx).await,
         HqCommand::Urls(urls) => urls.run(cx).await,
+        HqCommand::Backup(backup) => backup.run(cx).await,
+        HqCommand::Upgrade(upgrade) => upgrade.run(cx).await,
+        HqCommand::Doctor(doctor) => doctor.run(cx).await,
+        HqCommand::Version(version) => version.run(cx).await,
     }
 }
 

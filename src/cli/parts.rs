@@ -21,15 +21,16 @@ use crate::db::epoch::{EpochError, process};
 use crate::db::etcd::Etcd;
 use crate::db::files::{Files, Hold};
 use crate::db::gate::act::{First, Gate};
-use crate::db::{Db, DbError};
+use crate::db::{Db, DbError, layout};
 use crate::docker::Engine;
 use crate::docker::bollard::Docker;
 use crate::docker::engines::Engines;
 use crate::etc::{self, ENV_KEY, Settings};
+use crate::hq::backup::restore::is_mark;
 use crate::hq::cluster::act::cluster;
 use crate::hq::fleet::HERE;
 use crate::hq::{Awake, Parts, identity};
-use crate::launch::Ground;
+use crate::launch::{Ground, Identity};
 use crate::router::edge::Edge;
 use crate::seal;
 
@@ -143,8 +144,10 @@ impl Places {
         match is_part(&*home.db).await {
             Ok(false) => Ok(home),
             Ok(true) => {
+                let mark = home.db.read(&layout::copying()).await;
                 home.close().await;
-                Err(HomeError::Part)
+                let restored = mark.is_ok_and(|mark| mark.is_some_and(|mark| is_mark(&mark.value)));
+                Err(if restored { HomeError::Restored } else { HomeError::Part })
             }
             Err(error) => {
                 home.close().await;
@@ -196,6 +199,14 @@ impl Places {
         self.etc.join(ENV_KEY)
     }
 
+    /// Which HQ lives here. Whoever asks holds the root.
+    ///
+    /// # Errors
+    /// When what the names of images are marked with cannot be read or made.
+    pub fn identity(&self) -> Result<Identity, HomeError> {
+        Ok(identity(&self.root, &digest(&self.root), secret(&self.root)?))
+    }
+
     /// Docker and the rest around a tree, without a router. `key` is the file with the key of all variables.
     ///
     /// # Errors
@@ -208,7 +219,7 @@ impl Places {
         let ports = settings.ports.clone();
         Ok(Parts {
             root: self.root.clone(),
-            identity: identity(&self.root, &digest(&self.root), secret(&self.root)?),
+            identity: self.identity()?,
             ground: Ground { address: bridge, ports },
             settings,
             db,
@@ -291,6 +302,9 @@ pub enum HomeError {
     /// A copy was cut off.
     #[error("HQ's state is only a part here, because `quarry db copy` was cut off; copy it again with --replace")]
     Part,
+    /// A restore was cut off.
+    #[error("HQ's state is only a part here, because `quarry restore` was cut off; run it again")]
+    Restored,
     /// The root folder.
     #[error("cannot use {}", path.display())]
     Root {
@@ -305,9 +319,10 @@ impl From<HomeError> for Failure {
     fn from(error: HomeError) -> Self {
         match error {
             HomeError::State(error) => Self::from(error),
-            error @ (HomeError::NoCluster { .. } | HomeError::Elsewhere { .. } | HomeError::Part) => {
-                Self::of(Exit::Mistake, &error)
-            }
+            error @ (HomeError::NoCluster { .. }
+            | HomeError::Elsewhere { .. }
+            | HomeError::Part
+            | HomeError::Restored) => Self::of(Exit::Mistake, &error),
             error => Self::of(Exit::Refused, &error),
         }
     }

@@ -3,14 +3,15 @@
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::again;
+use super::again::{self, Handed};
 use super::door::HqDoor;
 use super::failure::{Exit, Failure};
 use super::parts::{Places, with_edge};
@@ -19,16 +20,21 @@ use crate::certs::authority::Authority;
 use crate::clock::Clock;
 use crate::db::Db;
 use crate::db::gate::act::Gate;
+use crate::docker::Engine;
+use crate::docker::bollard::Docker;
 use crate::etc::{self, Settings};
 use crate::hq::agents::wanted::Ports;
 use crate::hq::cloud::Rents;
 use crate::hq::cloud::rent::act::OverSsh;
 use crate::hq::cluster::house::House;
 use crate::hq::push::{Paths, Pushes};
+use crate::hq::upgrade::Traffic;
+use crate::hq::upgrade::act::Next;
 use crate::hq::{Hq, HqError, git, socket, ssh};
 use crate::names::UserName;
 use crate::router::edge::Edge;
 use crate::router::nginx::{Listen, Nginx};
+use crate::seal;
 use crate::servers::cloud::process::Program;
 use crate::servers::registry;
 use crate::servers::ssh::KeyPair;
@@ -45,6 +51,9 @@ pub struct Serve {
     /// Where it answers with certificates, or `off`
     #[arg(long, env = "QUARRY_HTTPS", default_value = "0.0.0.0:443", value_name = "ADDRESS:PORT")]
     https: Https,
+    /// Only look whether this program could serve here
+    #[arg(long, hide = true)]
+    rehearse: bool,
 }
 
 /// Where the router answers with certificates.
@@ -82,16 +91,38 @@ const ROOT_USER: &str = "root";
 pub enum Ended {
     /// It was told to end.
     ForGood,
-    /// Its state lives elsewhere: the same program is to begin anew, as the same process, with this SSH listener.
-    ToBeginAnew(Option<OwnedFd>),
+    /// Its state lives elsewhere, or another program follows: HQ is to begin anew, as the same process.
+    ToBeginAnew(Handed, Next),
+    /// It did not come to serve; the program of before may.
+    ToGoBack(Handed, Failure),
 }
 
 /// What HQ begins with.
 struct Fresh<'a> {
     db: Arc<dyn Db>,
-    house: House,
-    /// Where the SSH listener is put, for HQ that begins anew.
-    listener: &'a OnceLock<OwnedFd>,
+    house: Arc<House>,
+    /// Its doors, for HQ that begins anew.
+    doors: &'a Doors,
+}
+
+/// Doors that outlive the program behind them.
+#[derive(Default)]
+struct Doors {
+    ssh: OnceLock<OwnedFd>,
+    socket: OnceLock<OwnedFd>,
+    /// What the process before has handed over.
+    handed: Handed,
+    /// It serves: a program that was on trial is HQ from now on.
+    serves: AtomicBool,
+    /// Those who are inside, once there can be any.
+    traffic: OnceLock<Arc<Traffic>>,
+}
+
+impl Doors {
+    fn into_handed(self, trial: Option<PathBuf>) -> Handed {
+        let Handed { ssh, socket, .. } = self.handed;
+        Handed { ssh: self.ssh.into_inner().or(ssh), socket: self.socket.into_inner().or(socket), trial }
+    }
 }
 
 impl Serve {
@@ -101,31 +132,49 @@ impl Serve {
     /// # Errors
     /// When something HQ needs is missing or its addresses are taken.
     pub async fn run(self, places: &Places) -> Result<Ended, Failure> {
+        if self.rehearse {
+            return rehearse(places).await.map(|()| Ended::ForGood);
+        }
+        let mut doors = Doors { handed: again::handed(), ..Doors::default() };
+        let trial = doors.handed.trial.take();
+        let outcome = self.run_behind(places, &doors).await;
+        let serves = doors.serves.load(Ordering::Relaxed);
+        match outcome {
+            Ok(None) => Ok(Ended::ForGood),
+            Ok(Some(Next::Same)) => Ok(Ended::ToBeginAnew(doors.into_handed(None), Next::Same)),
+            Ok(Some(Next::At(program))) => {
+                Ok(Ended::ToBeginAnew(doors.into_handed(Some(program.clone())), Next::At(program)))
+            }
+            Err(failure) if trial.is_some() && !serves => Ok(Ended::ToGoBack(doors.into_handed(trial), failure)),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// The same behind these doors; what HQ is to become, if it is to begin anew.
+    async fn run_behind(&self, places: &Places, doors: &Doors) -> Result<Option<Next>, Failure> {
         let mut end = Signals::new()?;
         let settings = places.settings()?;
+        let program = own_program()?;
         let mut home = tokio::select! {
             home = places.home_when_up(&settings) => home?,
-            () = end.wait() => return Ok(Ended::ForGood),
+            () = end.wait() => return Ok(None),
         };
         let gate = (!home.db.is_shared()).then(|| Arc::new(Gate::new(home.db.clone())));
         let db = gate.clone().map_or_else(|| home.db.clone(), |gate| gate as Arc<dyn Db>);
-        let (house, stop) = (House::new(places.etc.clone(), gate), CancellationToken::new());
-        let (again, listener) = (house.again.clone(), OnceLock::new());
-        let fresh = Fresh { db, house, listener: &listener };
+        let (house, stop) = (House::new(places.etc.clone(), gate, program), CancellationToken::new());
+        let house = Arc::new(house);
+        let fresh = Fresh { db, house: house.clone(), doors };
         let served = tokio::select! {
-            served = self.serve(places, settings, fresh, stop.clone()) => served.map(|()| Ended::ForGood),
-            () = end.wait() => Ok(Ended::ForGood),
-            () = answered(places, &again, &stop) => Ok(Ended::ToBeginAnew(None)),
+            served = self.serve(places, settings, fresh, stop.clone()) => served.map(|()| None),
+            () = end.wait() => Ok(None),
+            () = answered(places, &house.again, &stop, &doors.traffic) => Ok(Some(house.next())),
             error = home.lost() => Err(Failure::of(Exit::Refused, &error)),
         };
         tracing::info!("HQ stops; what runs runs on");
         stop.cancel();
         registry::end(&canonical(&places.root)?).await;
         home.close().await;
-        match served {
-            Ok(Ended::ToBeginAnew(_)) => Ok(Ended::ToBeginAnew(listener.into_inner())),
-            other => other,
-        }
+        served
     }
 
     /// Serves until this is dropped, or something HQ needs is missing.
@@ -160,7 +209,7 @@ impl Serve {
         }
         tokio::spawn(async move { nginx.watch().await });
         let door = when_up(|| HqDoor::open(hq.clone())).await?;
-        let address = self.open_doors(places, (&root, fresh.listener), door, stop).await?;
+        let address = self.open_doors(places, (&root, fresh.doors), door, (hq.traffic.clone(), stop)).await?;
         again::unmark(&root);
         let sealing = hq.clone();
         tokio::spawn(async move {
@@ -175,6 +224,7 @@ impl Serve {
         // read again until it is mended.
         let https = self.https.0.map(|address| address.port());
         let ports = Ports { ssh: address.port(), http: self.http.port(), https };
+        let _ = hq.house().map(|house| house.ports.set(ports));
         let want = async || hq.want(ports).await.map_err(HqError::from);
         if let Err(error) = when_up(want).await {
             tracing::error!(error = ?error, "it cannot be read what servers should be: {error}");
@@ -185,17 +235,19 @@ impl Serve {
         tokio::spawn(hq.clone().keep_size());
         tokio::spawn(hq.clone().keep_certificates());
         tokio::spawn(hq.clone().keep_tasks());
+        tokio::spawn(hq.clone().build_anew());
         tokio::spawn(hq.reconcile());
+        fresh.doors.serves.store(true, Ordering::Relaxed);
         ready(address, self.http).await;
         std::future::pending().await
     }
 
     /// The listener this process had before it began anew, or a new one.
-    async fn listen(&self) -> std::io::Result<TcpListener> {
+    async fn listen(&self, handed: &Handed) -> std::io::Result<TcpListener> {
         let fits = |listener: &std::net::TcpListener| {
             listener.local_addr().is_ok_and(|address| [0, address.port()].contains(&self.ssh.port()))
         };
-        match again::listener().filter(fits) {
+        match again::ssh(handed).filter(fits) {
             Some(listener) => TcpListener::from_std(listener),
             None => TcpListener::bind(self.ssh).await,
         }
@@ -204,45 +256,79 @@ impl Serve {
     async fn open_doors(
         &self,
         places: &Places,
-        (root, kept): (&Path, &OnceLock<OwnedFd>),
+        (root, doors): (&Path, &Doors),
         door: Arc<HqDoor>,
-        stop: CancellationToken,
+        (traffic, stop): (Arc<Traffic>, CancellationToken),
     ) -> Result<SocketAddr, Failure> {
         let refused = |error: &dyn std::error::Error| Failure::of(Exit::Refused, error);
-        let file = |path: &Path, source: std::io::Error| {
-            Failure::new(Exit::Refused, format!("cannot use {}: {source}", path.display()))
-        };
-        let program = std::env::current_exe().map_err(|source| file(Path::new("quarry"), source))?;
+        let program = own_program()?;
         git::install_hooks(&root.join("hooks")).map_err(|error| refused(&error))?;
-        let pushes = Arc::new(Pushes::default());
+        // Nobody was inside before.
+        let _ = doors.traffic.set(traffic.clone());
+        let pushes = Arc::new(Pushes::of(traffic));
         let paths = Paths { socket: root.join("hq.sock"), program };
         let key = KeyPair::open_or_create(&places.etc.join(etc::HOST_KEY)).map_err(|error| refused(&error))?;
-        let listener = self.listen().await.map_err(|source| {
+        let listener = self.listen(&doors.handed).await.map_err(|source| {
             Failure::new(
                 Exit::Refused,
                 format!("cannot listen on {} for SSH: {source}; choose another with --ssh", self.ssh),
             )
         })?;
         // Without it those who knock while HQ begins anew are turned away.
-        let _ = listener.as_fd().try_clone_to_owned().map(|same| kept.set(same));
+        let _ = listener.as_fd().try_clone_to_owned().map(|same| doors.ssh.set(same));
         let address = listener.local_addr().unwrap_or(self.ssh);
         let server = ssh::Server::new(key, ssh::Limits::default(), paths.clone(), door.clone(), pushes.clone());
         tokio::spawn(Arc::new(server).serve(listener, stop.clone()));
-        let socket = socket::listen(&paths.socket).map_err(|error| refused(&error))?;
+        let socket = match again::socket(&doors.handed).map(UnixListener::from_std) {
+            Some(Ok(socket)) => socket,
+            Some(Err(_)) | None => socket::listen(&paths.socket).map_err(|error| refused(&error))?,
+        };
+        let _ = socket.as_fd().try_clone_to_owned().map(|same| doors.socket.set(same));
         let user: UserName = ROOT_USER.parse().expect("`root` is a user name");
         tokio::spawn(socket::serve(socket, door, pushes, user, stop));
         Ok(address)
     }
 }
 
+/// Whether this program could serve here: what it cannot read, or has to ask for in vain, it tells.
+async fn rehearse(places: &Places) -> Result<(), Failure> {
+    places.settings()?;
+    if places.env_key().exists() {
+        seal::files::open_or_create(&places.env_key()).map_err(|error| Failure::of(Exit::Refused, &error))?;
+    }
+    Docker::local().version().await?;
+    say(&format!("quarry {}\n", env!("CARGO_PKG_VERSION"))).await;
+    Ok(())
+}
+
+/// Where the program that runs lies, or lay until another one came there.
+fn own_program() -> Result<PathBuf, Failure> {
+    let path = std::env::current_exe()
+        .map_err(|source| Failure::new(Exit::Refused, format!("cannot find the program that runs: {source}")))?;
+    let text = path.to_string_lossy().into_owned();
+    Ok(text.strip_suffix(" (deleted)").map_or(path, PathBuf::from))
+}
+
 /// Waits until HQ is to begin anew. Nobody is let in any more then, and those who are inside have a moment.
-async fn answered(places: &Places, again: &CancellationToken, stop: &CancellationToken) {
+async fn answered(
+    places: &Places,
+    again: &CancellationToken,
+    stop: &CancellationToken,
+    traffic: &OnceLock<Arc<Traffic>>,
+) {
     again.cancelled().await;
     if let Err(error) = again::mark(&places.root) {
         tracing::warn!(%error, "commands do not know that HQ begins anew");
     }
     stop.cancel();
-    tokio::time::sleep(ANSWER).await;
+    let gone = async {
+        match traffic.get() {
+            Some(traffic) => traffic.until(|state| state.guests == 0).await,
+            None => std::future::pending().await,
+        }
+    };
+    // Those who stay longer are not waited for: nothing of theirs has begun that the journal does not know.
+    let _ = tokio::time::timeout(ANSWER, gone).await;
 }
 
 /// What `work` does, tried again while the state cannot be reached.
@@ -285,9 +371,12 @@ fn canonical(root: &Path) -> Result<PathBuf, Failure> {
 
 /// One line on standard output for whoever started HQ; its end may be closed.
 async fn ready(ssh: SocketAddr, http: SocketAddr) {
+    say(&format!("ready: ssh {ssh} http {http}\n")).await;
+}
+
+async fn say(line: &str) {
     use tokio::io::AsyncWriteExt;
     let mut out = tokio::io::stdout();
-    let line = format!("ready: ssh {ssh} http {http}\n");
     let _ = out.write_all(line.as_bytes()).await;
     let _ = out.flush().await;
 }

@@ -38,6 +38,12 @@ impl Trace {
         self.event.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What it is, for those who wait for it.
+    pub fn told(&self) -> String {
+        let event = self.event();
+        format!("`{}` by {}", event.what, event.user)
+    }
+
     /// Which stack it is about.
     pub fn about(&self, stack: &StackName) {
         self.event.lock().unwrap_or_else(PoisonError::into_inner).stack = Some(stack.clone());

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::errors::Error;
+use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
@@ -23,6 +24,7 @@ use super::{
 use crate::names::{ContainerName, ImageId};
 use crate::units::Millis;
 
+mod archives;
 mod attach;
 mod builds;
 mod containers;
@@ -165,8 +167,11 @@ impl Docker {
                     Err(elapsed) => return Err(self.unreachable(elapsed)),
                 };
                 let cgroup_driver = info.cgroup_driver.map_or_else(String::new, |driver| driver.to_string());
-                let surroundings =
-                    Surroundings { cgroup_driver, folder: info.docker_root_dir.unwrap_or_default().into() };
+                let surroundings = Surroundings {
+                    cgroup_driver,
+                    folder: info.docker_root_dir.unwrap_or_default().into(),
+                    live_restore: info.live_restore_enabled.unwrap_or(false),
+                };
                 Ok(About { version, architecture, init, surroundings })
             })
             .await
@@ -285,6 +290,14 @@ impl Engine for Docker {
 
     async fn images(&self, folder: &str) -> Result<Vec<Image>, EngineError> {
         self.list_images(folder).await
+    }
+
+    async fn save(&self, images: &[ImageId]) -> Result<BoxStream<'static, Result<Bytes, EngineError>>, EngineError> {
+        self.save_images(images).await
+    }
+
+    async fn load(&self, archive: Archive) -> Result<(), EngineError> {
+        self.load_images(archive).await
     }
 
     async fn create(&self, request: ContainerRequest) -> Result<(), EngineError> {

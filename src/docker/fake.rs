@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tokio::io::AsyncReadExt;
@@ -120,7 +121,7 @@ impl Engine for Fake {
 
     async fn surroundings(&self) -> Result<Surroundings, EngineError> {
         self.answers()?;
-        Ok(Surroundings { cgroup_driver: "cgroupfs".to_owned(), folder: "/".into() })
+        Ok(Surroundings { cgroup_driver: "cgroupfs".to_owned(), folder: "/".into(), live_restore: true })
     }
 
     async fn image(&self, reference: &str) -> Result<Option<Image>, EngineError> {
@@ -168,6 +169,20 @@ impl Engine for Fake {
     async fn images(&self, folder: &str) -> Result<Vec<Image>, EngineError> {
         self.answers()?;
         Ok(self.world().images_in(folder))
+    }
+
+    async fn save(&self, images: &[ImageId]) -> Result<BoxStream<'static, Result<Bytes, EngineError>>, EngineError> {
+        self.answers()?;
+        let text = self.world().save(images)?;
+        Ok(futures_util::stream::iter([Ok(Bytes::from(text))]).boxed())
+    }
+
+    async fn load(&self, mut archive: Archive) -> Result<(), EngineError> {
+        self.call("load".to_owned())?;
+        let mut text = String::new();
+        let read = archive.read_to_string(&mut text).await;
+        read.map_err(|error| EngineError::Refused { doing: "load images".to_owned(), message: error.to_string() })?;
+        self.world().load(&text)
     }
 
     async fn create(&self, request: ContainerRequest) -> Result<(), EngineError> {

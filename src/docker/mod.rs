@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
@@ -233,6 +234,8 @@ pub struct Surroundings {
     pub cgroup_driver: String,
     /// Where it keeps images and containers.
     pub folder: PathBuf,
+    /// Containers run on while it is restarted.
+    pub live_restore: bool,
 }
 
 /// One chunk of a container's output.
@@ -342,6 +345,12 @@ pub trait Engine: Send + Sync {
     /// Images with a name in this folder, such as `quarry/blog` or `quarry/*`, by tag; of their configuration only the
     /// labels. Names go by the engine's own index: a label would cost each build of the classic builder one more step.
     async fn images(&self, folder: &str) -> Result<Vec<Image>, EngineError>;
+
+    /// These images as one archive, what they share once, without their names. [`EngineError::NotFound`] when one is not
+    /// here, at once or from the stream.
+    async fn save(&self, images: &[ImageId]) -> Result<BoxStream<'static, Result<Bytes, EngineError>>, EngineError>;
+    /// Takes in every image of such an archive; those that are here already stay as they are.
+    async fn load(&self, archive: Archive) -> Result<(), EngineError>;
 
     /// Makes a container. [`EngineError::Conflict`] when the name is taken.
     async fn create(&self, request: ContainerRequest) -> Result<(), EngineError>;

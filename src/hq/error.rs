@@ -1,6 +1,6 @@
 //! Why HQ does not do what it is asked to.
 
-use super::{certs, cloud, cluster, env, front, git, rights, servers, tasks};
+use super::{backup, certs, cloud, cluster, env, front, git, rights, servers, tasks, upgrade};
 use crate::db::DbError;
 use crate::docker::EngineError;
 use crate::instruction::compile::CompileError;
@@ -133,6 +133,12 @@ pub enum HqError {
     /// Orders for the router.
     #[error(transparent)]
     Front(#[from] front::FrontError),
+    /// A backup.
+    #[error(transparent)]
+    Backup(#[from] backup::BackupError),
+    /// HQ stays the program it is.
+    #[error(transparent)]
+    Upgrade(#[from] upgrade::UpgradeError),
     /// Certificates.
     #[error(transparent)]
     Certs(#[from] certs::CertsError),

@@ -26,6 +26,7 @@ use crate::servers::registry::Registry;
 
 pub mod act;
 pub mod agents;
+pub mod backup;
 pub mod certs;
 pub mod change;
 pub mod cloud;
@@ -33,6 +34,7 @@ pub mod cluster;
 pub mod collect;
 pub mod deploy;
 pub mod destroy;
+pub mod doctor;
 pub mod door;
 pub mod env;
 mod error;
@@ -60,6 +62,7 @@ pub mod ssh;
 pub mod stacks;
 pub mod status;
 pub mod tasks;
+pub mod upgrade;
 pub mod world;
 
 pub use error::HqError;
@@ -154,8 +157,10 @@ pub struct Hq {
     /// Planning reads what others have taken: one plan at a time.
     planning: tokio::sync::Mutex<world::Reserved>,
     books: Mutex<BTreeMap<StackName, Arc<tokio::sync::OnceCell<Arc<Book>>>>>,
+    /// Those who are inside.
+    pub traffic: Arc<upgrade::Traffic>,
     /// Its own home, while it serves.
-    house: OnceLock<cluster::house::House>,
+    house: OnceLock<Arc<cluster::house::House>>,
 }
 
 impl Hq {
@@ -214,6 +219,7 @@ impl Hq {
             queue: lock::Queue::default(),
             planning: tokio::sync::Mutex::default(),
             books: Mutex::default(),
+            traffic: Arc::default(),
             house: OnceLock::new(),
         })
     }

@@ -52,6 +52,14 @@ pub async fn load(text: &str) -> Result<(), NftError> {
     run(&["-f", "-"], text).await.map(drop)
 }
 
+/// Whether there is a table of this name.
+///
+/// # Errors
+/// It cannot be asked.
+pub async fn stands(table: &str) -> Result<bool, NftError> {
+    list(&["list", "table", "inet", table]).await.map(|listing| listing.is_some())
+}
+
 /// Quarry's tables, in order.
 ///
 /// # Errors

@@ -15,7 +15,7 @@ pub mod fake;
 mod files;
 mod http;
 pub mod nginx;
-mod process;
+pub mod process;
 mod text;
 pub mod tls;
 

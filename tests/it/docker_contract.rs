@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use quarry::docker::bollard::Docker;
 use quarry::docker::fake::{Behaviour, Fake};
 use quarry::docker::{
@@ -225,6 +225,7 @@ contract![
     an_image_tells_its_ports_and_volumes,
     tags_are_given_and_taken,
     a_pushed_image_comes_back_the_same,
+    a_saved_image_comes_back_the_same,
     an_image_and_its_engine_tell_their_architecture,
     a_signal_reaches_the_process,
     the_bridge_has_an_address,
@@ -520,6 +521,28 @@ async fn a_pushed_image_comes_back_the_same(bench: &Bench) {
     let nowhere = format!("127.0.0.1:9/{}/app:1", bench.prefix);
     let error = engine.pull(&nowhere, &|_| {}).await.unwrap_err();
     assert!(!matches!(error, EngineError::Unreachable { .. }), "{error:?}");
+}
+
+async fn a_saved_image_comes_back_the_same(bench: &Bench) {
+    let engine = &bench.engine;
+    let id = engine.image(&bench.image).await.unwrap().unwrap().id;
+    let none: quarry::names::ImageId = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
+    let missing = match engine.save(&[id.clone(), none.clone()]).await {
+        Ok(pieces) => pieces.map(|piece| piece.map(drop)).try_collect::<Vec<_>>().await.map(drop),
+        Err(error) => Err(error),
+    };
+    assert!(matches!(&missing, Err(EngineError::NotFound { what }) if what.contains(none.as_str())), "{missing:?}");
+    let pieces: Vec<_> = engine.save(&[id.clone()]).await.unwrap().try_collect().await.unwrap();
+    engine.remove_image(&bench.image).await.unwrap();
+    assert_eq!(engine.image(id.as_str()).await.unwrap(), None);
+    for _ in 0..2 {
+        engine.load(Box::new(std::io::Cursor::new(pieces.concat()))).await.unwrap();
+    }
+    let image = engine.image(id.as_str()).await.unwrap().unwrap();
+    assert_eq!((image.ports, image.tags), (vec![8080], Vec::<String>::new()));
+    engine.tag(id.as_str(), &bench.image).await.unwrap();
+    let broken = engine.load(Box::new(std::io::Cursor::new(b"nonsense".to_vec()))).await;
+    assert!(matches!(broken, Err(EngineError::Refused { .. })), "{broken:?}");
 }
 
 async fn an_image_and_its_engine_tell_their_architecture(bench: &Bench) {

@@ -14,6 +14,8 @@ pub(super) struct World {
     pub(super) images: BTreeMap<ImageId, Image>,
     /// What its registries hold, by reference.
     pushed: BTreeMap<String, Image>,
+    /// What its archives hold.
+    saved: BTreeMap<ImageId, Image>,
     pub(super) containers: BTreeMap<ContainerName, Held>,
     pub(super) networks: BTreeMap<String, Network>,
     pub(super) watchers: Vec<UnboundedSender<Event>>,
@@ -81,6 +83,29 @@ impl World {
         let unnamed = Image { tags: Vec::new(), ..image.clone() };
         self.images.entry(id.clone()).or_insert(unnamed);
         self.tag(id.as_str(), reference)
+    }
+
+    /// An archive names its images, one a line.
+    pub(super) fn save(&mut self, images: &[ImageId]) -> Result<String, EngineError> {
+        let mut text = String::new();
+        for id in images {
+            let image = self.images.get(id).ok_or_else(|| missing("image", id.as_str()))?;
+            self.saved.insert(id.clone(), Image { tags: Vec::new(), ..image.clone() });
+            text.push_str(&format!("{id}\n"));
+        }
+        Ok(text)
+    }
+
+    pub(super) fn load(&mut self, archive: &str) -> Result<(), EngineError> {
+        for id in archive.lines() {
+            let saved = self.saved.iter().find(|(held, _)| held.as_str() == id);
+            let Some((id, image)) = saved else {
+                let message = "this is no archive of images".to_owned();
+                return Err(EngineError::Refused { doing: "load images".to_owned(), message });
+            };
+            self.images.entry(id.clone()).or_insert_with(|| image.clone());
+        }
+        Ok(())
     }
 
     /// Takes the tag away, and the image with its last one.

@@ -29,14 +29,14 @@ pub enum Outcome {
 
 impl Hq {
     /// HQ serves, and this is its home.
-    pub fn inhabit(&self, house: House) {
+    pub fn inhabit(&self, house: Arc<House>) {
         // A second one would be a second `serve` in one process.
         let _ = self.house.set(house);
     }
 
     /// What a serving HQ has in hand of its home.
     pub fn house(&self) -> Option<&House> {
-        self.house.get()
+        self.house.get().map(|house| &**house)
     }
 
     /// Makes these servers, and no others, the members of the etcd that HQ's state is in, and moves it there when it is

@@ -7,6 +7,7 @@ use crate::names::{CommitId, StackName};
 
 pub mod act;
 pub mod after;
+pub mod anew;
 pub mod source;
 
 /// A commit somebody wants live.

@@ -20,6 +20,7 @@ use tracing::warn;
 use crate::hq::door::{Caller, Door, Frame, Io, Service, Stdin};
 use crate::hq::git::{self, GitError, Repository};
 use crate::hq::shallow::{self, Opening};
+use crate::hq::upgrade::Traffic;
 use crate::names::{CommitId, StackName};
 
 /// Exit code for the person's mistake.
@@ -41,6 +42,8 @@ pub struct Pushes {
     /// Per repository, the commits at which the shallow pushes under way let history end. Held while the list in the
     /// repository is written.
     shallow: Mutex<BTreeMap<PathBuf, BTreeMap<String, BTreeSet<CommitId>>>>,
+    /// Everybody who is inside, pushers or not.
+    pub traffic: Arc<Traffic>,
 }
 
 /// What is known of a push under way.
@@ -64,7 +67,12 @@ impl Pushes {
     /// No pushes yet. When a pusher sends nothing for `silence`, git sees its input end: it gives up a pack that has not
     /// come whole, and needs no more of one that has.
     pub fn with_silence(silence: Duration) -> Self {
-        Self { silence, tickets: Mutex::default(), shallow: Mutex::default() }
+        Self { silence, tickets: Mutex::default(), shallow: Mutex::default(), traffic: Arc::default() }
+    }
+
+    /// No pushes yet, of those who are counted here.
+    pub fn of(traffic: Arc<Traffic>) -> Self {
+        Self { traffic, ..Self::default() }
     }
 
     /// The push with this id.

@@ -79,15 +79,26 @@ pub async fn serve(
     user: UserName,
     stop: CancellationToken,
 ) {
+    let traffic = pushes.traffic.clone();
     loop {
         let accepted = tokio::select! {
+            biased;
             () = stop.cancelled() => return,
+            () = traffic.until(|state| state.held) => {
+                let _closed = traffic.close();
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = traffic.until(|state| !state.held) => continue,
+                }
+            }
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, _)) => {
                 let (door, pushes, user) = (door.clone(), pushes.clone(), user.clone());
+                let guest = traffic.guest();
                 tokio::spawn(async move {
+                    let _guest = guest;
                     if let Err(error) = attend(stream, door, pushes, user).await {
                         debug!(%error, "a client of the socket is gone");
                     }

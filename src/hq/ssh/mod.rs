@@ -18,6 +18,8 @@ use crate::hq::guard::{self, Ending, Guard, Verdict, Visit};
 use crate::hq::push::{Paths, Pushes};
 use crate::hq::ssh::guest::Guest;
 use crate::hq::ssh::tcp::{Control, Line, WINDOW};
+use crate::hq::upgrade::State;
+use crate::hq::upgrade::act::HASTE;
 use crate::names::UserName;
 use crate::servers::ssh::KeyPair;
 
@@ -44,6 +46,20 @@ impl Default for Limits {
     fn default() -> Self {
         let (login, idle) = (Duration::from_secs(20), Duration::from_secs(600));
         Self { login, idle, guard: guard::Limits::default() }
+    }
+}
+
+impl Limits {
+    /// While the doors are closed: who is inside and does nothing holds up others.
+    fn in_haste(self) -> Self {
+        Self { login: self.login.min(3 * HASTE), idle: self.idle.min(HASTE), ..self }
+    }
+}
+
+/// Waits until the doors are no longer as they were.
+async fn turned(traffic: &mut watch::Receiver<State>, held: bool) {
+    if traffic.wait_for(|state| state.held != held).await.is_err() {
+        std::future::pending().await
     }
 }
 
@@ -80,14 +96,27 @@ impl Server {
 
     /// Accepts connections until `stop`; those that are open then go on.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+        let traffic = &self.pushes.traffic;
         loop {
             let accepted = tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
+                () = traffic.until(|state| state.held) => {
+                    let _closed = traffic.close();
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = traffic.until(|state| !state.held) => continue,
+                    }
+                }
                 accepted = listener.accept() => accepted,
             };
             match accepted {
                 Ok((stream, _)) => {
-                    tokio::spawn(self.clone().visit(stream));
+                    let (server, guest) = (self.clone(), traffic.guest());
+                    tokio::spawn(async move {
+                        server.visit(stream).await;
+                        drop(guest);
+                    });
                 }
                 Err(error) => {
                     // Out of file descriptors: accepting at once again would only burn the processor.
@@ -112,15 +141,23 @@ impl Server {
         let (phase, phases) = watch::channel(Phase::Login(Instant::now()));
         let guest = Guest::new(self.clone(), visit, address, control.clone(), phase);
         let opening = russh::server::run_stream(self.config.clone(), line, guest);
-        let ending = match tokio::time::timeout(self.limits.login, opening).await {
-            Ok(Ok(session)) => self.supervise(session, phases, &control).await,
-            Ok(Err(error)) => {
+        let opened = tokio::select! {
+            opened = tokio::time::timeout(self.limits.login, opening) => Some(opened),
+            () = self.pushes.traffic.haste() => None,
+        };
+        let ending = match opened {
+            Some(Ok(Ok(session))) => self.supervise(session, phases, &control).await,
+            Some(Ok(Err(error))) => {
                 debug!(%address, %error, "no SSH client");
                 Ending::Fair
             }
-            Err(_) => {
+            Some(Err(_)) => {
                 debug!(%address, "no SSH greeting in time");
                 Ending::Failed
+            }
+            None => {
+                debug!(%address, "no SSH greeting before the doors were closed");
+                Ending::Fair
             }
         };
         // Nothing is left to do for those who were welcomed, or refused: the guest has seen to it.
@@ -134,11 +171,14 @@ impl Server {
         mut phases: watch::Receiver<Phase>,
         control: &Control,
     ) -> Ending {
+        let mut traffic = self.pushes.traffic.watch();
         loop {
             let phase = *phases.borrow_and_update();
+            let held = traffic.borrow_and_update().held;
+            let limits = if held { self.limits.in_haste() } else { self.limits };
             let deadline = match phase {
-                Phase::Login(since) => Some(since + self.limits.login),
-                Phase::In { channels: 0, since } => Some(since + self.limits.idle),
+                Phase::Login(since) => Some(since + limits.login),
+                Phase::In { channels: 0, since } => Some(since + limits.idle),
                 Phase::In { .. } => None,
             };
             let limit = async {
@@ -159,6 +199,8 @@ impl Server {
                         control.cut();
                     }
                 }
+                // The server counts everybody for as long as it lives.
+                _ = turned(&mut traffic, held) => {}
                 () = limit => {
                     debug!(?phase, "SSH client did nothing for too long");
                     control.cut();

@@ -4,12 +4,14 @@ use crate::harness::{Hq, Repository};
 
 mod agents;
 mod apart;
+mod backup;
 mod builds;
 mod busy;
 mod certs;
 mod cloud;
 mod cluster;
 mod commands;
+mod doctor;
 mod doors;
 mod env;
 mod etcd;
@@ -34,6 +36,7 @@ mod servers;
 mod services;
 mod state;
 mod tasks;
+mod upgrade;
 mod wall;
 
 /// The sample with a Dockerfile and these files besides, committed. It has a health check, which spares each test the

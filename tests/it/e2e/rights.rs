@@ -29,7 +29,9 @@ const ABOUT_A_STACK: [&[&str]; 21] = [
 ];
 
 /// Every command about everybody.
-const ABOUT_ALL: [&[&str]; 14] = [
+const ABOUT_ALL: [&[&str]; 16] = [
+    &["backup", "-"],
+    &["backup", "x", "--volumes"],
     &["servers"],
     &["servers", "drain", "hq"],
     &["grid"],

@@ -35,7 +35,14 @@ pub struct Hq {
     pub https: SocketAddr,
     /// What HQ sees as /etc/hosts from its next start on.
     pub hosts: Option<PathBuf>,
+    /// Its root and its settings in the folder.
+    places: (&'static str, &'static str),
+    /// What it is started from.
+    program: PathBuf,
 }
+
+/// Those of an HQ, and those of the one that comes after it has vanished.
+const PLACES: [(&str, &str); 2] = [("root", "etc"), ("root-2", "etc-2")];
 
 impl Hq {
     /// A running HQ with the key of one user, ada.
@@ -65,8 +72,9 @@ impl Hq {
         }
         before(&folder.path().join("root"));
         let (http, https) = (slot.http(), slot.https());
-        let mut hq =
-            Self { folder, slot, serve: None, ssh: SocketAddr::from(([127, 0, 0, 1], 0)), http, https, hosts: None };
+        let ssh = SocketAddr::from(([127, 0, 0, 1], 0));
+        let program = env!("CARGO_BIN_EXE_quarry").into();
+        let mut hq = Self { folder, slot, serve: None, ssh, http, https, hosts: None, places: PLACES[0], program };
         hq.serve();
         let key = hq.make_key("id_ed25519");
         hq.quarry_with(&["keys", "add", "ada", "laptop"], key.as_bytes()).succeeded();
@@ -118,7 +126,19 @@ impl Hq {
     }
 
     pub fn root(&self) -> PathBuf {
-        self.folder.path().join("root").canonicalize().unwrap()
+        self.folder.path().join(self.places.0).canonicalize().unwrap()
+    }
+
+    /// What is left of a machine that is lost: nothing. The next HQ has this one's addresses, and empty folders under
+    /// other names.
+    pub fn vanish(&mut self) {
+        self.stop(Signal::KILL);
+        let root = self.root();
+        end_router(&root);
+        docker::sweep(&id(&root));
+        fs::remove_dir_all(root).unwrap();
+        fs::remove_dir_all(self.file(self.places.1)).unwrap();
+        self.places = PLACES[1];
     }
 
     pub fn file(&self, name: &str) -> PathBuf {
@@ -178,19 +198,34 @@ impl Hq {
         let Some(hosts) = &self.hosts else { return self.quarry_command() };
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]).arg(hosts);
-        self.placed(command.arg(env!("CARGO_BIN_EXE_quarry")));
+        self.placed(command.arg(&self.program));
         command
     }
 
     fn quarry_command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_quarry"));
+        let mut command = Command::new(&self.program);
         self.placed(&mut command);
         command
     }
 
+    /// From its next start on HQ is a program of its own, which may be replaced. Where it lies, and where a copy does.
+    pub fn own_program(&mut self) -> (PathBuf, PathBuf) {
+        let (own, copy) = (self.file("quarry-own"), self.file("quarry-copy"));
+        for path in [&own, &copy] {
+            fs::copy(env!("CARGO_BIN_EXE_quarry"), path).unwrap();
+        }
+        self.program.clone_from(&own);
+        (own, copy)
+    }
+
+    /// The process that serves.
+    pub fn process(&self) -> Pid {
+        Pid::from_child(self.serve.as_ref().unwrap())
+    }
+
     /// With this HQ's folders.
     fn placed(&self, command: &mut Command) {
-        command.env("QUARRY_ROOT", self.folder.path().join("root")).env("QUARRY_ETC", self.file("etc"));
+        command.env("QUARRY_ROOT", self.file(self.places.0)).env("QUARRY_ETC", self.file(self.places.1));
         command.env_remove("QUARRY_HQ").current_dir(self.folder.path());
     }
 
@@ -351,13 +386,14 @@ fn id(root: &Path) -> String {
 
 /// Removes what an HQ in this folder has made, and the folder.
 fn sweep(folder: &Path) {
-    let root = folder.join("root");
-    end_router(&root);
-    if let Ok(root) = root.canonicalize() {
-        docker::sweep(&id(&root));
-    }
-    if is_mounted(&root) {
-        run(Command::new("umount").arg("-l").arg(&root));
+    for root in PLACES.map(|(root, _)| folder.join(root)) {
+        end_router(&root);
+        if let Ok(root) = root.canonicalize() {
+            docker::sweep(&id(&root));
+        }
+        if is_mounted(&root) {
+            run(Command::new("umount").arg("-l").arg(&root));
+        }
     }
     let _ = fs::remove_dir_all(folder);
 }

@@ -17,6 +17,7 @@ pub mod terminal;
 pub mod wait;
 pub mod web;
 pub mod wire;
+pub mod wrk;
 
 pub use hq::Hq;
 pub use program::Running;

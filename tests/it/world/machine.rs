@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, unfold};
 use quarry::docker::fake::Fake;
@@ -367,6 +368,12 @@ impl Engine for Docker {
     async fn images(&self, folder: &str) -> Result<Vec<Image>, EngineError> {
         let (engine, folder) = (self.machine.engine.clone(), folder.to_owned());
         self.ask(async move { engine.images(&folder).await }).await
+    }
+    async fn save(&self, images: &[ImageId]) -> Result<BoxStream<'static, Result<Bytes, EngineError>>, EngineError> {
+        self.machine.engine.save(images).await
+    }
+    async fn load(&self, archive: Archive) -> Result<(), EngineError> {
+        Engine::load(&self.machine.engine, archive).await
     }
     async fn create(&self, request: ContainerRequest) -> Result<(), EngineError> {
         let engine = self.machine.engine.clone();

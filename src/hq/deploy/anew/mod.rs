@@ -1,0 +1,3 @@
+//! Images that are gone are built again, see [`act`].
+
+pub mod act;

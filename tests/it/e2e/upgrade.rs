@@ -1,0 +1,120 @@
+//! HQ becomes another program, or dies, while people push and visitors come: nobody is turned away.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::process::Signal;
+
+use super::{greet, with_app};
+use crate::harness::program::run;
+use crate::harness::wrk::Load;
+use crate::harness::{Hq, until};
+
+/// Builds for a few seconds each time, because its content is always new.
+const SLOW: &str =
+    "FROM debian:bookworm-slim\nWORKDIR /app\nCOPY . .\nRUN sleep 4\nEXPOSE 8080\nCMD exec perl app.pl\n";
+
+/// HQ with the app, as a program of its own; that one and a copy.
+fn upgradable() -> (Hq, crate::harness::Repository, String, String) {
+    let (mut hq, repository) = with_app(&[]);
+    let (own, copy) = hq.own_program();
+    hq.stop(Signal::TERM);
+    hq.serve();
+    let text = |path: std::path::PathBuf| path.to_str().unwrap().to_owned();
+    (hq, repository, text(own), text(copy))
+}
+
+#[test]
+fn an_upgrade_drops_no_request_and_turns_no_client_away_and_the_push_under_way_is_live() {
+    let (hq, repository, own, copy) = upgradable();
+    let load = Load::on(hq.http, "blog.localhost");
+    repository.write("Dockerfile", SLOW);
+    greet(&repository, "Pushed during the upgrade");
+    let mut push = hq.push_beside(&repository, "blog");
+    push.wait_for("RUN sleep 4");
+    let mut upgrade = hq.quarry_beside(&["upgrade", &copy]);
+    upgrade.wait_for("waiting for the push to blog by ada");
+    // Everybody who comes meanwhile, before, while and after HQ begins anew.
+    let (over, mut ssh) = (Arc::new(AtomicBool::new(false)), hq.ssh_command(&["ps"]));
+    let ended = over.clone();
+    let visits = std::thread::spawn(move || {
+        let mut visits = 0;
+        while !ended.load(Ordering::Relaxed) {
+            run(&mut ssh).succeeded();
+            visits += 1;
+        }
+        visits
+    });
+    let done = upgrade.wait().succeeded();
+    assert!(done.text().contains("serves"), "{done}");
+    done.said(&["quarry 0.1.0 works here", "Letting nobody in", "HQ begins anew"]);
+    push.wait().succeeded();
+    hq.by_ssh(&["ps"]).succeeded();
+    over.store(true, Ordering::Relaxed);
+    assert!(visits.join().unwrap() > 3);
+    load.all_answered();
+    assert_eq!(hq.page("blog.localhost", "/"), "Pushed during the upgrade from release 2\n");
+    // The same process, another file, and the one before is kept.
+    let exe = fs::read_link(format!("/proc/{}/exe", hq.process().as_raw_nonzero())).unwrap();
+    assert_eq!(exe.to_str(), Some(own.as_str()));
+    assert!(fs::metadata(format!("{own}.before")).unwrap().len() > 0);
+    let events = hq.quarry(&["events", "--json"]).succeeded().text();
+    assert!(events.contains("upgrade /"), "{events}");
+}
+
+#[test]
+fn a_program_that_does_not_come_to_serve_gives_its_place_back() {
+    let (hq, repository, own, copy) = upgradable();
+    let load = Load::on(hq.http, "blog.localhost");
+    // It works while it is looked at; then somebody else has the state for longer than it waits for it.
+    let (broken, root) = (hq.file("broken"), hq.root());
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *--rehearse*) exec {copy} \"$@\";; esac\n\
+         flock {root}/.lock sleep 4.7 </dev/null >/dev/null 2>&1 &\nsleep 0.3\nexec {copy} \"$@\"\n",
+        root = root.display()
+    );
+    fs::write(&broken, script).unwrap();
+    fs::set_permissions(&broken, fs::Permissions::from_mode(0o755)).unwrap();
+    let before = fs::metadata(&own).unwrap().len();
+    let done = hq.quarry(&["upgrade", broken.to_str().unwrap()]).ended(3);
+    done.said(&["HQ begins anew", "is the one of before; its log says why"]);
+    assert!(hq.log().contains("HQ becomes the program of before again"), "{}", hq.log());
+    assert_eq!(fs::metadata(&own).unwrap().len(), before);
+    load.all_answered();
+    greet(&repository, "Later");
+    hq.push(&repository, "blog").succeeded();
+}
+
+#[test]
+fn hq_stays_as_it_is_for_a_program_that_does_not_work_and_while_somebody_works() {
+    let (hq, _repository, _own, copy) = upgradable();
+    hq.quarry(&["upgrade", "/bin/false"]).ended(1).said(&["/bin/false does not work here"]);
+    hq.by_ssh(&["upgrade", &copy]).ended(3).said(&["on HQ's machine only"]);
+    let mut work = hq.quarry_beside(&["run", "blog", "sh", "-c", "echo begun; sleep 600"]);
+    work.wait_for("begun");
+    let following = hq.quarry_beside(&["logs", "-f", "blog"]);
+    let busy = hq.quarry(&["upgrade", &copy, "--patience", "3s"]).ended(3);
+    busy.said(&["waiting for `run blog sh -c", "still under way: `run blog sh -c", "HQ stays as it is"]);
+    // Who only looked has been asked to come again, and the doors are open.
+    following.wait().ended(3).said(&["HQ is being upgraded"]);
+    hq.by_ssh(&["ps"]).succeeded();
+    work.interrupt();
+    work.wait();
+    until("the end of the run", || (hq.containers(&["role=once"]).is_empty()).then_some(()));
+    hq.quarry(&["upgrade", &copy]).succeeded();
+}
+
+#[test]
+fn a_killed_hq_drops_no_request() {
+    let (mut hq, _repository) = with_app(&[]);
+    let load = Load::on(hq.http, "blog.localhost");
+    for _ in 0..3 {
+        hq.stop(Signal::KILL);
+        hq.serve();
+        hq.by_ssh(&["scale", "blog", "web=2"]).succeeded();
+        hq.by_ssh(&["scale", "blog", "web=1"]).succeeded();
+    }
+    load.all_answered();
+}

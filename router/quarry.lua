@@ -471,12 +471,13 @@ local function hold(node, host)
     return nil
 end
 
+-- Whether a router of another server asks, which does for its visitor what there is to be done.
+local function is_fellow(node)
+    return node.pass and node.site and var.http_quarry_router == node.pass
+end
+
 -- What stands between a request and its node: nil when nothing does, else it has been answered.
 local function met(node, host, known)
-    if node.pass and node.site and var.http_quarry_router == node.pass then
-        -- A router of another server asks, which has looked at its visitor itself.
-        return false
-    end
     if https and is_secure(host, known) and var.quarry_scheme ~= "https" then
         lead("https://" .. host .. https .. var.request_uri)
         return true
@@ -510,7 +511,7 @@ end
 -- Another location than the usual one that the node's requests need; nil when none.
 local function location(node)
     if node.site then
-        return node.snippet and "@files_" .. node.snippet or "@site"
+        return node.snippet and not is_fellow(node) and "@files_" .. node.snippet or "@site"
     elseif node.grpc then
         return nil
     elseif node.snippet then
@@ -532,11 +533,11 @@ local function route(moved)
     if not moved then
         var.quarry_stack = node.stack
         var.quarry_node = node.name
-        if met(node, host, known) then
+        if not is_fellow(node) and met(node, host, known) then
             return
         end
     end
-    if node.mode then
+    if node.mode and not is_fellow(node) then
         local resting = node
         node, changes = hold(node, host)
         if not node then

@@ -3,6 +3,8 @@
 use rustix::process::Signal;
 
 use super::{app, greet, with_app};
+use crate::harness::lab::Lab;
+use crate::harness::web::request;
 use crate::harness::{Hq, until};
 
 fn domains(hq: &Hq, stack: &str) -> Vec<(String, String)> {
@@ -119,7 +121,7 @@ fn requests_of_a_paused_stack_wait_for_the_end_of_a_push() {
     let visitors: Vec<_> = (0..5)
         .map(|_| {
             let to = hq.http;
-            std::thread::spawn(move || crate::harness::web::request(to, "GET", "blog.localhost", "/", b"").unwrap())
+            std::thread::spawn(move || request(to, "GET", "blog.localhost", "/", b"").unwrap())
         })
         .collect();
     greet(&repository, "Second");
@@ -145,7 +147,7 @@ fn the_rules_of_quarry_yml_come_and_go_with_their_release() {
     assert!(header(&hq));
     assert_eq!(hq.get("www.shop.test", "/").status, 301);
     let large = vec![b'x'; (1 << 20) + 1];
-    let reply = crate::harness::web::request(hq.http, "POST", "shop.test", "/", &large);
+    let reply = request(hq.http, "POST", "shop.test", "/", &large);
     assert!(reply.is_err() || reply.unwrap().status == 413);
     hq.quarry(&["scale", "blog", "web=0"]).succeeded();
     assert_eq!(hq.get("shop.test", "/").text(), "our own page");
@@ -167,4 +169,38 @@ fn the_rules_of_quarry_yml_come_and_go_with_their_release() {
     hq.quarry(&["rollback", "blog"]).succeeded();
     assert!(hq.get("blog.localhost", "/").status == 200 && hq.get("shop.test", "/").status == 404);
     assert!(!header(&hq));
+}
+
+#[test]
+fn routers_of_other_servers_do_the_same_once_and_believe_each_other() {
+    let lab = Lab::up(1);
+    let hq = Hq::start();
+    let key = std::fs::read(lab.folder().join("key")).unwrap();
+    let far = lab.server(1).ip();
+    hq.quarry_with(&["servers", "add", &format!("root@{far}"), "--tags", "router"], &key).succeeded();
+    let there = std::net::SocketAddr::from((far, hq.http.port()));
+    // How visitors from here look to the far server; HQ's router sees that server instead.
+    let visitor = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    visitor.connect(there).unwrap();
+    let visitor = visitor.local_addr().unwrap().ip();
+    let yml = format!(
+        "docs:\n  type: static\n  document_root: docs\n  domains: docs.test\n  router:\n    allow: [{visitor}]\n    \
+         redirect: www.docs.test\n    snippet: add_header X-Own yes always;\n"
+    );
+    let files = [("quarry.yml", yml.as_str()), ("docs/index.html", "the docs"), ("docs/.env", "secret")];
+    let repository = crate::harness::Repository::sample("static");
+    repository.write_all(&files);
+    repository.commit("docs");
+    hq.push(&repository, "docs").succeeded();
+    let get = |host: &str, path: &str| request(there, "GET", host, path, b"").unwrap();
+    let reply =
+        until("the far router shows the site", || Some(get("docs.test", "/")).filter(|reply| reply.status == 200));
+    let own = reply.head.lines().filter(|line| line.to_lowercase() == "x-own: yes").count();
+    assert_eq!((reply.text().as_str(), own), ("the docs", 1), "{}", reply.head);
+    assert_eq!(get("docs.test", "/.env").status, 404);
+    assert_eq!(get("www.docs.test", "/").status, 301);
+    hq.quarry(&["maintenance", "on", "docs"]).succeeded();
+    assert_eq!((get("docs.test", "/").status, hq.get("docs.test", "/").status), (503, 503), "when the command is done");
+    hq.quarry(&["maintenance", "off", "docs"]).succeeded();
+    assert_eq!(get("docs.test", "/").status, 200);
 }

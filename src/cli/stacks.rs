@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::context::Context;
 use super::destroy::Destroy;
 use super::failure::{Exit, Failure};
+use super::maintenance::word;
 use crate::hq::rights::Right;
 use crate::names::{ReleaseNumber, StackName, UserName};
 
@@ -48,6 +49,7 @@ struct Row {
     commit: Option<String>,
     created: jiff::Timestamp,
     deployed: Option<jiff::Timestamp>,
+    mode: &'static str,
     urls: Vec<String>,
 }
 
@@ -114,6 +116,7 @@ async fn row(cx: &Context, stack: &StackName) -> Result<Row, Failure> {
         commit: release.as_ref().and_then(|release| release.commit.as_ref()).map(|commit| commit.short().to_owned()),
         created: status.created,
         deployed: release.map(|release| release.created),
+        mode: word(&cx.hq.front(stack).await?.mode),
         urls,
     })
 }
@@ -155,6 +158,7 @@ async fn show(cx: &Context, stack: &StackName) -> Result<(), Failure> {
         line("branch", row.branch.unwrap_or_else(|| "(master or main, whichever is pushed first)".to_owned())),
         line("release", row.release.map_or_else(|| "none yet".to_owned(), |release| release.to_string())),
         line("created", row.created.to_string()),
+        line("mode", row.mode.to_owned()),
     ];
     lines.extend(row.urls.into_iter().map(|url| line("url", url)));
     cx.out.line(&lines.join("\n")).await

@@ -4,6 +4,7 @@ use crate::harness::{Hq, Repository};
 
 mod agents;
 mod apart;
+mod bombs;
 mod builds;
 mod busy;
 mod certs;
@@ -33,6 +34,7 @@ mod servers;
 mod services;
 mod state;
 mod tasks;
+mod tunnels;
 mod wall;
 
 /// The sample with a Dockerfile and these files besides, committed. It has a health check, which spares each test the

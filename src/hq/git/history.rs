@@ -86,15 +86,15 @@ impl Repository {
         let (old, start) = (oid(old), oid(new));
         let mut seen = BTreeSet::from([start]);
         let mut open = vec![start];
-        let oldest = self.git.find_commit(old).map(|commit| commit.time().seconds()).ok();
+        let oldest = self.find(&commit_id(old)).map(|commit| commit.time().seconds()).ok();
         while let Some(id) = open.pop() {
             if id == old {
                 return Ok(true);
             }
-            let commit = match self.git.find_commit(id) {
+            let commit = match self.find(&commit_id(id)) {
                 Ok(commit) => commit,
                 Err(_) if id != start => continue,
-                Err(error) => return Err(self.err("read a commit")(error)),
+                Err(error) => return Err(error),
             };
             // An ancestor is not younger than its descendants by more than clocks differ: a day is generous.
             if oldest.is_some_and(|oldest| commit.time().seconds() < oldest - 86_400) {
@@ -138,6 +138,11 @@ impl Repository {
     /// Whether history has to end at `id`: it is here without all its parents, or is `expected` and not here yet.
     fn ends_at(&self, odb: &git2::Odb<'_>, id: &CommitId, expected: bool) -> Result<bool, GitError> {
         // Read from the object itself: the library's own commits hide parents that the list cuts off.
+        match self.check_size(oid(id), "a commit") {
+            Ok(fits) => fits?,
+            Err(error) if error.code() == ErrorCode::NotFound => return Ok(expected),
+            Err(error) => return Err(self.err("read a commit")(error)),
+        }
         let object = match odb.read(oid(id)) {
             Ok(object) => object,
             Err(error) if error.code() == ErrorCode::NotFound => return Ok(expected),

@@ -27,6 +27,9 @@ pub use submodule::{Fetching, Stop};
 /// Where releases are pinned; hidden from clients.
 const PINS: &str = "refs/quarry/releases/";
 
+/// A commit, or a folder's listing, is smaller than so many bytes: the largest folder that a checkout may be has a third.
+const LARGEST_OBJECT: usize = 32 << 20;
+
 /// What went wrong with a repository.
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
@@ -69,7 +72,7 @@ pub enum GitError {
         path: String,
     },
     /// More than a checkout may be.
-    #[error("the commit has {what}")]
+    #[error("the push has {what}")]
     TooMuch {
         /// What of.
         what: String,
@@ -314,10 +317,21 @@ impl Repository {
     }
 
     fn find(&self, id: &CommitId) -> Result<git2::Commit<'_>, GitError> {
-        self.git.find_commit(oid(id)).map_err(|error| match error.code() {
+        let error = |error: git2::Error| match error.code() {
             ErrorCode::NotFound => GitError::NoCommit { commit: id.clone() },
             _ => self.err("read a commit")(error),
-        })
+        };
+        self.check_size(oid(id), "a commit").map_err(error)??;
+        self.git.find_commit(oid(id)).map_err(error)
+    }
+
+    /// Whether an object that is about to be read whole is small enough for that: a few bytes of a pack can stand for
+    /// gigabytes. The outer error is that it cannot be asked.
+    fn check_size(&self, id: Oid, object: &str) -> Result<Result<(), GitError>, git2::Error> {
+        let (size, _) = self.git.odb()?.read_header(id)?;
+        let (size, most) = (size >> 20, LARGEST_OBJECT >> 20);
+        let what = || format!("{object} of {size} MB, and {most} MB is the most");
+        Ok(if size >= most { Err(GitError::TooMuch { what: what() }) } else { Ok(()) })
     }
 }
 

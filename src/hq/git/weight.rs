@@ -71,6 +71,7 @@ fn weigh(
     if depth > MOST_DEPTH {
         return Err(GitError::TooMuch { what: format!("folders more than {MOST_DEPTH} deep") });
     }
+    repository.check_size(tree, "a folder's listing").map_err(repository.err("read a tree"))??;
     let odb = repository.git.odb().map_err(repository.err("read its objects"))?;
     let mut weight = Weight::default();
     for entry in &repository.git.find_tree(tree).map_err(repository.err("read a tree"))? {

@@ -46,3 +46,56 @@ fn a_build_that_fills_the_disk_is_ended_before_it_is_full() {
         commands.iter().all(|command| !command.contains("of=/full")).then_some(())
     });
 }
+
+#[test]
+fn a_build_that_does_not_end_is_ended() {
+    let hq = Hq::start_with(&[("build/timeout", "3s\n")]);
+    let endless = building("RUN sleep 1234");
+    hq.push(&endless, "endless").failed().said(&["was ended after 3s at `RUN sleep 1234`"]);
+    crate::harness::until("the end of the build", || {
+        let commands = crate::harness::docker::list(&["ps", "--no-trunc", "--format", "{{.Command}}"]);
+        commands.iter().all(|command| !command.contains("sleep 1234")).then_some(())
+    });
+}
+
+#[test]
+fn no_link_in_a_repository_brings_a_file_of_hqs_into_an_image() {
+    let hq = Hq::start();
+    let secret = hq.file("secret");
+    std::fs::write(&secret, "FROM debian:bookworm-slim\nEXPOSE 80\nCMD echo hush-hush\n").unwrap();
+    let above = format!("../{}", "../".repeat(20));
+    let absolute = secret.display().to_string();
+    let relative = format!("{above}{}", absolute.trim_start_matches('/'));
+    for target in [absolute.as_str(), &relative] {
+        // As what is copied: in the image the link leads into the image itself, and there is nothing.
+        let repository = building("RUN mkdir /linked\nCOPY linked /linked/file\nRUN ! grep -r hush /linked");
+        std::os::unix::fs::symlink(target, repository.file("linked")).unwrap();
+        repository.commit("a link");
+        let pushed = hq.push(&repository, "eve");
+        assert!(!pushed.stderr.contains("hush-hush"), "{pushed}");
+        // A folder on the way to it.
+        let folder = std::path::Path::new(target).parent().unwrap();
+        let repository = building("COPY folder/secret /file\nRUN cat /file");
+        std::os::unix::fs::symlink(folder, repository.file("folder")).unwrap();
+        repository.commit("a link");
+        hq.push(&repository, "eve").failed();
+        // As the Dockerfile, by its own name and by another.
+        for (name, yml) in
+            [("Dockerfile", "web: {}\n"), ("docker/Own", "web:\n  dockerfile: docker/Own\n  expose: 80\n")]
+        {
+            let repository = app(&[("quarry.yml", yml), ("docker/more", "")]);
+            let _ = std::fs::remove_file(repository.file(name));
+            std::os::unix::fs::symlink(target, repository.file(name)).unwrap();
+            repository.commit("a link");
+            let pushed = hq.push(&repository, "other").failed();
+            assert!(!pushed.stderr.contains("hush-hush"), "{pushed}");
+        }
+        // As the rules of what is left out: no rule of a file outside counts, nor is a word of it said.
+        let repository = building("RUN true");
+        std::os::unix::fs::symlink(target, repository.file(".dockerignore")).unwrap();
+        repository.commit("a link");
+        let pushed = hq.push(&repository, "third");
+        assert!(!pushed.stderr.contains("hush"), "{pushed}");
+    }
+    assert!(hq.containers(&["stack=other"]).is_empty());
+}

@@ -65,6 +65,10 @@ fn what_would_open_the_server_cannot_be_asked_for_in_quarry_yml() {
     for yml in [
         "web:\n  document_root: ../..\n",
         "web:\n  document_root: /etc\n",
+        "web:\n  document_root: \"public; return 200 owned\"\n",
+        "web:\n  document_root: \"public\\n}\"\n",
+        "web:\n  container: debian:bookworm-slim\n  expose: 80\n  health: \"/ HTTP/1.1\\r\\nHost: other\"\n",
+        "web:\n  container: debian:bookworm-slim\n  expose: '80; listen 81'\n",
         "web:\n  dockerfile: ../Dockerfile\n  expose: 80\n",
         "web:\n  dockerfile: /etc/passwd\n  expose: 80\n",
         "'../x':\n  container: a\n",
@@ -129,11 +133,17 @@ fn escapes_of_a_terminal_reach_no_pusher_and_no_listing() {
     repository.write("more", "x");
     repository.commit("evil \u{1b}]0;owned\u{7}\u{202e}subject");
     let pushed = hq.push(&repository, "eve").succeeded();
+    // Git takes any character above these for a branch.
+    let branch = "refs/heads/\u{9b}2J\u{202e}live";
+    let stored = hq.push_as(&repository, "eve", &[&format!("HEAD:{branch}")]);
+    assert!(stored.stderr.contains("\\u{9b}2J\\u{202e}live"), "{stored}");
+    let ours: String =
+        stored.stderr.lines().filter(|line| line.starts_with("----->") || line.starts_with(" !")).collect();
     let listed = hq.by_ssh(&["releases", "eve"]).succeeded();
     let back = hq.by_ssh(&["events"]).succeeded();
-    for text in [&pushed.stderr, &listed.text(), &back.text()] {
+    for text in [&pushed.stderr, &ours, &listed.text(), &back.text()] {
         assert!(!text.contains("\u{1b}]") && !text.contains('\u{7}') && !text.contains('\u{202e}'), "{text:?}");
-        assert!(!text.contains("\u{1b}[2J"), "{text:?}");
+        assert!(!text.contains("\u{1b}[2J") && !text.contains('\u{9b}'), "{text:?}");
     }
 }
 
@@ -185,4 +195,24 @@ fn a_tree_of_very_many_files_is_refused_and_leaves_nothing() {
     refused.said(&["files"]);
     assert!(!hq.root().join("stacks/wide/src/n0").exists());
     assert_eq!(before, serving(&hq, "blog"));
+}
+
+#[test]
+fn a_wildcard_laid_over_another_s_domain_takes_nothing_from_it() {
+    let (hq, _blog) = with_app(&[("quarry.yml", "web:\n  health: /\n  domains: [www.example.test]\n")]);
+    let over = "web:\n  health: /\n  domains: ['*.example.test', '*.test']\n";
+    let thief = app(&[("quarry.yml", over), ("greeting", "Caught\n")]);
+    hq.push(&thief, "eve").failed().said(&["`*.test` covers a whole top-level domain"]);
+    thief.write("quarry.yml", &over.replace(", '*.test'", ""));
+    thief.commit("less of it");
+    hq.push(&thief, "eve").succeeded();
+    assert_eq!(hq.page("www.example.test", "/"), "Hello from release 1\n");
+    assert_eq!(hq.page("other.example.test", "/"), "Caught from release 1\n");
+    // Below the server's own name every stack answers at its own.
+    for domain in ["*.localhost", "*.blog.localhost", "x.blog.localhost"] {
+        thief.write("quarry.yml", &format!("web:\n  health: /\n  domains: ['{domain}']\n"));
+        thief.commit(domain);
+        hq.push(&thief, "eve").failed().said(&[domain]);
+    }
+    assert_eq!(hq.page("blog.localhost", "/"), "Hello from release 1\n");
 }

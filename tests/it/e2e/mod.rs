@@ -5,6 +5,7 @@ use crate::harness::{Hq, Repository};
 mod agents;
 mod apart;
 mod backup;
+mod bombs;
 mod builds;
 mod busy;
 mod certs;
@@ -37,6 +38,7 @@ mod services;
 mod state;
 mod tasks;
 mod upgrade;
+mod tunnels;
 mod wall;
 
 /// The sample with a Dockerfile and these files besides, committed. It has a health check, which spares each test the

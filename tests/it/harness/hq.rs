@@ -116,6 +116,11 @@ impl Hq {
         assert!(signal == Signal::KILL || ended.success(), "HQ ended with {ended}:\n{}", self.log());
     }
 
+    /// The process of `quarry serve`.
+    pub fn pid(&self) -> u32 {
+        self.serve.as_ref().expect("HQ runs").id()
+    }
+
     /// Whether `quarry serve` has ended by itself; it is gone for good then.
     pub fn has_died(&mut self) -> bool {
         let dead = self.serve.as_mut().is_some_and(|child| child.try_wait().unwrap().is_some());

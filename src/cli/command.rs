@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 
 use super::{
-    backup, certs, cluster, config, deploy, destroy, doctor, env, events, grid, keys, launch, logs, network, ps,
+    backup, certs, cluster, config, deploy, destroy, doctor, env, events, gc, grid, keys, launch, logs, network, ps,
     releases, restart, rights, rollback, run, scale, servers, stacks, tasks, upgrade, version,
 };
 
@@ -39,6 +39,7 @@ pub enum HqCommand {
     Upgrade(upgrade::Upgrade),
     Version(version::Version),
     Doctor(doctor::Doctor),
+    Gc(gc::Gc),
 }
 
 impl HqCommand {
@@ -47,6 +48,7 @@ impl HqCommand {
         match self {
             HqCommand::Ps(_) | HqCommand::Logs(_) | HqCommand::Releases(_) | HqCommand::Events(_) => false,
             HqCommand::Version(_) | HqCommand::Doctor(_) => false,
+            HqCommand::Gc(gc) => gc.changes(),
             HqCommand::Stacks(stacks) => stacks.changes(),
             HqCommand::Servers(servers) => servers.changes(),
             HqCommand::Cluster(cluster) => cluster.changes(),
@@ -125,6 +127,7 @@ impl HqCommand {
             | HqCommand::Backup(_)
             | HqCommand::Upgrade(_)
             | HqCommand::Doctor(_)
+            | HqCommand::Gc(_)
             | HqCommand::Launch(_) => true,
             HqCommand::Stacks(_)
             | HqCommand::Ps(_)

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::{EtcError, Mistake, Settings, decide, etcd, is_setting};
 
 /// Folders that hold settings; others are mistakes.
-const FOLDERS: [&str; 7] = ["", "acme", "env", "build", "build/env", "etcd", "cloud"];
+const FOLDERS: [&str; 8] = ["", "acme", "env", "build", "build/env", "etcd", "cloud", "gc"];
 
 /// The folder of the owner's buildpacks, which are folders of files.
 const PACKS: &str = "buildpacks";
@@ -93,9 +93,9 @@ fn collect(
                 Err(error) => mistake(error.to_string()),
             },
             Ok(found) if found.is_file() => mistake(format!("it is longer than {LONGEST} bytes")),
-            Ok(_) => {
-                mistake("settings are plain files in this folder, acme, env, build, build/env, etcd and cloud".into())
-            }
+            Ok(_) => mistake(
+                "settings are plain files in this folder, acme, env, build, build/env, etcd, cloud and gc".into(),
+            ),
             Err(error) => mistake(error.to_string()),
         }
     }

@@ -9,7 +9,7 @@
 //! build/processes    4096     build/spare      1gb of disk that builds leave free
 //! release-timeout    30m                lease          15s, after which a silent server may count as gone
 //! size               512mb    push-limit       2gb
-//! releases-kept      10       port-range       20000-29999
+//! releases-kept      10       port-range       20000-29999       gc/age, gc/disk 85%, gc/events 90d, gc/build-cache
 //! subnets            10.208.0.0/12, cut into one subnet for each stack: a /23, smaller ones where there are few
 //! etcd/endpoints     one address a line; with it the state lives in that cluster and not in files
 //! etcd/prefix        /quarry            etcd/user, etcd/password, etcd/ca, etcd/cert, etcd/key
@@ -36,6 +36,7 @@ pub mod acme;
 pub mod cloud;
 pub mod etcd;
 pub mod files;
+pub mod gc;
 
 /// Quarry's folder unless told otherwise.
 pub const ROOT: &str = "/home/quarry";
@@ -57,6 +58,8 @@ pub struct Settings {
     pub subnets: Subnets,
     /// How many releases of a stack can be rolled back to.
     pub releases_kept: u32,
+    /// What else is kept, and how long.
+    pub gc: gc::Gc,
     /// The largest pack a push may send.
     pub push_limit: Megabytes,
     /// Memory limit of a container that names none.
@@ -123,6 +126,7 @@ impl Default for Settings {
             ports: 20_000..=29_999,
             subnets: Subnets { network: Ipv4Addr::new(10, 208, 0, 0), bits: 12 },
             releases_kept: 10,
+            gc: gc::Gc::default(),
             push_limit: Megabytes(2048),
             size: Megabytes(512),
             release_timeout: Millis::seconds(30 * 60),
@@ -218,6 +222,7 @@ pub fn decide(files: &BTreeMap<String, String>) -> Result<Settings, EtcError> {
             Some(("etcd", name)) => cluster.set(name, text),
             Some(("cloud", name)) => cloud.set(name, text),
             Some(("acme", name)) => acme.set(name, text),
+            Some(("gc", name)) => settings.gc.set(name, text),
             Some(_) | None => set(&mut settings, path, text),
         };
         if let Err(what) = done {
@@ -302,7 +307,7 @@ fn creators(value: &str) -> Result<Creators, String> {
     }
 }
 
-/// Every file but those in `env/`, `build/env/`, `etcd/`, `cloud/` and `acme/`.
+/// Every file but those in `env/`, `build/env/`, `etcd/`, `cloud/`, `acme/` and `gc/`.
 const KNOWN: [&str; 16] = [
     "address",
     "hostnames",
@@ -324,7 +329,7 @@ const KNOWN: [&str; 16] = [
 
 fn unknown(name: &str) -> String {
     format!(
-        "there is no setting `{name}`; there are {}, env/<NAME>, build/env/<NAME>, etcd/…, cloud/… and acme/…",
+        "there is no setting `{name}`; there are {}, env/<NAME>, build/env/<NAME>, etcd/…, cloud/…, acme/… and gc/…",
         KNOWN.join(", ")
     )
 }

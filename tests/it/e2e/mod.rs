@@ -18,6 +18,7 @@ mod etcd;
 mod events;
 mod falls;
 mod foreign;
+mod gc;
 mod git;
 mod hostile;
 mod killed;

@@ -51,6 +51,7 @@ fn run(cli: Cli, words: Vec<String>) -> Result<u8, Failure> {
         Command::Locknet(locknet) => block(async move { locknet.run(&places, cli.json).await })?.map(|()| 0),
         Command::Db(db) => block(async move { db.run(&places).await })?.map(|()| 0),
         Command::Hook(_) => Ok(ExitCode::SUCCESS).map(|_| 0),
+        Command::Install(install) => install.run(&places).map(|()| 0),
         Command::Restore(restore) => block(async move { restore.run(&places).await })?.map(|()| 0),
         Command::Hq(command) => {
             let words = command.told(client::plain(words));

@@ -27,6 +27,8 @@ pub struct Hq {
     pub http: u16,
     /// What its containers are labelled with.
     pub id: String,
+    /// Its root and its settings in the place.
+    folders: (&'static str, &'static str),
 }
 
 impl Hq {
@@ -43,7 +45,8 @@ impl Hq {
         end::later(move || of_engine.sweep("quarry.hq", &swept));
         end::later(move || end_router(&root));
         let (ssh, http) = (free_port(), free_port());
-        let mut hq = Self { place: place.clone(), engine: engine.clone(), pid: 0, ssh, http, id };
+        let folders = ("root", "etc");
+        let mut hq = Self { place: place.clone(), engine: engine.clone(), pid: 0, ssh, http, id, folders };
         hq.serve();
         done_with(hq.quarry().args(["keys", "add", "bench"]), &place.path("id.pub"));
         hq
@@ -63,6 +66,23 @@ impl Hq {
         std::thread::spawn(move || child.wait());
     }
 
+    /// Takes away this HQ with everything it has made, makes another one of its backup under another root, and starts it.
+    pub fn replace(&mut self, backup: &Path) {
+        program::stop(self.pid);
+        let root = self.place.path(self.folders.0);
+        end_router(&root);
+        self.engine.sweep("quarry.hq", &self.id);
+        self.folders = ("root-restored", "etc-restored");
+        let root = self.place.path(self.folders.0);
+        fs::create_dir(&root).unwrap();
+        self.id = id(&root.canonicalize().unwrap());
+        let (swept, of_engine) = (self.id.clone(), self.engine.clone());
+        end::later(move || of_engine.sweep("quarry.hq", &swept));
+        end::later(move || end_router(&root));
+        program::done(self.quarry().arg("restore").arg(backup));
+        self.serve();
+    }
+
     /// What HQ has said.
     pub fn log(&self) -> String {
         fs::read_to_string(self.place.path("serve.log")).unwrap_or_default()
@@ -71,7 +91,8 @@ impl Hq {
     /// `quarry` on HQ as root.
     pub fn quarry(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_quarry"));
-        command.env("QUARRY_ROOT", self.place.path("root")).env("QUARRY_ETC", self.place.path("etc"));
+        let (root, etc) = self.folders;
+        command.env("QUARRY_ROOT", self.place.path(root)).env("QUARRY_ETC", self.place.path(etc));
         command.env_remove("QUARRY_HQ").current_dir(self.place.folder());
         command
     }
@@ -89,7 +110,7 @@ impl Hq {
 
     /// Waits until nothing but what should run is there: old containers go after the pusher has been answered.
     pub fn wait_for_rest(&self, stack: &str, containers: usize) {
-        let journal = self.place.path("root/journal").join(format!("{stack}.json"));
+        let journal = self.place.path(self.folders.0).join("journal").join(format!("{stack}.json"));
         let own = [format!("quarry.hq={}", self.id), format!("quarry.stack={stack}")];
         until(&format!("{containers} containers of {stack}"), || {
             !journal.exists() && self.engine.containers(&own).len() == containers
@@ -98,7 +119,7 @@ impl Hq {
 
     /// Where a container of a stack that is routed answers.
     pub fn peer(&self, stack: &str) -> SocketAddr {
-        let routes = fs::read(self.place.path("root/routes").join(format!("{stack}.json"))).unwrap();
+        let routes = fs::read(self.place.path(self.folders.0).join("routes").join(format!("{stack}.json"))).unwrap();
         let address = address(&serde_json::from_slice(&routes).unwrap());
         address.and_then(|text| text.parse().ok()).expect("the stack is routed to a container")
     }

@@ -55,7 +55,7 @@ sync "$new"
 mv -f "$new" "$1"
 "#;
 
-/// `PROGRAM DIGEST FOLDER`: sees to it that this program runs as the server's agent, now and after each boot. Says
+/// `PROGRAM DIGEST FOLDER UNIT`: sees to it that this program runs as the server's agent, now and after each boot. Says
 /// `runs`, `changed` or `started`.
 ///
 /// With systemd its service ends with the agent alone: the router it has started serves on. It comes before docker, so
@@ -78,21 +78,7 @@ same() {
 }
 if [ -d /run/systemd/system ]; then
     changed=no
-    write /etc/systemd/system/quarry-agent.service "[Unit]
-Description=Quarry's agent
-After=network-online.target
-Wants=network-online.target
-StartLimitIntervalSec=0
-Before=docker.service
-[Service]
-ExecStart=$1 agent --folder $3
-ExecReload=/bin/kill -HUP \$MAINPID
-Restart=always
-RestartSec=1
-KillMode=process
-Slice=quarry-agent.slice
-[Install]
-WantedBy=multi-user.target" 644 && changed=yes
+    write /etc/systemd/system/quarry-agent.service "$4" 644 && changed=yes
     [ $changed = no ] || systemctl daemon-reload
     systemctl enable -q quarry-agent.service
     if [ $changed = no ] && running "$3/lock" && same "$2"; then
@@ -117,6 +103,38 @@ else
     echo changed
 fi
 "##;
+
+/// The agent as a service of systemd's. It writes config files wherever they belong, supervises programs of any kind and
+/// changes the packet filter: closed is what none of these needs. What it has started outlives it, hence `KillMode`.
+pub fn unit(program: &str, folder: &str) -> String {
+    format!(
+        "[Unit]
+Description=Quarry's agent
+After=network-online.target
+Wants=network-online.target
+StartLimitIntervalSec=0
+Before=docker.service
+
+[Service]
+ExecStart={program} agent --folder {folder}
+ExecReload=/bin/kill -HUP $MAINPID
+Restart=always
+RestartSec=1
+KillMode=process
+Slice=quarry-agent.slice
+LimitNOFILE=65536
+OOMScoreAdjust=-500
+ProtectClock=yes
+ProtectKernelLogs=yes
+LockPersonality=yes
+RestrictRealtime=yes
+SystemCallArchitectures=native
+
+[Install]
+WantedBy=multi-user.target
+"
+    )
+}
 
 /// `PROGRAM FOLDER`: ends the agent for good, and takes away what was brought.
 pub const DISMISS: &str = r#"

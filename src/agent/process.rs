@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::bootstrap::{PROGRAM, START, UPLOAD};
+use super::bootstrap::{PROGRAM, START, UPLOAD, unit};
 use super::http::{Client, Way};
 use super::ssh::{Came, InstallError, Program, answers, came};
 use super::stats;
@@ -31,7 +31,13 @@ pub async fn install(program: &Program, folder: &str) -> Result<Came, InstallErr
         let file = file.map_err(|source| InstallError::Program { path: program.path().to_owned(), source })?;
         run("copy the program", UPLOAD, &[PROGRAM, program.digest()], file.into()).await?;
     }
-    let said = run("start the agent", START, &[PROGRAM, program.digest(), folder], Stdio::null()).await?;
+    let said = run(
+        "start the agent",
+        START,
+        &[PROGRAM, program.digest(), folder, unit(PROGRAM, folder).trim_end()],
+        Stdio::null(),
+    )
+    .await?;
     answers(&Client::new(Way::Here, Path::new(folder)), program, folder).await?;
     Ok(came(&said))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::bootstrap::{DISMISS, INSTALL, LOOK, MISSING, PACKAGES, PROGRAM, ROUTER_PACKAGES, START, UPLOAD};
+use super::bootstrap::{DISMISS, INSTALL, LOOK, MISSING, PACKAGES, PROGRAM, ROUTER_PACKAGES, START, UPLOAD, unit};
 use super::http::{Client, Way};
 use super::{Agent, AgentError, stats};
 use crate::servers::ssh::{Line, Link, LinkError, ScriptError};
@@ -135,7 +135,8 @@ pub async fn install(line: &Arc<Line>, program: &Program, folder: &str, routes: 
     if there != program.digest {
         upload(line, program).await?;
     }
-    let words = [PROGRAM, &program.digest, folder];
+    let unit = unit(PROGRAM, folder);
+    let words = [PROGRAM, &program.digest, folder, unit.trim_end()];
     let done = link.script("start the agent", START, &words, tokio::io::empty(), COMMAND).await?;
     answers(&Client::new(Way::Line(line.clone()), Path::new(folder)), program, folder).await?;
     Ok(came(&String::from_utf8_lossy(&done.stdout)))

@@ -13,6 +13,7 @@ pub use super::failure::BuildError;
 use super::limits::{self, Group, Most};
 use super::output::Output;
 use super::plan::{ImagePlan, Recipe};
+use super::reached::{Reached, UNFINISHED};
 use super::tar::{Context, context};
 use super::{BuildSettings, files};
 use crate::buildpacks::{CA_PATH, Rendered};
@@ -182,7 +183,9 @@ async fn attempt(
     };
     let output = Mutex::new(Output::default());
     let crowded = AtomicBool::new(false);
+    let reached = Mutex::new(Reached::default());
     let follow = |line: &str| {
+        reached.lock().unwrap_or_else(PoisonError::into_inner).hear(line);
         crowded.fetch_or(CROWDED.iter().any(|words| line.contains(words)), Ordering::Relaxed);
         for shown in output.lock().unwrap_or_else(PoisonError::into_inner).line(line) {
             say(&format!("       {shown}"));
@@ -197,6 +200,12 @@ async fn attempt(
     let (held, step) = output.into_inner().unwrap_or_else(PoisonError::into_inner).end();
     if let Some(line) = held {
         say(&format!("       {line}"));
+    }
+    if !matches!(ended, Ok(Ok(_)))
+        && let Some(image) = reached.into_inner().unwrap_or_else(PoisonError::into_inner).own
+    {
+        // Nobody would know whose it is, and the next try begins with it. Where that cannot be, it is as it was.
+        let _ = engine.tag(&image, &format!("quarry/{}/{node}{UNFINISHED}:{}", job.stack, job.suffix)).await;
     }
     let (node, recipe) = (node.clone(), recipe.to_string());
     match ended {

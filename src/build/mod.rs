@@ -13,6 +13,7 @@ pub mod heredoc;
 pub mod limits;
 pub mod output;
 pub mod plan;
+pub mod reached;
 pub mod tar;
 
 /// What the server's owner has set for all builds.

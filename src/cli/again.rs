@@ -9,6 +9,8 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use rustix::net::sockopt::{socket_acceptconn, socket_domain};
 use rustix::net::{
@@ -17,6 +19,7 @@ use rustix::net::{
 };
 
 use super::failure::{Exit, Failure};
+use crate::hq::upgrade::Traffic;
 use crate::hq::upgrade::act::Next;
 use crate::hq::upgrade::process::take_back;
 
@@ -58,6 +61,40 @@ pub struct Handed {
     pub socket: Option<OwnedFd>,
     /// The program that is on trial: until it serves, the one of before can take its place again.
     pub trial: Option<PathBuf>,
+}
+
+/// Doors that outlive the program behind them.
+#[derive(Default)]
+pub struct Doors {
+    /// Where people knock by SSH.
+    pub ssh: OnceLock<OwnedFd>,
+    /// The socket of HQ's machine.
+    pub socket: OnceLock<OwnedFd>,
+    /// What the process before has handed over.
+    pub handed: Handed,
+    /// It serves: a program that was on trial is HQ from now on.
+    pub serves: AtomicBool,
+    /// Those who are inside, once there can be any.
+    pub traffic: OnceLock<Arc<Traffic>>,
+}
+
+impl Doors {
+    /// What is handed over from behind them.
+    pub fn into_handed(self, trial: Option<PathBuf>) -> Handed {
+        let Handed { ssh, socket, .. } = self.handed;
+        Handed { ssh: self.ssh.into_inner().or(ssh), socket: self.socket.into_inner().or(socket), trial }
+    }
+}
+
+/// Where the program that runs lies, or lay until another one came there.
+///
+/// # Errors
+/// The system does not know.
+pub fn own_program() -> Result<PathBuf, Failure> {
+    let path = std::env::current_exe()
+        .map_err(|source| Failure::new(Exit::Refused, format!("cannot find the program that runs: {source}")))?;
+    let text = path.to_string_lossy().into_owned();
+    Ok(text.strip_suffix(" (deleted)").map_or(path, PathBuf::from))
 }
 
 /// This process becomes a program with the same words, from its beginning. Only a failure comes back.
@@ -182,7 +219,7 @@ mod tests {
         let _sender = hand(&given).unwrap();
         let taken = handed();
         assert_eq!(ssh(&taken).unwrap().local_addr().unwrap(), address);
-        assert!(socket(&taken).unwrap().local_addr().unwrap().is_unnamed() == false);
+        assert!(!socket(&taken).unwrap().local_addr().unwrap().is_unnamed());
         assert_eq!(taken.trial, Some(program));
         // It is there once.
         assert!(handed().ssh.is_none());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 
 use super::{
-    backup, certs, cluster, config, deploy, destroy, doctor, domains, env, events, grid, keys, launch, logs,
+    backup, certs, cluster, config, deploy, destroy, doctor, domains, env, events, gc, grid, keys, launch, logs,
     maintenance, network, pause, ps, releases, restart, rights, rollback, run, scale, servers, stacks, tasks, upgrade,
     urls, version,
 };
@@ -45,6 +45,7 @@ pub enum HqCommand {
     Upgrade(upgrade::Upgrade),
     Version(version::Version),
     Doctor(doctor::Doctor),
+    Gc(gc::Gc),
 }
 
 impl HqCommand {
@@ -57,6 +58,7 @@ impl HqCommand {
             | HqCommand::Releases(_)
             | HqCommand::Events(_) => false,
             HqCommand::Version(_) | HqCommand::Doctor(_) => false,
+            HqCommand::Gc(gc) => gc.changes(),
             HqCommand::Stacks(stacks) => stacks.changes(),
             HqCommand::Servers(servers) => servers.changes(),
             HqCommand::Cluster(cluster) => cluster.changes(),
@@ -139,6 +141,7 @@ impl HqCommand {
             | HqCommand::Backup(_)
             | HqCommand::Upgrade(_)
             | HqCommand::Doctor(_)
+            | HqCommand::Gc(_)
             | HqCommand::Launch(_) => true,
             HqCommand::Stacks(_)
             | HqCommand::Ps(_)

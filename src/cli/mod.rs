@@ -39,7 +39,9 @@ pub mod door;
 pub mod env;
 pub mod events;
 pub mod failure;
+pub mod gc;
 pub mod grid;
+pub mod install;
 pub mod keys;
 pub mod launch;
 pub mod local;
@@ -61,6 +63,7 @@ pub mod scale;
 pub mod serve;
 pub mod servers;
 pub mod stacks;
+pub mod systemd;
 pub mod tasks;
 pub mod trace;
 pub mod upgrade;
@@ -108,6 +111,8 @@ pub enum Command {
     Db(db::Db),
     #[allow(missing_docs)]
     Restore(restore::Restore),
+    #[allow(missing_docs)]
+    Install(install::Install),
     /// Called by git inside HQ's repositories
     #[command(hide = true)]
     Hook(serve::Hook),
@@ -268,6 +273,7 @@ async fn carry_out(command: HqCommand, cx: &Context, stdin: Stdin, hung_up: Canc
         HqCommand::Backup(backup) => backup.run(cx).await,
         HqCommand::Upgrade(upgrade) => upgrade.run(cx).await,
         HqCommand::Doctor(doctor) => doctor.run(cx).await,
+        HqCommand::Gc(gc) => gc.run(cx).await,
         HqCommand::Version(version) => version.run(cx).await,
     }
 }

@@ -1,9 +1,9 @@
 //! `serve`: HQ itself. `hook`: what git calls inside its repositories.
 
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::again::{self, Handed};
+use super::again::{self, Doors, Handed, own_program};
 use super::door::HqDoor;
 use super::failure::{Exit, Failure};
 use super::parts::{Places, with_edge};
+use super::systemd::{both, notify};
+use super::upgrade::rehearse;
 use crate::certs::acme::Acme;
 use crate::certs::authority::Authority;
 use crate::clock::Clock;
 use crate::db::Db;
 use crate::db::gate::act::Gate;
-use crate::docker::Engine;
-use crate::docker::bollard::Docker;
 use crate::etc::{self, Settings};
 use crate::hq::agents::wanted::Ports;
 use crate::hq::cloud::Rents;
@@ -34,7 +34,6 @@ use crate::hq::{Hq, HqError, git, socket, ssh};
 use crate::names::UserName;
 use crate::router::edge::Edge;
 use crate::router::nginx::{Listen, Nginx};
-use crate::seal;
 use crate::servers::cloud::process::Program;
 use crate::servers::registry;
 use crate::servers::ssh::KeyPair;
@@ -105,26 +104,6 @@ struct Fresh<'a> {
     doors: &'a Doors,
 }
 
-/// Doors that outlive the program behind them.
-#[derive(Default)]
-struct Doors {
-    ssh: OnceLock<OwnedFd>,
-    socket: OnceLock<OwnedFd>,
-    /// What the process before has handed over.
-    handed: Handed,
-    /// It serves: a program that was on trial is HQ from now on.
-    serves: AtomicBool,
-    /// Those who are inside, once there can be any.
-    traffic: OnceLock<Arc<Traffic>>,
-}
-
-impl Doors {
-    fn into_handed(self, trial: Option<PathBuf>) -> Handed {
-        let Handed { ssh, socket, .. } = self.handed;
-        Handed { ssh: self.ssh.into_inner().or(ssh), socket: self.socket.into_inner().or(socket), trial }
-    }
-}
-
 impl Serve {
     /// Runs until SIGTERM or SIGINT, or until HQ's state has moved. Launches under way are left to their journals,
     /// containers and router run on.
@@ -190,7 +169,7 @@ impl Serve {
         let mut parts = places.parts(settings, fresh.db, &places.env_key()).await?;
         let root = canonical(&places.root)?;
         parts.root = root.clone();
-        let listen = Listen { http: vec![self.http], https: self.https.0.into_iter().collect(), front };
+        let listen = Listen { http: both(self.http), https: self.https.0.map(both).unwrap_or_default(), front };
         let nginx = Arc::new(Nginx::listening(&root, listen));
         let came = nginx.start_or_adopt().await.map_err(|error| Failure::of(Exit::Refused, &error))?;
         tracing::info!(?came, http = %self.http, "the router serves");
@@ -211,14 +190,7 @@ impl Serve {
         let door = when_up(|| HqDoor::open(hq.clone())).await?;
         let address = self.open_doors(places, (&root, fresh.doors), door, (hq.traffic.clone(), stop)).await?;
         again::unmark(&root);
-        let sealing = hq.clone();
-        tokio::spawn(async move {
-            match sealing.seal_env().await {
-                Ok(0) => {}
-                Ok(values) => tracing::info!(values, "variables that stood open are sealed"),
-                Err(error) => tracing::warn!(error = ?error, "not all variables are sealed"),
-            }
-        });
+        tokio::spawn(seal(hq.clone()));
         tracing::info!(ssh = %address, took = ?began.elapsed(), "HQ is ready");
         // Before anything new runs: this puts up the wall between containers. What a person broke in the tree is told, and
         // read again until it is mended.
@@ -290,23 +262,13 @@ impl Serve {
     }
 }
 
-/// Whether this program could serve here: what it cannot read, or has to ask for in vain, it tells.
-async fn rehearse(places: &Places) -> Result<(), Failure> {
-    places.settings()?;
-    if places.env_key().exists() {
-        seal::files::open_or_create(&places.env_key()).map_err(|error| Failure::of(Exit::Refused, &error))?;
+/// Closes what stands open of variables, behind everybody's back.
+async fn seal(hq: Arc<Hq>) {
+    match hq.seal_env().await {
+        Ok(0) => {}
+        Ok(values) => tracing::info!(values, "variables that stood open are sealed"),
+        Err(error) => tracing::warn!(error = ?error, "not all variables are sealed"),
     }
-    Docker::local().version().await?;
-    say(&format!("quarry {}\n", env!("CARGO_PKG_VERSION"))).await;
-    Ok(())
-}
-
-/// Where the program that runs lies, or lay until another one came there.
-fn own_program() -> Result<PathBuf, Failure> {
-    let path = std::env::current_exe()
-        .map_err(|source| Failure::new(Exit::Refused, format!("cannot find the program that runs: {source}")))?;
-    let text = path.to_string_lossy().into_owned();
-    Ok(text.strip_suffix(" (deleted)").map_or(path, PathBuf::from))
 }
 
 /// Waits until HQ is to begin anew. Nobody is let in any more then, and those who are inside have a moment.
@@ -371,6 +333,9 @@ fn canonical(root: &Path) -> Result<PathBuf, Failure> {
 
 /// One line on standard output for whoever started HQ; its end may be closed.
 async fn ready(ssh: SocketAddr, http: SocketAddr) {
+    if let Err(error) = notify("READY=1") {
+        tracing::warn!(%error, "systemd does not hear that HQ is ready");
+    }
     say(&format!("ready: ssh {ssh} http {http}\n")).await;
 }
 

@@ -1,12 +1,17 @@
 //! `upgrade`
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use super::context::Context;
-use super::failure::Failure;
+use super::failure::{Exit, Failure};
+use super::parts::Places;
+use crate::docker::Engine;
+use crate::docker::bollard::Docker;
 use crate::hq::HqError;
 use crate::hq::door::Origin;
 use crate::hq::upgrade::UpgradeError;
+use crate::seal;
 use crate::units::Millis;
 
 /// Put another program in HQ's place, without a lost request or push
@@ -58,4 +63,19 @@ impl Upgrade {
             cx.beside(|say| async move { hq.upgrade(program.as_deref(), patience, &|line| say.line(line)).await });
         Ok(work.await??)
     }
+}
+
+/// Whether this program could serve here: what it cannot read, or has to ask for in vain, it tells.
+///
+/// # Errors
+/// What stands in the way.
+pub async fn rehearse(places: &Places) -> Result<(), Failure> {
+    places.settings()?;
+    if places.env_key().exists() {
+        seal::files::open_or_create(&places.env_key()).map_err(|error| Failure::of(Exit::Refused, &error))?;
+    }
+    Docker::local().version().await?;
+    // Nobody reads it where the one who asked has gone.
+    let _ = writeln!(std::io::stdout(), "quarry {}", env!("CARGO_PKG_VERSION"));
+    Ok(())
 }

@@ -292,6 +292,10 @@ impl Engine for Docker {
         self.list_images(folder).await
     }
 
+    async fn trim_build_cache(&self, keep: u64) -> Result<u64, EngineError> {
+        self.prune_builds(keep).await
+    }
+
     async fn save(&self, images: &[ImageId]) -> Result<BoxStream<'static, Result<Bytes, EngineError>>, EngineError> {
         self.save_images(images).await
     }

@@ -171,6 +171,11 @@ impl Engine for Fake {
         Ok(self.world().images_in(folder))
     }
 
+    async fn trim_build_cache(&self, keep: u64) -> Result<u64, EngineError> {
+        self.call(format!("trim_build_cache {keep}"))?;
+        Ok(0)
+    }
+
     async fn save(&self, images: &[ImageId]) -> Result<BoxStream<'static, Result<Bytes, EngineError>>, EngineError> {
         self.answers()?;
         let text = self.world().save(images)?;

@@ -346,6 +346,9 @@ pub trait Engine: Send + Sync {
     /// labels. Names go by the engine's own index: a label would cost each build of the classic builder one more step.
     async fn images(&self, folder: &str) -> Result<Vec<Image>, EngineError>;
 
+    /// Lets go of what BuildKit keeps beyond so many bytes, the longest unused first; what that came to.
+    async fn trim_build_cache(&self, keep: u64) -> Result<u64, EngineError>;
+
     /// These images as one archive, what they share once, without their names. [`EngineError::NotFound`] when one is not
     /// here, at once or from the stream.
     async fn save(&self, images: &[ImageId]) -> Result<BoxStream<'static, Result<Bytes, EngineError>>, EngineError>;

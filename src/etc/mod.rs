@@ -10,7 +10,7 @@
 //! build/ports        TCP ports of HQ's own server that builds reach, such as a proxy's; none without
 //! release-timeout    30m                lease          15s, after which a silent server may count as gone
 //! size               512mb    push-limit       2gb
-//! releases-kept      10       port-range       20000-29999
+//! releases-kept      10       port-range       20000-29999       gc/age, gc/disk 85%, gc/events 90d, gc/build-cache
 //! subnets            10.208.0.0/12, cut into one subnet for each stack: a /23, smaller ones where there are few
 //! etcd/endpoints     one address a line; with it the state lives in that cluster and not in files
 //! etcd/prefix        /quarry            etcd/user, etcd/password, etcd/ca, etcd/cert, etcd/key
@@ -42,6 +42,7 @@ mod build;
 pub mod cloud;
 pub mod etcd;
 pub mod files;
+pub mod gc;
 
 pub use balancers::Balancers;
 pub use build::Build;
@@ -66,6 +67,8 @@ pub struct Settings {
     pub subnets: Subnets,
     /// How many releases of a stack can be rolled back to.
     pub releases_kept: u32,
+    /// What else is kept, and how long.
+    pub gc: gc::Gc,
     /// The largest pack a push may send.
     pub push_limit: Megabytes,
     /// Memory limit of a container that names none.
@@ -112,6 +115,7 @@ impl Default for Settings {
             ports: 20_000..=29_999,
             subnets: Subnets { network: Ipv4Addr::new(10, 208, 0, 0), bits: 12 },
             releases_kept: 10,
+            gc: gc::Gc::default(),
             push_limit: Megabytes(2048),
             size: Megabytes(512),
             release_timeout: Millis::seconds(30 * 60),
@@ -211,6 +215,7 @@ pub fn decide(files: &BTreeMap<String, String>) -> Result<Settings, EtcError> {
             Some(("acme", name)) => acme.set(name, text),
             Some(("router", name)) => settings.balancers.set(name, text),
             Some(("build", name)) => settings.build.set(name, text),
+            Some(("gc", name)) => settings.gc.set(name, text),
             Some(_) | None => set(&mut settings, path, text),
         };
         if let Err(what) = done {
@@ -286,7 +291,7 @@ fn creators(value: &str) -> Result<Creators, String> {
     }
 }
 
-/// Every file but those in `env/`, `build/`, `etcd/`, `cloud/`, `acme/` and `router/`.
+/// Every file but those in `env/`, `build/`, `etcd/`, `cloud/`, `acme/`, `gc/` and `router/`.
 const KNOWN: [&str; 12] = [
     "address",
     "hostnames",
@@ -304,7 +309,7 @@ const KNOWN: [&str; 12] = [
 
 fn unknown(name: &str) -> String {
     format!(
-        "there is no setting `{name}`; there are {}, env/<NAME>, build/…, etcd/…, cloud/…, acme/… and router/…",
+        "there is no setting `{name}`; there are {}, env/<NAME>, build/…, etcd/…, cloud/…, acme/…, gc/… and router/…",
         KNOWN.join(", ")
     )
 }

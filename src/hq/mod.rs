@@ -47,6 +47,7 @@ pub mod git;
 pub mod grid;
 pub mod guard;
 pub mod hooks;
+pub mod install;
 pub mod limits;
 pub mod lock;
 pub mod oneoff;

@@ -532,7 +532,7 @@ async fn a_saved_image_comes_back_the_same(bench: &Bench) {
         Err(error) => Err(error),
     };
     assert!(matches!(&missing, Err(EngineError::NotFound { what }) if what.contains(none.as_str())), "{missing:?}");
-    let pieces: Vec<_> = engine.save(&[id.clone()]).await.unwrap().try_collect().await.unwrap();
+    let pieces: Vec<_> = engine.save(std::slice::from_ref(&id)).await.unwrap().try_collect().await.unwrap();
     engine.remove_image(&bench.image).await.unwrap();
     assert_eq!(engine.image(id.as_str()).await.unwrap(), None);
     for _ in 0..2 {

@@ -15,6 +15,7 @@ mod docker_contract;
 mod e2e;
 mod harness;
 mod hostile;
+mod install;
 mod lab;
 mod network;
 mod receiver;

@@ -111,7 +111,7 @@ impl Disk {
 }
 
 fn percent(size: u64, free: u64) -> u64 {
-    if size == 0 { 0 } else { (size.saturating_sub(free)).saturating_mul(100) / size }
+    size.saturating_sub(free).saturating_mul(100).checked_div(size).unwrap_or(0)
 }
 
 /// From here on a disk is about to be full, in percent.

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
+use jiff::civil::Date;
 use tokio::sync::broadcast;
 
 use super::files::Files;
 use super::{Event, Outcome, merged};
+use crate::hq::collect::Then;
 use crate::hq::door::Caller;
 use crate::hq::{Hq, HqError};
 use crate::names::StackName;
@@ -78,6 +80,23 @@ impl Hq {
         let events = read.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         let events = events.map_err(|source| HqError::Events { source })?;
         Ok(merged(events, self.trail.since, count))
+    }
+
+    /// The days before this one of which there are events; `then` says whether they go.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn old_events(&self, day: Date, then: Then) -> Result<Vec<Date>, HqError> {
+        let files = self.trail.files.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            let days = files.days_before(day)?;
+            if then == Then::Take {
+                days.iter().try_for_each(|day| files.forget(*day))?;
+            }
+            Ok(days)
+        });
+        let days = work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        days.map_err(|source| HqError::Events { source })
     }
 
     /// Every event from now on.

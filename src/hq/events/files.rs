@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use super::Event;
@@ -67,6 +68,23 @@ impl Files {
         Ok(days.into_iter().rev().flatten().collect())
     }
 
+    /// The days before this one of which there are events, the oldest first.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn days_before(&self, day: Date) -> io::Result<Vec<Date>> {
+        let day_of = |path: &PathBuf| path.file_name()?.to_str()?.strip_suffix(ENDING)?.parse::<Date>().ok();
+        Ok(self.days()?.iter().filter_map(day_of).filter(|found| *found < day).collect())
+    }
+
+    /// Forgets the events of a day.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn forget(&self, day: Date) -> io::Result<()> {
+        fs::remove_file(self.folder.join(format!("{day}{ENDING}")))
+    }
+
     /// The files, the oldest first.
     fn days(&self) -> io::Result<Vec<PathBuf>> {
         let entries = match fs::read_dir(&self.folder) {
@@ -123,6 +141,12 @@ mod tests {
         assert_eq!(ids(&files.last(1, &|_| true).unwrap()), [2, 2, 3]);
         assert_eq!(ids(&files.last(10, &|_| true).unwrap()), [1, 1, 2, 2, 3]);
         assert_eq!(ids(&files.last(10, &|event| event.id == 1).unwrap()), [1, 1]);
+        let second = Date::constant(1970, 1, 2);
+        let old = files.days_before(second).unwrap();
+        assert_eq!(old, [Date::constant(1970, 1, 1)]);
+        files.forget(old[0]).unwrap();
+        assert_eq!(ids(&files.last(10, &|_| true).unwrap()), [2, 2, 3]);
+        assert_eq!(files.days_before(second).unwrap(), []);
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod etcd;
 mod events;
 mod falls;
 mod foreign;
+mod gc;
 mod git;
 mod hostile;
 mod inward;
@@ -37,8 +38,8 @@ mod servers;
 mod services;
 mod state;
 mod tasks;
-mod upgrade;
 mod tunnels;
+mod upgrade;
 mod wall;
 
 /// The sample with a Dockerfile and these files besides, committed. It has a health check, which spares each test the

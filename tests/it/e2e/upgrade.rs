@@ -92,7 +92,7 @@ fn hq_stays_as_it_is_for_a_program_that_does_not_work_and_while_somebody_works()
     let (hq, _repository, _own, copy) = upgradable();
     hq.quarry(&["upgrade", "/bin/false"]).ended(1).said(&["/bin/false does not work here"]);
     hq.by_ssh(&["upgrade", &copy]).ended(3).said(&["on HQ's machine only"]);
-    let mut work = hq.quarry_beside(&["run", "blog", "sh", "-c", "echo begun; sleep 600"]);
+    let mut work = hq.quarry_beside(&["run", "blog", "sh", "-c", "echo begun; exec sleep 600"]);
     work.wait_for("begun");
     let following = hq.quarry_beside(&["logs", "-f", "blog"]);
     let busy = hq.quarry(&["upgrade", &copy, "--patience", "3s"]).ended(3);

@@ -25,6 +25,6 @@ impl Load {
         let count = said.lines().find_map(|line| line.split_once(" requests in ")?.0.trim().parse::<u64>().ok());
         assert!(count.is_some_and(|count| count > 100), "wrk asked too little:\n{said}");
         assert!(!said.contains("Non-2xx") && !said.contains("Socket errors"), "requests failed:\n{said}");
-        println!("{said}");
+        eprintln!("{said}");
     }
 }

@@ -369,6 +369,9 @@ impl Engine for Docker {
         let (engine, folder) = (self.machine.engine.clone(), folder.to_owned());
         self.ask(async move { engine.images(&folder).await }).await
     }
+    async fn trim_build_cache(&self, keep: u64) -> Result<u64, EngineError> {
+        self.machine.engine.trim_build_cache(keep).await
+    }
     async fn save(&self, images: &[ImageId]) -> Result<BoxStream<'static, Result<Bytes, EngineError>>, EngineError> {
         self.machine.engine.save(images).await
     }

@@ -1,0 +1,77 @@
+//! What could be done without goes, and what can be rolled back to stays.
+
+use std::fs;
+
+use super::{app, greet};
+use crate::harness::{Hq, docker, until};
+
+fn images(hq: &Hq) -> usize {
+    let pattern = format!("reference=quarry/blog/*:*-{}", &hq.id()[..4]);
+    docker::list(&["images", "--filter", &pattern, "--format", "{{.Tag}}"]).len()
+}
+
+#[test]
+fn a_full_disk_leaves_what_serves_and_what_it_can_be_rolled_back_to() {
+    // Every disk is that full.
+    let hq = Hq::start_with(&[("gc/disk", "1%\n"), ("gc/events", "30d\n")]);
+    let repository = app(&[]);
+    for word in ["One", "Two", "Three", "Four", "Five"] {
+        greet(&repository, word);
+        hq.push(&repository, "blog").succeeded();
+        hq.wait_for_containers(&["stack=blog"], 1);
+    }
+    // What came before is collected behind each push, the checkout last.
+    let checkout = hq.root().join("stacks/blog/src");
+    let releases = || hq.quarry(&["releases", "blog", "--json"]).json().as_array().unwrap().len();
+    until("three releases", || (releases() == 3 && !checkout.exists()).then_some(()));
+    fs::create_dir(&checkout).unwrap();
+    fs::write(hq.root().join("events/2026-01-01.jsonl"), "").unwrap();
+    fs::create_dir_all(hq.root().join("sites/blog/1")).unwrap();
+    // Somebody else's image, and one of a release that never served.
+    let stray = format!("quarry/blog/web:9-{}-{}", "0".repeat(20), &hq.id()[..4]);
+    let other = format!("quarry-it-other:{}", hq.id());
+    for name in [&stray, &other] {
+        docker::image(name, &format!("FROM debian:bookworm-slim\nLABEL own={name}\n"));
+    }
+    let told = hq.quarry(&["gc", "--dry-run"]).succeeded().text();
+    for what in [&stray, "the files sites/blog/1", "the events of 2026-01-01", "the checkout of blog"] {
+        assert!(told.contains(what), "{what} is missing in {told}");
+    }
+    assert!(!told.contains(&other) && images(&hq) == 4, "{told}");
+    let done = hq.by_ssh(&["gc"]).succeeded().text();
+    assert!(told.lines().all(|line| done.contains(line)), "{told}\n{done}");
+    assert_eq!(images(&hq), 3);
+    assert!(!hq.root().join("events/2026-01-01.jsonl").exists() && !checkout.exists());
+    docker::docker(&["rmi", &other]).succeeded();
+    assert_eq!(hq.quarry(&["gc", "--dry-run"]).succeeded().text(), "");
+    assert_eq!(hq.page("blog.localhost", "/"), "Five from release 5\n");
+    hq.quarry(&["rollback", "blog", "3"]).succeeded();
+    assert_eq!(hq.page("blog.localhost", "/"), "Three from release 6\n");
+}
+
+#[test]
+fn what_failed_builds_leave_has_a_name_and_goes_with_the_next_release() {
+    let hq = Hq::start();
+    let repository = app(&[]);
+    let own = format!("RUN echo {} > own\n", hq.id());
+    let dockerfile = |last: &str| {
+        format!("FROM debian:bookworm-slim\nWORKDIR /app\nCOPY . .\n{own}{last}EXPOSE 8080\nCMD exec perl app.pl\n")
+    };
+    repository.write("Dockerfile", &dockerfile("RUN false\n"));
+    repository.commit("it does not build");
+    hq.push(&repository, "blog").failed();
+    let left = || {
+        let pattern = format!("reference=quarry/blog/*.unfinished:*-{}", &hq.id()[..4]);
+        docker::list(&["images", "--filter", &pattern, "--format", "{{.Tag}}"]).len()
+    };
+    assert_eq!(left(), 1);
+    assert_eq!(hq.quarry(&["gc"]).succeeded().text(), "", "the next push goes on from it");
+    repository.write("Dockerfile", &dockerfile(""));
+    repository.commit("it builds");
+    hq.push(&repository, "blog").succeeded();
+    until("the end of what was left", || {
+        hq.quarry(&["gc"]).succeeded();
+        (left() == 0).then_some(())
+    });
+    assert_eq!(hq.page("blog.localhost", "/"), "Hello from release 1\n");
+}

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
-use rustix::net::sockopt::{socket_acceptconn, socket_domain};
+use rustix::net::sockopt::{socket_domain, socket_type};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
@@ -146,7 +146,9 @@ fn hand(handed: &Handed) -> io::Result<OwnedFd> {
 /// What [`begin`] was given, when this process has begun anew.
 pub fn handed() -> Handed {
     let stdin = rustix::stdio::stdin();
-    if socket_domain(stdin).ok() != Some(AddressFamily::UNIX) || socket_acceptconn(stdin).unwrap_or(true) {
+    // Whatever else somebody gives HQ to read stays unread.
+    if socket_domain(stdin).ok() != Some(AddressFamily::UNIX) || socket_type(stdin).ok() != Some(SocketType::SEQPACKET)
+    {
         return Handed::default();
     }
     let mut text = [0; LONGEST];

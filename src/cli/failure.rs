@@ -159,7 +159,8 @@ fn of_backup(error: &BackupError) -> Exit {
         BackupError::Foreign(_)
         | BackupError::Damaged { .. }
         | BackupError::Format { .. }
-        | BackupError::NotEmpty { .. } => Exit::Mistake,
+        | BackupError::NotEmpty(_)
+        | BackupError::Differs(_) => Exit::Mistake,
         BackupError::Restless
         | BackupError::File { .. }
         | BackupError::Gone

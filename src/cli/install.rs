@@ -76,8 +76,12 @@ impl Install {
                 perform(step, prefix)?;
             }
         }
-        if !changed {
-            eprintln!("everything is as it should be");
+        match changed {
+            false => eprintln!("everything is as it should be"),
+            true if prefix.is_none() => {
+                eprintln!("       an HQ that ran before goes by it after: systemctl restart quarry")
+            }
+            true => {}
         }
         Ok(())
     }

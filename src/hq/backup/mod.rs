@@ -130,13 +130,11 @@ pub enum BackupError {
         version: String,
     },
     /// There is an HQ already.
-    #[error("{} is not empty; name another folder with --{option}, or move this one away", path.display())]
-    NotEmpty {
-        /// Which folder.
-        path: PathBuf,
-        /// Its option.
-        option: &'static str,
-    },
+    #[error("{} is not empty; name another folder with --root, or move this one away", .0.display())]
+    NotEmpty(PathBuf),
+    /// Settings of somebody's own.
+    #[error("{} is there already and says something else; move it away", .0.display())]
+    Differs(PathBuf),
     /// The images.
     #[error("cannot bring the images")]
     Images(#[source] EngineError),

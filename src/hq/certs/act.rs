@@ -197,7 +197,7 @@ impl Hq {
         let (Some(edge), Some(acme)) = (&self.launcher.edge, &self.settings.acme) else { return Err(HqError::Asleep) };
         let answers = OverRouters(edge.clone());
         if acme.look == Look::First
-            && let Err(what) = look(domain, acme, &answers).await
+            && let Err(what) = look(domain, acme.http_port, &answers).await
         {
             return Ok(Err((By::Look, Refusal { what, until: None })));
         }
@@ -281,6 +281,17 @@ impl Hq {
         self.order_certificate(&**authority, one).await
     }
 
+    /// Whether a domain leads to a router of ours at this port; where no router is at hand, it does.
+    ///
+    /// # Errors
+    /// Where it leads instead.
+    pub async fn leads_here(&self, domain: &Domain, port: u16) -> Result<(), String> {
+        match &self.launcher.edge {
+            Some(edge) => look(domain, port, &OverRouters(edge.clone())).await,
+            None => Ok(()),
+        }
+    }
+
     /// The addresses people can open of a stack.
     pub async fn urls(&self, table: &StackRoutes) -> Vec<String> {
         let names = self.db.names(layout::CERTIFICATES).await.unwrap_or_default();
@@ -303,10 +314,10 @@ impl Hq {
 }
 
 /// Whether a domain leads to a router of ours, by a challenge of HQ's own.
-async fn look(domain: &Domain, acme: &Acme, answers: &OverRouters) -> Result<(), String> {
+async fn look(domain: &Domain, port: u16, answers: &OverRouters) -> Result<(), String> {
     let challenge = http::challenge().map_err(|error| error.to_string())?;
     answers.answer(challenge.clone()).await?;
-    let looked = http::look(domain, acme.http_port, &challenge).await;
+    let looked = http::look(domain, port, &challenge).await;
     answers.forget(challenge.token).await;
     looked.map_err(|elsewhere| elsewhere.to_string())
 }

@@ -10,8 +10,10 @@ use tokio::time::timeout;
 
 use super::stats::{self, listening, look};
 use super::{DockerFacts, Finding, of_clock, of_docker, of_listening, of_machine};
+use crate::certs::plan::is_public;
 use crate::docker::Engine;
 use crate::etc::Settings;
+use crate::etc::acme::Look;
 use crate::hq::reconcile::drift;
 use crate::hq::{Hq, HqError};
 use crate::instruction::Instruction;
@@ -22,8 +24,6 @@ use crate::network::wall::Wall;
 use crate::router::StackRoutes;
 use crate::servers::ssh::Line;
 
-/// A name that takes longer has no address for its visitors either.
-const LOOKUP: Duration = Duration::from_secs(5);
 /// How long a server may take to tell its time.
 const TELL: Duration = Duration::from_secs(5);
 /// Names that are asked for at once.
@@ -196,25 +196,22 @@ impl Hq {
         Ok(found)
     }
 
-    /// Domains that nobody finds.
+    /// Domains that lead nowhere, or to somebody else. Where HQ is told not to look, it does not.
     async fn examine_domains(&self) -> Result<Vec<Finding>, HqError> {
+        let Some(ports) = self.house().and_then(|house| house.ports.get()) else { return Ok(Vec::new()) };
+        if self.settings.acme.as_ref().is_some_and(|acme| acme.look == Look::Never) {
+            return Ok(Vec::new());
+        }
         let tables = self.tables().await?;
         let all = tables.iter().flat_map(|table| table.nodes.values().flat_map(|node| &node.domains));
-        let public = |domain: &&Domain| !domain.is_wildcard() && crate::certs::plan::is_public(domain);
+        let public = |domain: &&Domain| !domain.is_wildcard() && is_public(domain);
         let domains: BTreeSet<Domain> = all.filter(public).cloned().collect();
-        let lookups = futures_util::stream::iter(domains).map(|domain| async move {
-            let found = timeout(LOOKUP, tokio::net::lookup_host((domain.as_str(), 80))).await;
-            let known = found.is_ok_and(|found| found.is_ok_and(|addresses| addresses.count() > 0));
-            (!known).then(|| {
-                let what = format!("the name {domain} has no address");
-                Finding::soon(
-                    "domains",
-                    what,
-                    format!("dig +short {domain} (make an A or AAAA record that leads here)"),
-                )
-            })
+        let looks = futures_util::stream::iter(domains).map(|domain| async move {
+            let elsewhere = self.leads_here(&domain, ports.http).await.err()?;
+            let mend = format!("dig {domain} A {domain} AAAA (its records should lead to a router of this HQ)");
+            Some(Finding::soon("domains", format!("{domain}: {elsewhere}"), mend))
         });
-        Ok(lookups.buffer_unordered(AT_ONCE).filter_map(|found| async move { found }).collect().await)
+        Ok(looks.buffer_unordered(AT_ONCE).filter_map(|found| async move { found }).collect().await)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{PROGRAM, Wish};
+use crate::agent::files::FOLDER;
 
 /// What none of them needs.
 const CLOSED: &str = "\
@@ -29,6 +30,8 @@ pub fn hq(wish: &Wish) -> String {
     let Wish { root, etc, ssh, http, https } = wish;
     let https = https.map_or_else(|| "off".to_owned(), |https| https.to_string());
     let (root, etc) = (root.display(), etc.display());
+    // The first start of the agent makes its folder from here.
+    let agent = FOLDER.trim_start_matches("/var/lib/");
     format!(
         "[Unit]
 Description=Quarry's HQ
@@ -50,6 +53,7 @@ LimitNOFILE=65536
 OOMScoreAdjust=-500
 {CLOSED}ProtectSystem=strict
 ReadWritePaths={root} {etc} /etc/systemd/system /usr/local
+StateDirectory={agent}
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_KILL CAP_NET_ADMIN
 CapabilityBoundingSet=CAP_NET_BIND_SERVICE CAP_SETGID CAP_SETUID CAP_SYS_PTRACE CAP_SYS_RESOURCE

@@ -3,7 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use rustix::process::Signal;
+
 use super::{app, greet};
+use crate::harness::etcd::Cluster;
 use crate::harness::{Hq, Repository, until};
 
 /// A site beside the app: files that lie below the root.
@@ -87,4 +90,30 @@ fn a_restore_that_was_cut_off_is_opened_by_nobody_and_can_be_run_again() {
     hq.quarry(&["restore", &path]).succeeded();
     hq.serve();
     until("the app", || (hq.get("blog.localhost", "/").status == 200).then_some(()));
+}
+
+#[test]
+fn a_state_in_etcd_goes_into_files_or_stays_where_it_is() {
+    for stays in [false, true] {
+        let cluster = Cluster::start(1);
+        let mut hq = Hq::start_with(&[("etcd/endpoints", &cluster.endpoints().join("\n"))]);
+        let repository = app(&[]);
+        hq.push(&repository, "blog").succeeded();
+        let file = hq.file("hq.tar.gz");
+        let path = file.to_str().unwrap().to_owned();
+        // From another machine with quarry's own client.
+        hq.by_option(&["backup", &path]).succeeded();
+        hq.quarry(&["env", "set", "blog", "SINCE=then", "--no-restart"]).succeeded();
+        hq.stop(Signal::TERM);
+        hq.vanish();
+        let words = ["restore", &path, "--etcd"];
+        let done = hq.quarry(&words[..if stays { 3 } else { 2 }]).succeeded();
+        assert_eq!(done.stderr.contains("the state is in files from now on"), !stays, "{done}");
+        hq.serve();
+        until("the app", || (hq.get("blog.localhost", "/").status == 200).then_some(()));
+        assert_eq!(hq.root().join("stacks/blog/status").exists(), !stays);
+        let since = hq.quarry(&["env", "get", "blog", "SINCE"]);
+        assert_eq!(since.code == 0, stays, "{since}");
+        hq.push(&repository, "blog").succeeded();
+    }
 }

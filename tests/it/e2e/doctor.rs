@@ -23,7 +23,7 @@ fn found(hq: &Hq) -> Vec<(String, String)> {
 
 #[test]
 fn the_doctor_finds_what_is_broken_and_the_command_it_names_mends_it() {
-    let (mut hq, _repository) = with_app(&[]);
+    let (mut hq, repository) = with_app(&[]);
     // The wall is put up beside what HQ does first.
     until("a sound HQ", || found(&hq).is_empty().then_some(()));
     let secret = hq.root().join("image_secret");
@@ -38,6 +38,12 @@ fn the_doctor_finds_what_is_broken_and_the_command_it_names_mends_it() {
         run(Command::new("sh").args(["-c", &mend.replace("editor", "rm")])).succeeded();
     }
     assert_eq!(found(&hq), []);
+    // A domain that leads nowhere.
+    repository.write("quarry.yml", "web:\n  health: /\n  domains: blog.no-such-name.quarry-doctor.org\n");
+    repository.commit("a domain");
+    hq.push(&repository, "blog").succeeded();
+    let lost = found(&hq);
+    assert!(lost.len() == 1 && lost[0].0 == "domains" && lost[0].1.starts_with("dig blog.no-such-name"), "{lost:?}");
     // As a table too, by SSH, and for operators only.
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o640)).unwrap();
     let table = hq.by_ssh(&["doctor"]).ended(1).text();

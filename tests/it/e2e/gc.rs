@@ -53,6 +53,8 @@ fn a_full_disk_leaves_what_serves_and_what_it_can_be_rolled_back_to() {
 fn what_failed_builds_leave_has_a_name_and_goes_with_the_next_release() {
     let hq = Hq::start();
     let repository = app(&[]);
+    // Of a stack that no push has made nothing is left anyway.
+    hq.push(&repository, "blog").succeeded();
     let own = format!("RUN echo {} > own\n", hq.id());
     let dockerfile = |last: &str| {
         format!("FROM debian:bookworm-slim\nWORKDIR /app\nCOPY . .\n{own}{last}EXPOSE 8080\nCMD exec perl app.pl\n")
@@ -73,5 +75,5 @@ fn what_failed_builds_leave_has_a_name_and_goes_with_the_next_release() {
         hq.quarry(&["gc"]).succeeded();
         (left() == 0).then_some(())
     });
-    assert_eq!(hq.page("blog.localhost", "/"), "Hello from release 1\n");
+    assert_eq!(hq.page("blog.localhost", "/"), "Hello from release 2\n");
 }

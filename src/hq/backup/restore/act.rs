@@ -1,7 +1,7 @@
 //! Reads a backup into folders that are empty. Cut off at any instant it leaves a mark by which nobody opens them, and
 //! by which the next try knows that what lies there is its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,6 @@ use crate::hq::progress::detail;
 use crate::launch::Identity;
 use crate::launch::act::Say;
 use crate::launch::files::remove_folder;
-use crate::names::ImageId;
 
 /// Below the root folder: what is unpacked until all of it is there.
 const ASIDE: &str = ".quarry-restore";
@@ -74,7 +73,7 @@ pub async fn clear(root: &Path, db: &dyn Db) -> Result<(), BackupError> {
     let left = left.into_iter().filter(|path| !path.file_name().and_then(|name| name.to_str()).is_some_and(is_bare));
     for path in left {
         if !own {
-            return Err(BackupError::NotEmpty { path: root.to_owned(), option: "root" });
+            return Err(BackupError::NotEmpty(root.to_owned()));
         }
         // The mark stays until the end.
         if path.ends_with("hq") {
@@ -165,7 +164,7 @@ impl Restore<'_> {
                 if own.is_dir() {
                     folders.push(place);
                 } else if there.exists() && fs::read(&own).ok() != fs::read(&there).ok() {
-                    return Err(BackupError::NotEmpty { path: there, option: "etc" });
+                    return Err(BackupError::Differs(there));
                 }
             }
         }
@@ -253,18 +252,4 @@ impl Loading {
         let done = self.work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         if whole { done } else { Ok(()) }
     }
-}
-
-/// The images that came along and are not on this machine after all.
-///
-/// # Errors
-/// What docker says.
-pub async fn lost(engine: &dyn Engine, images: &BTreeSet<ImageId>) -> Result<BTreeSet<ImageId>, BackupError> {
-    let mut lost = BTreeSet::new();
-    for image in images {
-        if engine.image(image.as_str()).await.map_err(BackupError::Images)?.is_none() {
-            lost.insert(image.clone());
-        }
-    }
-    Ok(lost)
 }

@@ -12,6 +12,7 @@ use quarry::env::{Env, from_arguments, from_text};
 use quarry::hq::exec::{Request, parse, words};
 use quarry::hq::hooks::{self, Packet};
 use quarry::hq::keys::PublicKey;
+use quarry::hq::reach::Remote;
 use quarry::hq::{frames, shallow};
 use quarry::names::printable::{is_harmless, printable, printable_json, printable_line};
 use quarry::names::{Domain, StackName};
@@ -32,7 +33,7 @@ pub struct Target {
     pub run: fn(&[u8]),
 }
 
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     Target {
         name: "exec",
         seeds: exec_seeds,
@@ -61,6 +62,19 @@ pub const TARGETS: [Target; 14] = [
     Target { name: "frames", seeds: frame_seeds, words: &["\u{1}\0\0\0\u{5}", "words", "terminal"], run: messages },
     Target { name: "nginx", seeds: route_seeds, words: &JSON, run: nginx },
     Target { name: "dockerfile", seeds: || files("Dockerfile"), words: &DOCKER, run: dockerfile },
+    Target {
+        name: "submodules",
+        seeds: || {
+            texts(&[
+                "https://me:x@git.example:8443/a/b.git",
+                "git@git.example:a",
+                "ssh://git@[::1]:22/~/a",
+                "git://h/a",
+            ])
+        },
+        words: &["://", "ssh://", "git@", "-oProxyCommand=", "[::ffff:127.0.0.1]", "@", ":", "ext::"],
+        run: submodules,
+    },
     Target {
         name: "screen",
         seeds: screen_seeds,
@@ -446,6 +460,18 @@ fn dockerfile(bytes: &[u8]) {
             let _ = ignore.verdict(path);
         }
     }
+}
+
+/// An address leads where it says and is nobody's option.
+fn submodules(bytes: &[u8]) {
+    let text = text(bytes);
+    let Ok(remote) = Remote::parse(&text) else { return };
+    let again = remote.at(&remote.host);
+    assert_eq!(Remote::parse(&again), Ok(remote.clone()), "{again}");
+    assert!(!remote.host.starts_with('-') && !again.starts_with('-') && remote.port() != 0, "{again}");
+    assert!(again.chars().all(|c| is_harmless(c) && !c.is_whitespace()), "{again:?}");
+    let pinned = remote.at("192.0.2.1");
+    assert_eq!(Remote::parse(&pinned).map(|pinned| pinned.host).as_deref(), Ok("192.0.2.1"), "{pinned}");
 }
 
 fn screen_seeds() -> Vec<Vec<u8>> {

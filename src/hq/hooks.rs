@@ -125,7 +125,7 @@ pub fn command(line: &[u8]) -> Result<Command, BadConversation> {
         Ok(Some(id).filter(|id| id.as_str().bytes().any(|byte| byte != b'0')))
     };
     let (old, new) = (id()?, id()?);
-    let is_one = |name: &&str| name.starts_with("refs/") && !name.contains(|c: char| c.is_control() || c == ' ');
+    let is_one = |name: &&str| name.starts_with("refs/") && !name.contains(|c: char| c.is_ascii_control() || c == ' ');
     let reference = words.next().filter(is_one).ok_or(BadConversation::Command)?.to_owned();
     Ok(Command { old, new, reference })
 }

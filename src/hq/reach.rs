@@ -97,6 +97,8 @@ impl Remote {
         let is_host = host.parse::<Ipv6Addr>().is_ok() || !host.is_empty() && host.chars().all(named);
         let is_user = |user: &str| user.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:%+~".contains(c));
         let good = is_host && user.is_none_or(is_user) && path.len() > 1;
+        // Git's own protocol knows nobody by name.
+        let good = good && (scheme != Scheme::Git || user.is_none());
         let options = host.starts_with('-') || user.is_some_and(|user| user.starts_with('-'));
         if !good || options || host.len() > 253 {
             return Err(BadRemote);
@@ -251,6 +253,7 @@ mod tests {
             "https:///x",
             "ftp://host/x",
             "git+ssh://host/x",
+            "git://me@host/x",
             "HTTPS://host/x",
         ] {
             assert_eq!(Remote::parse(text), Err(BadRemote), "{text}");

@@ -619,6 +619,59 @@ async fn clients_that_do_nothing_are_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn somebody_known_gets_in_beside_a_crowd_that_says_nothing() {
+    let place = place().await;
+    let mut crowd = Vec::new();
+    for number in 0..1000 {
+        let mut stream = TcpStream::connect(("127.0.0.1", place.port)).await.unwrap();
+        if number % 2 == 0 {
+            // One that has been sent away already is one of the crowd all the same.
+            let _ = stream.write_all(b"SSH-2.0-half\r\n").await;
+        }
+        crowd.push(stream);
+    }
+    assert_eq!(text(&place.run(&["help"]).await.stdout), "hello user-id\n");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let open = crowd.iter().filter(|stream| still_open(stream)).count();
+        if open <= guard::Limits::default().strangers {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{open} of them are still there");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Whether the server has not closed it; what it has said so far is passed over.
+fn still_open(stream: &TcpStream) -> bool {
+    loop {
+        match stream.try_read(&mut [0; 1024]) {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_tries_only_so_many_keys() {
+    let place = place().await;
+    let mut words = Vec::new();
+    for number in 0..15 {
+        let name = format!("guess{number}");
+        place.make_key(&name, &["-t", "ed25519"]).await;
+        words.extend(["-i".to_owned(), place.path(&name).display().to_string()]);
+    }
+    words.extend(["-i".to_owned(), place.path("id").display().to_string()]);
+    let mut command = Command::new("ssh");
+    command.env_remove("SSH_AUTH_SOCK").args(["-F", "/dev/null", "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"]);
+    command.args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]).args(words);
+    command.args(["-p", &place.port.to_string(), "quarry@127.0.0.1", "help"]).stdin(Stdio::null()).kill_on_drop(true);
+    let output = finish(command).await;
+    assert!(!output.status.success(), "the sixteenth key was still taken");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_channel_on_which_nothing_is_started_keeps_no_connection() {
     let short = Duration::from_millis(300);
     let place = place_with(Limits { idle: short, ..Limits::default() }).await;

@@ -8,7 +8,9 @@ use quarry::build::dockerignore::Ignore;
 use quarry::build::engine::{Abilities, adapt};
 use quarry::build::output::{Output, clean};
 use quarry::buildpacks::Repository;
+use quarry::cli::{advice, normalised};
 use quarry::env::{Env, from_arguments, from_text};
+use quarry::front::{Hash, Hsts, Login, Rate, Snippet, Status};
 use quarry::hq::exec::{Request, parse, words};
 use quarry::hq::hooks::{self, Packet};
 use quarry::hq::keys::PublicKey;
@@ -18,6 +20,7 @@ use quarry::names::printable::{is_harmless, printable, printable_json, printable
 use quarry::names::{Domain, StackName};
 use quarry::router::{StackRoutes, check_domains, default_domains};
 use quarry::servers::ssh::quote;
+use quarry::units::net::Net;
 
 use super::properties::{described, harmless, harmless_line};
 use super::seeds::{files, texts};
@@ -33,7 +36,7 @@ pub struct Target {
     pub run: fn(&[u8]),
 }
 
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 18] = [
     Target {
         name: "exec",
         seeds: exec_seeds,
@@ -61,6 +64,24 @@ pub const TARGETS: [Target; 15] = [
     },
     Target { name: "frames", seeds: frame_seeds, words: &["\u{1}\0\0\0\u{5}", "words", "terminal"], run: messages },
     Target { name: "nginx", seeds: route_seeds, words: &JSON, run: nginx },
+    Target {
+        name: "snippet",
+        seeds: snippet_seeds,
+        words: &["add_header ", "expires ", ";", "\"", "'", "\\", "${", "}", "{", "#"],
+        run: snippet,
+    },
+    Target {
+        name: "rules",
+        seeds: rule_seeds,
+        words: &["$6$", "/s burst ", "includeSubDomains", "/24", "::"],
+        run: rules,
+    },
+    Target {
+        name: "commands",
+        seeds: command_seeds,
+        words: &["\0-a\0", "\0--app=", "\0-p\0", "config", "logs", ":"],
+        run: commands,
+    },
     Target { name: "dockerfile", seeds: || files("Dockerfile"), words: &DOCKER, run: dockerfile },
     Target {
         name: "submodules",
@@ -424,7 +445,87 @@ fn route_seeds() -> Vec<Vec<u8>> {
     ])
 }
 
-/// A table as nginx is handed it: one line, that reads back as it was. Nothing else of a stack's comes to nginx.
+fn snippet_seeds() -> Vec<Vec<u8>> {
+    texts(&[
+        "expires 1h;",
+        "add_header X-A 'a \"b\"' always; # b\n",
+        r"rewrite ^/(.*)\.html$ /$1 permanent;",
+        "sub_filter ${host} x;",
+    ])
+}
+
+/// What a stack adds to nginx's configuration is known names and words in quotes, whatever it was.
+fn snippet(bytes: &[u8]) {
+    let Ok(snippet) = String::from_utf8_lossy(bytes).parse::<Snippet>() else { return };
+    for line in snippet.lines(false) {
+        let (mut quoted, mut escaped, mut outside) = (false, false, String::new());
+        for c in line.chars() {
+            assert!(!c.is_control() || c == '\t', "{line:?}");
+            match c {
+                _ if escaped => escaped = false,
+                '\\' if quoted => escaped = true,
+                '"' => quoted = !quoted,
+                c if !quoted => outside.push(c),
+                _ => {}
+            }
+        }
+        let plain = |c: char| c.is_ascii_lowercase() || c == '_' || c == ' ';
+        assert!(!quoted && outside.strip_suffix(';').is_some_and(|rest| rest.chars().all(plain)), "{line:?}");
+    }
+    assert_eq!(snippet.to_string().parse(), Ok(snippet));
+}
+
+fn rule_seeds() -> Vec<Vec<u8>> {
+    texts(&[
+        "10/s burst 5",
+        "1y includeSubDomains",
+        "anna",
+        "192.0.2.0/24",
+        "2001:db8::/32",
+        "503",
+        "$5$abcdefgh$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    ])
+}
+
+/// What is taken reads back, from JSON too.
+fn rules(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    again::<Rate>(&text);
+    again::<Hsts>(&text);
+    again::<Login>(&text);
+    again::<Hash>(&text);
+    again::<Status>(&text);
+    again::<Net>(&text);
+}
+
+fn again<T: std::str::FromStr + serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(
+    text: &str,
+) {
+    if let Ok(read) = text.parse::<T>() {
+        let json = serde_json::to_string(&read).unwrap();
+        assert_eq!(serde_json::from_str::<T>(&json).unwrap(), read, "{json}");
+    }
+}
+
+fn command_seeds() -> Vec<Vec<u8>> {
+    texts(&[
+        "config:set\0A=1\0-a\0blog",
+        "logs\0blog\0-p\0web",
+        "rollback\0v12",
+        "--stack\0x\0env",
+        "run\0blog\0ls\0-a",
+    ])
+}
+
+/// Another spelling never ends in a panic, and what is quarry's own already stays so.
+fn commands(bytes: &[u8]) {
+    let words: Vec<String> = String::from_utf8_lossy(bytes).split('\0').map(str::to_owned).collect();
+    let once = normalised(words.clone());
+    assert!(once.len() <= words.len() + 3, "{words:?} {once:?}");
+    let _ = advice(&words);
+}
+
+/// A table as nginx is handed it: one line, that reads back as it was.
 fn nginx(bytes: &[u8]) {
     if let Ok(routes) = serde_json::from_str::<StackRoutes>(&text(bytes)) {
         let line = serde_json::to_string(&routes).unwrap();

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::command::HqCommand;
 use self::context::Context;
-pub use self::dialect::normalised;
+pub use self::dialect::{advice, normalised};
 use self::failure::{Exit, Failure};
 use self::print::Out;
 use self::trace::Trace;
@@ -151,7 +151,7 @@ pub async fn run_words(door: Door, words: Vec<String>, io: Io) -> u8 {
     let event = door.hq.new_event(&door.caller, None, &told(&words));
     let remote = match Remote::try_parse_from(words) {
         Ok(remote) => remote,
-        Err(error) => return say_usage(error, dialect::advice(&typed), io).await,
+        Err(error) => return say_usage(error, advice(&typed), io).await,
     };
     let out = Out::new(io.output.clone(), io.terminal.clone(), remote.json);
     let trace = Trace::new(door.hq.clone(), event, remote.command.changes());

@@ -86,13 +86,14 @@ impl FromStr for Net {
                 let most = if address.is_ipv4() { 32 } else { 128 };
                 let is_number = !bits.is_empty() && bits.bytes().all(|byte| byte.is_ascii_digit());
                 let bits: u8 = bits.parse().ok().filter(|bits| is_number && *bits <= most).ok_or_else(|| bad(SHAPE))?;
-                Self::new(address, bits)
+                if bits == most { Self::from(address) } else { Self::new(address, bits) }
             }
         };
         if net.bits == 0 {
             return Err(bad("is everybody"));
         }
-        if address.is_unspecified() || address.is_multicast() {
+        // A network may begin with the address of nobody.
+        if (net.is_single() && address.is_unspecified()) || address.is_multicast() {
             return Err(bad("is the address of no machine"));
         }
         Ok(net)
@@ -131,6 +132,10 @@ mod tests {
         check("2001:DB8::7", Some("2001:db8::7"));
         check("2001:db8::7/64", Some("2001:db8::/64"));
         check("::ffff:192.0.2.7", Some("192.0.2.7"));
+        check("::ffff:192.0.2.7/128", Some("192.0.2.7"));
+        check("12.0.2.0/2", Some("0.0.0.0/2"));
+        check("0.0.0.0/2", Some("0.0.0.0/2"));
+        check("::1/64", Some("::/64"));
         for wrong in [
             "",
             "1.2.3",
@@ -168,6 +173,10 @@ mod tests {
             let net = Net::new(address, bits);
             let read: Result<Net, BadNet> = net.to_string().parse();
             prop_assert!(read.is_err() || read == Ok(net) || Ok(Net::from(address)) == read);
+            // What was read once is read again, as it was.
+            if let Ok(read) = read {
+                prop_assert_eq!(read.to_string().parse(), Ok(read));
+            }
         }
 
         #[test]

@@ -44,6 +44,8 @@ pub struct Job {
     pub renew: BTreeSet<NodeName>,
     /// What is ordered of its routing from now on; `None` leaves it.
     pub front: Option<Front>,
+    /// Whether something of its commit is still to come once the release is live.
+    pub after: bool,
 }
 
 impl Job {
@@ -58,6 +60,7 @@ impl Job {
             env: None,
             renew: BTreeSet::new(),
             front: None,
+            after: false,
         }
     }
 
@@ -251,6 +254,7 @@ impl Hq {
             phase: Phase::Before(0),
             env_version: job.env,
             front: job.front,
+            after: job.after,
         };
         book.write(|journal| journal.active = Some(operation)).await?;
         self.open_ways(&plan, say).await;
@@ -346,6 +350,9 @@ impl Hq {
         book.write(|journal| {
             if let Some(done) = journal.active.take() {
                 journal.retiring.extend(done.plan.retire);
+                if let Some(release) = done.release {
+                    journal.after = done.after.then_some(release.number);
+                }
             }
         })
         .await?;

@@ -54,9 +54,13 @@ impl Hq {
     async fn recover_stack(self: &Arc<Self>, stack: &StackName) -> Result<(), HqError> {
         let _turn = self.turn(stack, "the recovery after a restart of HQ", &|_| {}).await;
         match self.bring_to_rest(stack).await? {
-            Rest::There => self.drop_strays(stack).await,
-            Rest::Gone => Ok(()),
+            Rest::There => self.drop_strays(stack).await?,
+            Rest::Gone => return Ok(()),
         }
+        if self.book(stack).await?.read().await.after.is_some() {
+            self.catch_up_after(stack);
+        }
+        Ok(())
     }
 
     /// Finishes or takes back what the journal of a stack says is under way. The caller holds the stack's turn, so that

@@ -20,14 +20,14 @@ use crate::hq::progress::{detail, phase, took};
 use crate::hq::tasks::act::zone;
 use crate::hq::{Hq, HqError};
 use crate::instruction::Instruction;
-use crate::instruction::compile::{Context, NodeImage, compile};
+use crate::instruction::compile::{Context, NodeImage, compile, routes};
 use crate::instruction::tarball::{FORMAT, Manifest, pack};
 use crate::launch::Plan;
 use crate::launch::act::Say;
 use crate::launch::journal::{Operation, Phase};
 use crate::launch::record::{Cause, Release};
 use crate::names::{Domain, NodeName, ReleaseNumber, StackName};
-use crate::router::{StackRoutes, Target, check_domains};
+use crate::router::{StackRoutes, Target};
 use crate::stack::{Kind, Stack};
 use crate::units::{Megabytes, MilliCpus};
 
@@ -110,9 +110,10 @@ impl Hq {
         for (node, described) in &described.stack.nodes {
             zone(node, described.timezone.as_ref())?;
         }
-        let tables = self.tables().await?;
-        let domains = described.stack.nodes.values().flat_map(|node| &node.domains);
-        check_domains(stack, domains, &self.settings.hostnames, &tables)?;
+        // Others may get one of them meanwhile: that is looked at again when it is planned.
+        let routes = routes(&described.stack, stack, &self.settings.hostnames);
+        self.check_domains_of(stack, &routes).await?;
+        self.try_snippets(&routes).await?;
         let given = self.given_certificates(&described.stack, &folder).await?;
         let env = self.granted(stack, &described.wishes, has.clone(), say)?;
         let env_version = self.env_version(stack, &env).await?;
@@ -127,8 +128,6 @@ impl Hq {
         };
         let built = self.build_images(&building, say).await?;
         let instructions = self.compile(stack, &described.stack, number, previous, &built).await?;
-        self.check_domains_of(stack, &instructions, &tables).await?;
-        self.try_snippets(&instructions).await?;
         for line in too_large(&instructions, crate::hq::limits::memory(), crate::hq::limits::processors()) {
             say(&phase(&line));
         }

@@ -52,6 +52,7 @@ impl Hq {
         if begun == Some(Phase::Destroying) {
             return self.finish_destroy(stack, say).await;
         }
+        let _table = self.queue.table(stack).await;
         self.settle_earlier(stack).await?;
         let world = self.world(stack, ReleaseNumber(0), 0).await?;
         let here = self.engines().here();

@@ -22,7 +22,6 @@ use crate::etc::Settings;
 use crate::hq::Hq;
 use crate::hq::call::{Mode, call};
 use crate::hq::cluster::house::House;
-use crate::hq::push::Pushes;
 use crate::hq::socket::{self, SocketError};
 use crate::names::UserName;
 
@@ -106,7 +105,7 @@ async fn in_this_process(
     let listener = socket::listen(&places.socket()).map_err(refused)?;
     let user: UserName = "root".parse().expect("`root` is a user name");
     let stop = CancellationToken::new();
-    tokio::spawn(socket::serve(listener, door, Arc::new(Pushes::default()), user, stop.clone()));
+    tokio::spawn(socket::serve(listener, door, Arc::default(), user, stop.clone()));
     let code = call(&places.socket(), words, mode).await;
     stop.cancel();
     home.close().await;

@@ -237,8 +237,8 @@ impl Serve {
         git::install_hooks(&root.join("hooks")).map_err(|error| refused(&error))?;
         // Nobody was inside before.
         let _ = doors.traffic.set(traffic.clone());
-        let pushes = Arc::new(Pushes::of(traffic));
-        let paths = Paths { socket: root.join("hq.sock"), program };
+        let pushes = Arc::new(Pushes::of(traffic.clone()));
+        let paths = Paths { socket: root.join("git.sock"), program };
         let key = KeyPair::open_or_create(&places.etc.join(etc::HOST_KEY)).map_err(|error| refused(&error))?;
         let listener = self.listen(&doors.handed).await.map_err(|source| {
             Failure::new(
@@ -249,15 +249,17 @@ impl Serve {
         // Without it those who knock while HQ begins anew are turned away.
         let _ = listener.as_fd().try_clone_to_owned().map(|same| doors.ssh.set(same));
         let address = listener.local_addr().unwrap_or(self.ssh);
-        let server = ssh::Server::new(key, ssh::Limits::default(), paths.clone(), door.clone(), pushes.clone());
+        let hooks = socket::listen(&paths.socket).map_err(|error| refused(&error))?;
+        tokio::spawn(socket::serve_hooks(hooks, door.clone(), pushes.clone(), stop.clone()));
+        let server = ssh::Server::new(key, ssh::Limits::default(), paths, door.clone(), pushes);
         tokio::spawn(Arc::new(server).serve(listener, stop.clone()));
         let socket = match again::socket(&doors.handed).map(UnixListener::from_std) {
             Some(Ok(socket)) => socket,
-            Some(Err(_)) | None => socket::listen(&paths.socket).map_err(|error| refused(&error))?,
+            Some(Err(_)) | None => socket::listen(&root.join("hq.sock")).map_err(|error| refused(&error))?,
         };
         let _ = socket.as_fd().try_clone_to_owned().map(|same| doors.socket.set(same));
         let user: UserName = ROOT_USER.parse().expect("`root` is a user name");
-        tokio::spawn(socket::serve(socket, door, pushes, user, stop));
+        tokio::spawn(socket::serve(socket, door, traffic, user, stop));
         Ok(address)
     }
 }

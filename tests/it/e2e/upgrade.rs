@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::process::Signal;
 
 use super::{greet, with_app};
-use crate::harness::program::run;
+use crate::harness::program::{Running, run};
 use crate::harness::wrk::Load;
 use crate::harness::{Hq, until};
 
@@ -62,6 +62,36 @@ fn an_upgrade_drops_no_request_and_turns_no_client_away_and_the_push_under_way_i
     assert!(fs::metadata(format!("{own}.before")).unwrap().len() > 0);
     let events = hq.quarry(&["events", "--json"]).succeeded().text();
     assert!(events.contains("upgrade /"), "{events}");
+}
+
+#[test]
+fn a_push_in_the_middle_of_its_pack_comes_to_its_end_behind_closed_doors() {
+    let (hq, repository, _own, copy) = upgradable();
+    let (ssh, held, go) = (hq.file("ssh-slow"), hq.file("held"), hq.file("go"));
+    let script = format!(
+        "#!/bin/sh\n{{ head -c 4096; : >{held}; until [ -e {go} ]; do sleep 0.05; done; cat; }} | ssh -F {config} \"$@\"\n",
+        held = held.display(),
+        go = go.display(),
+        config = hq.file("ssh_config").display()
+    );
+    fs::write(&ssh, script).unwrap();
+    fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).unwrap();
+    // More than fits before the middle.
+    let noise = |at: u32| format!("{:08x}", at.wrapping_mul(2_654_435_761));
+    repository.write("noise", &(0..8192).map(noise).collect::<String>());
+    greet(&repository, "Pushed slowly");
+    let mut push = hq.git_command(repository.path());
+    // Else it asks the command first which kind of ssh it is.
+    push.env("GIT_SSH_COMMAND", &ssh).env("GIT_SSH_VARIANT", "ssh");
+    let push = Running::start(push.args(["push", &hq.url("blog"), "HEAD"]));
+    until("the middle of the pack", || held.exists().then_some(()));
+    let mut upgrade = hq.quarry_beside(&["upgrade", &copy, "--patience", "15s"]);
+    upgrade.wait_for("waiting for the push to blog by ada");
+    upgrade.wait_for("Letting nobody in");
+    fs::write(&go, "").unwrap();
+    push.wait().succeeded();
+    upgrade.wait().succeeded();
+    assert_eq!(hq.page("blog.localhost", "/"), "Pushed slowly from release 2\n");
 }
 
 #[test]

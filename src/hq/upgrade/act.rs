@@ -1,13 +1,16 @@
 //! Waits until nothing is under way, closes the doors, and has HQ begin anew as another program.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, timeout};
 
 use super::process::{install, rehearse};
-use super::{State, Traffic, UpgradeError};
+use super::{Held, State, Traffic, UpgradeError};
 use crate::hq::cluster::house::House;
+use crate::hq::lock::Turn;
 use crate::hq::progress::{detail, phase};
 use crate::hq::{Hq, HqError};
 use crate::launch::act::Say;
@@ -39,22 +42,33 @@ impl Traffic {
     }
 }
 
+/// HQ with closed doors and nobody inside, about to begin anew. Dropped it is as before.
+pub struct Ready {
+    house: Arc<House>,
+    new: PathBuf,
+    version: String,
+    closing: Instant,
+    turns: Vec<Turn>,
+    held: Held,
+    _alone: OwnedMutexGuard<()>,
+}
+
 impl Hq {
-    /// Has HQ begin anew as the program `new`, or as the one that lies in the place of its own. Serves everybody until
-    /// nothing is under way, for `patience` at most; then it lets nobody in until the last one has left. The caller's
-    /// own connection does not count.
+    /// Makes way for the program `new`, or for the one that lies in the place of HQ's own. Serves everybody until nothing
+    /// is under way, for `patience` at most; then it lets nobody in until the last one has left. The caller's own
+    /// connection does not count. Dropped meanwhile, HQ goes on as it is.
     ///
     /// # Errors
     /// What stands in the way; HQ goes on as it is.
-    pub async fn upgrade(&self, new: Option<&Path>, patience: Duration, say: Say<'_>) -> Result<(), HqError> {
+    pub async fn make_way(&self, new: Option<&Path>, patience: Duration, say: Say<'_>) -> Result<Ready, HqError> {
         self.check_awake()?;
-        let house = self.house().ok_or(HqError::Asleep)?;
-        let Ok(_alone) = house.alone.try_lock() else { return Err(UpgradeError::UnderWay.into()) };
+        let house = self.house.get().cloned().ok_or(HqError::Asleep)?;
+        let Ok(alone) = house.alone.clone().try_lock_owned() else { return Err(UpgradeError::UnderWay.into()) };
         if house.is_left() {
             return Err(UpgradeError::UnderWay.into());
         }
-        let new = new.unwrap_or(&house.program);
-        let version = rehearse(new, &self.root, &house.etc).await?;
+        let new = new.unwrap_or(&house.program).to_owned();
+        let version = rehearse(&new, &self.root, &house.etc).await?;
         say(&phase(&format!("quarry {version} works here; this HQ is {}", env!("CARGO_PKG_VERSION"))));
         self.wait_for_quiet(patience, say).await?;
         let held = self.traffic.hold();
@@ -73,13 +87,7 @@ impl Hq {
             Ok(turns) => turns?,
             Err(_) => return Err(self.busy(closing.elapsed()).into()),
         };
-        let (new, program) = (new.to_owned(), house.program.clone());
-        let installed = tokio::task::spawn_blocking(move || install(&new, &program)).await;
-        installed.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
-        say(&detail(&format!("HQ begins anew, {} ms later", closing.elapsed().as_millis())));
-        tracing::info!(version, "HQ begins anew as another program");
-        house.leave_as(house.program.clone(), turns, held);
-        Ok(())
+        Ok(Ready { house, new, version, closing, turns, held, _alone: alone })
     }
 
     async fn wait_for_quiet(&self, patience: Duration, say: Say<'_>) -> Result<(), HqError> {
@@ -109,6 +117,23 @@ impl Hq {
             what.push("a connection that does not end".to_owned());
         }
         UpgradeError::Busy { waited: waited.as_secs(), what: what.join(", ") }
+    }
+}
+
+impl Ready {
+    /// Puts the program in HQ's place and has HQ begin anew as that.
+    ///
+    /// # Errors
+    /// What the disk says; HQ goes on as it is.
+    pub async fn begin_anew(self, say: Say<'_>) -> Result<(), HqError> {
+        let Self { house, new, version, closing, turns, held, _alone } = self;
+        let program = house.program.clone();
+        let installed = tokio::task::spawn_blocking(move || install(&new, &program)).await;
+        installed.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        say(&detail(&format!("HQ begins anew, {} ms later", closing.elapsed().as_millis())));
+        tracing::info!(version, "HQ begins anew as another program");
+        house.leave_as(house.program.clone(), turns, held);
+        Ok(())
     }
 }
 

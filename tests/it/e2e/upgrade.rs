@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -22,7 +23,7 @@ fn upgradable() -> (Hq, crate::harness::Repository, String, String) {
     let (own, copy) = hq.own_program();
     hq.stop(Signal::TERM);
     hq.serve();
-    let text = |path: std::path::PathBuf| path.to_str().unwrap().to_owned();
+    let text = |path: PathBuf| path.to_str().unwrap().to_owned();
     (hq, repository, text(own), text(copy))
 }
 
@@ -115,6 +116,29 @@ fn a_program_that_does_not_come_to_serve_gives_its_place_back() {
     load.all_answered();
     greet(&repository, "Later");
     hq.push(&repository, "blog").succeeded();
+}
+
+#[test]
+fn an_upgrade_is_given_up_with_its_command() {
+    let (hq, _repository, own, copy) = upgradable();
+    let mut work = hq.quarry_beside(&["run", "blog", "sh", "-c", "echo begun; exec sleep 600"]);
+    work.wait_for("begun");
+    let waiting = || {
+        let mut upgrade = hq.quarry_beside(&["upgrade", &copy]);
+        upgrade.wait_for("waiting for `run blog sh -c");
+        upgrade
+    };
+    let upgrade = waiting();
+    upgrade.interrupt();
+    upgrade.wait().ended(130).said(&["interrupted; HQ stays as it is"]);
+    // It is the next one's turn, whether the one before said goodbye or not.
+    let next = || hq.quarry(&["upgrade", &copy, "--patience", "1s"]).ended(3);
+    next().said(&["still under way: `run blog sh -c"]);
+    drop(waiting());
+    until("the end of an upgrade", || next().stderr.contains("still under way: `run blog sh -c").then_some(()));
+    assert!(["before", "new"].iter().all(|ending| !PathBuf::from(format!("{own}.{ending}")).exists()));
+    work.interrupt();
+    work.wait();
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, timeout};
 
-use super::process::{install, rehearse};
+use super::process::Arrival;
 use super::{Held, State, Traffic, UpgradeError};
 use crate::hq::cluster::house::House;
 use crate::hq::lock::Turn;
@@ -20,6 +20,9 @@ const CLOSED: Duration = Duration::from_secs(120);
 
 /// Those who only look have this long once the doors are closed.
 pub const HASTE: Duration = Duration::from_secs(2);
+
+/// The program that runs, also when its file has gone.
+const RUNNING: &str = "/proc/self/exe";
 
 /// What those hear who wait for a stack's turn.
 const WHO: &str = "the upgrade of HQ";
@@ -45,7 +48,8 @@ impl Traffic {
 /// HQ with closed doors and nobody inside, about to begin anew. Dropped it is as before.
 pub struct Ready {
     house: Arc<House>,
-    new: PathBuf,
+    root: PathBuf,
+    arrival: Arrival,
     version: String,
     closing: Instant,
     turns: Vec<Turn>,
@@ -67,8 +71,9 @@ impl Hq {
         if house.is_left() {
             return Err(UpgradeError::UnderWay.into());
         }
-        let new = new.unwrap_or(&house.program).to_owned();
-        let version = rehearse(&new, &self.root, &house.etc).await?;
+        let (named, program) = (new.unwrap_or(&house.program).to_owned(), house.program.clone());
+        let arrival = blocking(move || Arrival::bring(&named, &program)).await?;
+        let version = arrival.rehearse(&self.root, &house.etc).await?;
         say(&phase(&format!("quarry {version} works here; this HQ is {}", env!("CARGO_PKG_VERSION"))));
         self.wait_for_quiet(patience, say).await?;
         let held = self.traffic.hold();
@@ -87,7 +92,7 @@ impl Hq {
             Ok(turns) => turns?,
             Err(_) => return Err(self.busy(closing.elapsed()).into()),
         };
-        Ok(Ready { house, new, version, closing, turns, held, _alone: alone })
+        Ok(Ready { house, root: self.root.clone(), arrival, version, closing, turns, held, _alone: alone })
     }
 
     async fn wait_for_quiet(&self, patience: Duration, say: Say<'_>) -> Result<(), HqError> {
@@ -126,15 +131,19 @@ impl Ready {
     /// # Errors
     /// What the disk says; HQ goes on as it is.
     pub async fn begin_anew(self, say: Say<'_>) -> Result<(), HqError> {
-        let Self { house, new, version, closing, turns, held, _alone } = self;
-        let program = house.program.clone();
-        let installed = tokio::task::spawn_blocking(move || install(&new, &program)).await;
-        installed.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        let Self { house, root, arrival, version, closing, turns, held, _alone } = self;
+        blocking(move || arrival.install(Path::new(RUNNING), &root)).await?;
         say(&detail(&format!("HQ begins anew, {} ms later", closing.elapsed().as_millis())));
         tracing::info!(version, "HQ begins anew as another program");
         house.leave_as(house.program.clone(), turns, held);
         Ok(())
     }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, UpgradeError> + Send + 'static,
+) -> Result<T, UpgradeError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
 /// What HQ is to become.

@@ -247,6 +247,7 @@ pub fn read(path: &Path, aside: &Path, mut take: impl FnMut(Piece) -> io::Result
             take(Piece::Image(piece.into()))?;
         } else if name.starts_with("etc") || name.starts_with("root") {
             check(&name, entry.header().entry_type())?;
+            check_above(aside, &name)?;
             seen.files += u64::from(entry.header().entry_type().is_file());
             if !entry.unpack_in(aside)? {
                 return Err(io::Error::other(format!("{} leads out of the backup", name.display())));
@@ -279,6 +280,15 @@ fn check(name: &Path, kind: EntryType) -> io::Result<()> {
     match known && arrives {
         true => Ok(()),
         false => Err(io::Error::other(format!("{} is nothing that a backup holds", name.display()))),
+    }
+}
+
+/// Refuses what would come through a link: a backup holds nothing behind the links that it holds.
+fn check_above(aside: &Path, name: &Path) -> io::Result<()> {
+    let mut above = name.ancestors().skip(1).map(|folder| aside.join(folder));
+    match above.any(|folder| folder.is_symlink()) {
+        true => Err(io::Error::other(format!("{} is behind a link", name.display()))),
+        false => Ok(()),
     }
 }
 
@@ -530,6 +540,26 @@ mod tests {
         std::os::unix::fs::symlink(machine.path(), &link).unwrap();
         assert!(move_into(&link, &to).is_err());
         assert!(machine.path().join("precious").exists() && !to.exists());
+    }
+
+    #[test]
+    fn nothing_comes_through_a_link_of_the_same_backup() {
+        let file = written(|writer| {
+            let mut header = Header::new_gnu();
+            header.set_entry_type(EntryType::Symlink);
+            for set in [Header::set_size, Header::set_mtime, Header::set_uid, Header::set_gid] {
+                set(&mut header, 0);
+            }
+            header.set_mode(0o777);
+            let link = "root/volumes/blog/db/link";
+            writer.archive.append_link(&mut header, link, "../../../../etc").unwrap();
+            writer.file("root/volumes/blog/db/link/size", 0o600, b"1mb\n").unwrap();
+        });
+        let aside = tempfile::tempdir().unwrap();
+        fs::create_dir(aside.path().join("etc")).unwrap();
+        let error = read(file.path(), aside.path(), |_| Ok(())).unwrap_err().to_string();
+        assert_eq!(error, "root/volumes/blog/db/link/size is behind a link");
+        assert!(!aside.path().join("etc/size").exists());
     }
 
     #[test]

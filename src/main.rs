@@ -38,7 +38,7 @@ fn run(cli: Cli, words: Vec<String>) -> Result<u8, Failure> {
             match block(async move { serve.run(&places).await })?? {
                 Ended::ForGood => Ok(0),
                 Ended::ToBeginAnew(handed, next) => Err(again::begin(&handed, &next)),
-                Ended::ToGoBack(handed, why) => Err(again::back(handed, why)),
+                Ended::ToGoBack(handed, trial, why) => Err(again::back(&handed, &trial, why)),
             }
         }
         Command::Agent(agent) => {
@@ -67,9 +67,10 @@ fn run(cli: Cli, words: Vec<String>) -> Result<u8, Failure> {
                     block(async move { doctor::on_this_machine(&places, words, cli.json).await })?
                 }
                 None if command.is_upgrade() => {
+                    let (named, near) = (command.program(), places.clone());
+                    let program = block(async move { client::arriving(&near, named).await })?;
                     let code = ask(&places, cli.hq.as_deref(), words, client::by_ssh_and_back)?;
-                    let program = command.program();
-                    block(async move { client::greeted(&places, code, program.as_deref()).await })?
+                    block(async move { client::greeted(&places, code, program).await })?
                 }
                 None => ask(&places, cli.hq.as_deref(), words, |address, words| Err(client::by_ssh(address, words))),
             }

@@ -171,7 +171,7 @@ async fn attempt(
     say: Say<'_>,
 ) -> Result<ImageId, BuildError> {
     let around = engine.surroundings().await.map_err(|source| BuildError::Engine { node: node.clone(), source })?;
-    let group = confined(&around, job, prepared.builder).await;
+    let group = confined(&around, job, prepared.builder, say).await;
     let request = BuildRequest {
         tag: format!("quarry/{}/{node}:{}", job.stack, job.suffix),
         dockerfile: prepared.dockerfile.clone(),
@@ -196,6 +196,7 @@ async fn attempt(
         built = building => Ok(built),
         ended = elapsed(job.settings.timeout) => Err(ended),
         ended = full(&around.folder, job.settings.spare) => Err(ended),
+        ended = bounded(group.as_ref()) => Err(ended),
     };
     let (held, step) = output.into_inner().unwrap_or_else(PoisonError::into_inner).end();
     if let Some(line) = held {
@@ -265,8 +266,20 @@ async fn full(folder: &Path, spare: Option<Megabytes>) -> Ended {
     }
 }
 
+/// Pause between two looks for steps that have begun: what one can start of itself in so long no machine dies of.
+const BEAT: Duration = Duration::from_millis(50);
+
+/// Limits the steps of a build as they begin, where no group can be made for all of them. It never ends.
+async fn bounded(group: Option<&Group>) -> Ended {
+    let Some(steps) = group.and_then(|group| group.steps.as_ref()) else { return std::future::pending().await };
+    loop {
+        steps.bound();
+        tokio::time::sleep(BEAT).await;
+    }
+}
+
 /// The group in which a build can take only so much of the machine. Where there is none it is built all the same.
-async fn confined(around: &Surroundings, job: &BuildJob<'_>, builder: Builder) -> Option<Group> {
+async fn confined(around: &Surroundings, job: &BuildJob<'_>, builder: Builder, say: Say<'_>) -> Option<Group> {
     let most = Most { memory: job.settings.memory, processes: job.settings.processes };
     let (around, name) = (around.clone(), job.stack.as_str().replace('-', "_"));
     let made = tokio::task::spawn_blocking(move || limits::group(&around, builder, &name, most)).await;
@@ -274,6 +287,7 @@ async fn confined(around: &Surroundings, job: &BuildJob<'_>, builder: Builder) -
         Ok(group) => Some(group),
         Err(error) => {
             tracing::warn!(stack = %job.stack, %error, "a build runs without a limit on its processes");
+            say(&format!(" !     This build may take all of the machine ({error}); `quarry doctor` knows a remedy"));
             None
         }
     }

@@ -12,6 +12,12 @@ use crate::units::Megabytes;
 const GROUPS: &str = "/sys/fs/cgroup";
 /// Where engines put what BuildKit runs; they take no other group for it.
 const BUILDKIT: &str = "docker/buildkit";
+/// Where they put it when groups are systemd's: in a group for each step beside their own service, `<slice>:docker:<id>`
+/// by name. The `cgroupparent` of a request they pass to the classic builder alone (moby, `builder/builder-next`), and
+/// the `:` is BuildKit's, whose runc takes the three words for one (moby issue 45796).
+const SERVICE: &str = "system.slice/docker.service";
+/// What is in the names of those groups.
+const STEP: &str = ":docker:";
 
 /// What one build may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +35,16 @@ pub struct Group {
     pub parent: Option<String>,
     /// Its folders, which go with it.
     made: Vec<PathBuf>,
+    /// Groups of the engine's that have to be limited as they come.
+    pub steps: Option<Steps>,
+}
+
+/// The groups that an engine makes for the steps of builds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Steps {
+    /// Where it makes them.
+    folder: PathBuf,
+    most: Most,
 }
 
 /// Makes the group that the builds of `name` run in.
@@ -38,16 +54,65 @@ pub struct Group {
 pub fn group(around: &Surroundings, builder: Builder, name: &str, most: Most) -> io::Result<Group> {
     match (around.cgroup_driver.as_str(), builder) {
         ("systemd", Builder::Classic) => slice(name, most),
-        ("systemd", Builder::BuildKit) => Err(io::Error::other("BuildKit's groups are systemd's here")),
+        ("systemd", Builder::BuildKit) => {
+            let steps = Steps::below(Path::new(GROUPS), most)?;
+            Ok(Group { parent: None, made: Vec::new(), steps: Some(steps) })
+        }
         (_, Builder::Classic) => {
             let name = format!("quarry-build-{name}");
             let made = folders(Path::new(GROUPS), &name, most)?;
-            Ok(Group { parent: Some(format!("/{name}")), made })
+            Ok(Group { parent: Some(format!("/{name}")), made, steps: None })
         }
         // It is the engine's, and stays.
         (_, Builder::BuildKit) => {
-            folders(Path::new(GROUPS), BUILDKIT, most).map(|_| Group { parent: None, made: Vec::new() })
+            folders(Path::new(GROUPS), BUILDKIT, most).map(|_| Group { parent: None, made: Vec::new(), steps: None })
         }
+    }
+}
+
+/// Why builds by BuildKit have no limits here, if they have none.
+pub fn unlimited(around: &Surroundings) -> Option<String> {
+    let most = Most { memory: None, processes: None };
+    let is_systemd = around.cgroup_driver == "systemd";
+    is_systemd.then(|| Steps::below(Path::new(GROUPS), most).err()).flatten().map(|error| error.to_string())
+}
+
+impl Steps {
+    /// Those of the engine that is a service of systemd's.
+    ///
+    /// # Errors
+    /// The engine is another service's, or nothing is limited beside it.
+    fn below(groups: &Path, most: Most) -> io::Result<Self> {
+        let service = groups.join(SERVICE);
+        let folder = service.parent().unwrap_or(groups).to_owned();
+        let enabled = fs::read_to_string(folder.join("cgroup.subtree_control")).unwrap_or_default();
+        let is_enabled = |wanted: &&str| enabled.split_whitespace().any(|word| word == *wanted);
+        if !service.is_dir() || !["memory", "pids"].iter().all(is_enabled) {
+            let what = format!("docker's control groups are systemd's, and not beside {SERVICE} of version 2");
+            return Err(io::Error::other(what));
+        }
+        Ok(Self { folder, most })
+    }
+
+    /// Limits those that run. Whose build each is part of cannot be told: the limits are everybody's.
+    pub fn bound(&self) {
+        let (memory, processes) = self.most.words();
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().contains(STEP) {
+                // A step that is over needs no limit, and its group has gone.
+                let _ = fs::write(entry.path().join("pids.max"), &processes);
+                let _ = fs::write(entry.path().join("memory.max"), memory.as_deref().unwrap_or("max"));
+                let _ = fs::write(entry.path().join("memory.swap.max"), "0");
+            }
+        }
+    }
+}
+
+impl Most {
+    /// As control groups read it: bytes, unless there is no limit, and a number or `max`.
+    fn words(self) -> (Option<String>, String) {
+        let memory = self.memory.map(|memory| memory.bytes().to_string());
+        (memory, self.processes.map_or_else(|| "max".to_owned(), |processes| processes.to_string()))
     }
 }
 
@@ -59,7 +124,7 @@ fn slice(name: &str, most: Most) -> io::Result<Group> {
     let processes = most.processes.map_or_else(|| "infinity".to_owned(), |processes| processes.to_string());
     let limits = [format!("TasksMax={processes}"), format!("MemoryMax={memory}"), "MemorySwapMax=0".to_owned()];
     systemctl(&["set-property", "--runtime", &unit, &limits[0], &limits[1], &limits[2]])?;
-    Ok(Group { parent: Some(unit), made: Vec::new() })
+    Ok(Group { parent: Some(unit), made: Vec::new(), steps: None })
 }
 
 fn systemctl(words: &[&str]) -> io::Result<()> {
@@ -72,8 +137,7 @@ fn systemctl(words: &[&str]) -> io::Result<()> {
 
 /// The group's folder, or folders: before version 2 each controller had a tree of its own.
 fn folders(root: &Path, name: &str, most: Most) -> io::Result<Vec<PathBuf>> {
-    let memory = most.memory.map(|memory| memory.bytes().to_string());
-    let processes = most.processes.map_or_else(|| "max".to_owned(), |processes| processes.to_string());
+    let (memory, processes) = most.words();
     if root.join("cgroup.controllers").exists() {
         let folder = root.join(name);
         fs::create_dir_all(&folder)?;
@@ -135,5 +199,24 @@ mod tests {
         assert_eq!(text(two.path(), "docker/cgroup.subtree_control"), "+pids +memory");
         assert_eq!(text(two.path(), "docker/buildkit/pids.max"), "100");
         assert_eq!(text(two.path(), "docker/buildkit/memory.max"), "max");
+    }
+
+    #[test]
+    fn the_steps_of_buildkit_are_limited_where_systemd_has_the_groups_and_containers_are_not() {
+        let groups = tempfile::tempdir().unwrap();
+        let make = |name: &str| fs::create_dir_all(groups.path().join("system.slice").join(name)).unwrap();
+        assert!(Steps::below(groups.path(), MOST).is_err());
+        make("docker.service");
+        assert!(Steps::below(groups.path(), MOST).is_err(), "version 1, or nothing counts there");
+        fs::write(groups.path().join("system.slice/cgroup.subtree_control"), "cpu memory pids\n").unwrap();
+        let steps = Steps::below(groups.path(), MOST).unwrap();
+        make("docker-0123.scope");
+        make("system.slice:docker:x1y2");
+        steps.bound();
+        assert_eq!(text(groups.path(), "system.slice/system.slice:docker:x1y2/pids.max"), "100");
+        assert_eq!(text(groups.path(), "system.slice/system.slice:docker:x1y2/memory.max"), (64 << 20).to_string());
+        for other in ["docker-0123.scope", "docker.service"] {
+            assert!(!groups.path().join("system.slice").join(other).join("pids.max").exists(), "{other}");
+        }
     }
 }

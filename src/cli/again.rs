@@ -9,8 +9,9 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use rustix::net::sockopt::{socket_domain, socket_type};
 use rustix::net::{
@@ -21,7 +22,7 @@ use rustix::net::{
 use super::failure::{Exit, Failure};
 use crate::hq::upgrade::Traffic;
 use crate::hq::upgrade::act::Next;
-use crate::hq::upgrade::process::take_back;
+use crate::hq::upgrade::files::Trial;
 
 /// In the root folder: the number of the process that is about to serve again.
 const MARK: &str = "hq.again";
@@ -29,8 +30,8 @@ const MARK: &str = "hq.again";
 /// With what a message from the process before begins.
 const GREETING: &[u8] = b"quarry hands over\n";
 
-/// The longest message: a path and something for the greeting.
-const LONGEST: usize = 8192;
+/// How long a program on trial may take to serve. Whoever waits for it waits longer, and hears what became of it.
+const TRIAL: Duration = Duration::from_secs(45);
 
 /// From now on commands wait for this process to serve again.
 ///
@@ -59,8 +60,6 @@ pub struct Handed {
     pub ssh: Option<OwnedFd>,
     /// The same for the socket of HQ's machine.
     pub socket: Option<OwnedFd>,
-    /// The program that is on trial: until it serves, the one of before can take its place again.
-    pub trial: Option<PathBuf>,
 }
 
 /// Doors that outlive the program behind them.
@@ -72,7 +71,9 @@ pub struct Doors {
     pub socket: OnceLock<OwnedFd>,
     /// What the process before has handed over.
     pub handed: Handed,
-    /// It serves: a program that was on trial is HQ from now on.
+    /// The program is on trial: until it serves, the one of before can take its place again.
+    pub trial: Option<Trial>,
+    /// It serves.
     pub serves: AtomicBool,
     /// Those who are inside, once there can be any.
     pub traffic: OnceLock<Arc<Traffic>>,
@@ -80,9 +81,31 @@ pub struct Doors {
 
 impl Doors {
     /// What is handed over from behind them.
-    pub fn into_handed(self, trial: Option<PathBuf>) -> Handed {
-        let Handed { ssh, socket, .. } = self.handed;
-        Handed { ssh: self.ssh.into_inner().or(ssh), socket: self.socket.into_inner().or(socket), trial }
+    pub fn into_handed(self) -> Handed {
+        let Handed { ssh, socket } = self.handed;
+        Handed { ssh: self.ssh.into_inner().or(ssh), socket: self.socket.into_inner().or(socket) }
+    }
+
+    /// It serves: a program that was on trial is HQ from now on.
+    pub fn open(&self) {
+        self.serves.store(true, Ordering::Relaxed);
+        self.trial.iter().for_each(Trial::passed);
+    }
+
+    /// The trial, while it lasts.
+    pub fn on_trial(&self) -> Option<&Trial> {
+        self.trial.as_ref().filter(|_| !self.serves.load(Ordering::Relaxed))
+    }
+
+    /// Ends when a program on trial has had its time and does not serve.
+    pub async fn late(&self) -> Failure {
+        if self.trial.is_some() {
+            tokio::time::sleep(TRIAL).await;
+            if self.on_trial().is_some() {
+                return Failure::new(Exit::Refused, format!("it does not serve after {} s", TRIAL.as_secs()));
+            }
+        }
+        std::future::pending().await
     }
 }
 
@@ -118,11 +141,10 @@ pub fn begin(handed: &Handed, next: &Next) -> Failure {
 }
 
 /// A program on trial does not serve: the one of before takes its place again. Only a failure comes back.
-pub fn back(handed: Handed, why: Failure) -> Failure {
-    let Some(program) = handed.trial.clone() else { return why };
+pub fn back(handed: &Handed, trial: &Trial, why: Failure) -> Failure {
     eprintln!("quarry: {}; HQ becomes the program of before again", why.message);
-    match take_back(&program) {
-        Ok(()) => begin(&Handed { trial: None, ..handed }, &Next::At(program)),
+    match trial.failed() {
+        Ok(()) => begin(handed, &Next::At(trial.program.clone())),
         Err(_) => why,
     }
 }
@@ -132,13 +154,12 @@ pub fn back(handed: Handed, why: Failure) -> Failure {
 fn hand(handed: &Handed) -> io::Result<OwnedFd> {
     let (sender, receiver) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     let fds: Vec<BorrowedFd<'_>> = [&handed.ssh, &handed.socket].into_iter().flatten().map(AsFd::as_fd).collect();
-    let trial = handed.trial.as_deref().map_or(&[][..], |path| path.as_os_str().as_encoded_bytes());
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() {
         ancillary.push(SendAncillaryMessage::ScmRights(&fds));
     }
-    sendmsg(&sender, &[IoSlice::new(GREETING), IoSlice::new(trial)], &mut ancillary, SendFlags::empty())?;
+    sendmsg(&sender, &[IoSlice::new(GREETING)], &mut ancillary, SendFlags::empty())?;
     rustix::stdio::dup2_stdin(&receiver)?;
     Ok(sender)
 }
@@ -151,16 +172,17 @@ pub fn handed() -> Handed {
     {
         return Handed::default();
     }
-    let mut text = [0; LONGEST];
+    let mut text = [0; GREETING.len()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
     let Ok(message) = recvmsg(stdin, &mut [IoSliceMut::new(&mut text)], &mut ancillary, flags) else {
         return Handed::default();
     };
-    let Some(trial) = text[..message.bytes].strip_prefix(GREETING) else { return Handed::default() };
-    let trial = String::from_utf8(trial.to_vec()).ok().filter(|path| !path.is_empty()).map(PathBuf::from);
-    let mut handed = Handed { trial, ..Handed::default() };
+    let mut handed = Handed::default();
+    if message.bytes < text.len() || text != GREETING {
+        return handed;
+    }
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(fds) = message {
             for fd in fds {
@@ -211,18 +233,16 @@ mod tests {
     }
 
     #[test]
-    fn listeners_and_the_trial_are_handed_over() {
+    fn listeners_are_handed_over() {
         let dir = tempfile::tempdir().unwrap();
         let (tcp, unix) =
             (TcpListener::bind("127.0.0.1:0").unwrap(), UnixListener::bind(dir.path().join("s")).unwrap());
         let address = tcp.local_addr().unwrap();
-        let program = PathBuf::from("/usr/local/bin/quarry");
-        let given = Handed { ssh: Some(tcp.into()), socket: Some(unix.into()), trial: Some(program.clone()) };
+        let given = Handed { ssh: Some(tcp.into()), socket: Some(unix.into()) };
         let _sender = hand(&given).unwrap();
         let taken = handed();
         assert_eq!(ssh(&taken).unwrap().local_addr().unwrap(), address);
         assert!(!socket(&taken).unwrap().local_addr().unwrap().is_unnamed());
-        assert_eq!(taken.trial, Some(program));
         // It is there once.
         assert!(handed().ssh.is_none());
     }

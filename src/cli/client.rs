@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::IsTerminal;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -20,9 +22,8 @@ use super::parts::{Home, HomeError, Places};
 use crate::db::DbError;
 use crate::etc::Settings;
 use crate::hq::Hq;
-use crate::hq::call::{Mode, call};
+use crate::hq::call::{Mode, Streams, call, converse};
 use crate::hq::cluster::house::House;
-use crate::hq::push::Pushes;
 use crate::hq::socket::{self, SocketError};
 use crate::names::UserName;
 
@@ -66,19 +67,34 @@ pub async fn on_this_machine(places: &Places, words: Vec<String>) -> Result<u8, 
     }
 }
 
-/// After an upgrade: waits until HQ serves again, has it say which program it is, and refuses another than the one that
-/// lies at `program`.
+/// Before an upgrade: the program that HQ is to become, open, so that it can be compared whatever lies in its place by
+/// then. What cannot be opened here HQ complains of.
+pub async fn arriving(places: &Places, named: Option<PathBuf>) -> Option<File> {
+    if let Some(named) = named {
+        return File::open(named).ok();
+    }
+    let (mut said, mut complaints, (_, events)) = (Vec::new(), Vec::new(), mpsc::channel(1));
+    let streams = Streams { stdin: tokio::io::empty(), stdout: &mut said, stderr: &mut complaints };
+    let words = ["version", "--json"].map(str::to_owned).to_vec();
+    converse(&places.socket(), words, None, streams, events).await.ok()?;
+    let shown: serde_json::Value = serde_json::from_slice(&said).ok()?;
+    File::open(shown["program"].as_str()?).ok()
+}
+
+/// After an upgrade: waits until HQ serves again, has it say which program it is, and refuses another than this one.
 ///
 /// # Errors
 /// When it does not come back, or as the program that it was.
-pub async fn greeted(places: &Places, code: u8, program: Option<&Path>) -> Result<u8, Failure> {
+pub async fn greeted(places: &Places, code: u8, program: Option<File>) -> Result<u8, Failure> {
     if code != 0 {
         return Ok(code);
     }
+    let own = std::process::id();
+    let like = program.as_ref().map(|file| format!("/proc/{own}/fd/{}", file.as_raw_fd()));
     let until = Instant::now() + TRIAL;
     loop {
-        let words = match program {
-            Some(program) => ["version", "--like", &program.to_string_lossy()].map(str::to_owned).to_vec(),
+        let words = match &like {
+            Some(like) => ["version", "--like", like].map(str::to_owned).to_vec(),
             None => vec!["version".to_owned()],
         };
         match call(&places.socket(), words, Mode::Plain).await {
@@ -106,7 +122,7 @@ async fn in_this_process(
     let listener = socket::listen(&places.socket()).map_err(refused)?;
     let user: UserName = "root".parse().expect("`root` is a user name");
     let stop = CancellationToken::new();
-    tokio::spawn(socket::serve(listener, door, Arc::new(Pushes::default()), user, stop.clone()));
+    tokio::spawn(socket::serve(listener, door, Arc::default(), user, stop.clone()));
     let code = call(&places.socket(), words, mode).await;
     stop.cancel();
     home.close().await;

@@ -175,6 +175,19 @@ impl Context {
         self.heard(tokio::spawn(work(say)), lines).await
     }
 
+    /// The same as a part of the command: it ends when the command is given up.
+    pub async fn within<T, F: Future<Output = T>>(&self, work: impl FnOnce(Say) -> F) -> T {
+        let (say, mut lines) = Say::pair();
+        let heard = async {
+            while let Some(line) = lines.next().await {
+                // Whoever does not read is told no more.
+                let _ = self.out.note(&line).await;
+            }
+        };
+        let (done, ()) = tokio::join!(work(say), heard);
+        done
+    }
+
     async fn heard<T>(&self, work: JoinHandle<T>, mut lines: Lines) -> Result<T, Failure> {
         while let Some(line) = lines.next().await {
             // Whoever hung up does not stop the work.

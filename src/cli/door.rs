@@ -238,7 +238,6 @@ impl Door for HqDoor {
     async fn update(&self, update: Update, say: Say) -> Result<(), String> {
         let event = self.hq.new_event(&update.caller, Some(update.stack.clone()), &told(&update));
         self.hq.write_event(event.clone()).await;
-        let _work = self.hq.traffic.work(format!("the push to {} by {}", update.stack, update.caller.user));
         match self.update_branch(&update, &say).await {
             Ok(()) => {
                 self.hq.end_event(event, Outcome::Done, None).await;

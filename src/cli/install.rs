@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::failure::{Exit, Failure};
 use super::parts::Places;
-use crate::hq::install::files::{daemon, is_due, perform, told};
-use crate::hq::install::{InstallError, Step, Wish, plan};
+use crate::hq::install::files::{Work, carry_out, daemon, neighbour};
+use crate::hq::install::{InstallError, Neighbour, Wish, plan};
 
 /// Make HQ a service of this machine
 ///
@@ -62,26 +62,16 @@ impl Install {
             http: self.http.unwrap_or_else(|| everywhere(80)),
             https: self.https.map_or_else(|| Some(everywhere(443)), |https| https.0),
         };
-        let steps = plan(&wish, daemon(prefix)?.as_deref())?;
-        let mut changed = false;
-        for step in &steps {
-            // Commands tell the system of files: where none has changed they have nothing to tell.
-            let needed = !matches!(step, Step::Run(_)) || changed;
-            if !needed || !is_due(step, prefix)? {
-                continue;
-            }
-            changed = true;
-            eprintln!("-----> {}", told(step, prefix));
-            if !self.dry_run {
-                perform(step, prefix)?;
-            }
-        }
-        match changed {
-            false => eprintln!("everything is as it should be"),
-            true if prefix.is_none() => {
+        let ports: Vec<u16> = [Some(wish.http), wish.https].into_iter().flatten().map(|at| at.port()).collect();
+        let neighbour = if prefix.is_none() { neighbour(&ports) } else { Neighbour::Away };
+        let steps = plan(&wish, daemon(prefix)?.as_deref(), &neighbour)?;
+        let work = if self.dry_run { Work::Tell } else { Work::Do };
+        match carry_out(&steps, prefix, work, |line| eprintln!("-----> {line}"))? {
+            0 => eprintln!("everything is as it should be"),
+            _ if prefix.is_none() => {
                 eprintln!("       an HQ that ran before goes by it after: systemctl restart quarry")
             }
-            true => {}
+            _ => {}
         }
         Ok(())
     }
@@ -110,7 +100,9 @@ impl From<InstallError> for Failure {
     fn from(error: InstallError) -> Self {
         match &error {
             InstallError::Daemon(_) => Self::of(Exit::Mistake, &error),
-            InstallError::File { .. } | InstallError::Command { .. } => Self::of(Exit::Refused, &error),
+            InstallError::Neighbour { .. } | InstallError::File { .. } | InstallError::Command { .. } => {
+                Self::of(Exit::Refused, &error)
+            }
         }
     }
 }

@@ -154,10 +154,11 @@ async fn add(cx: &Context, user: UserName, name: Option<KeyName>, stdin: Stdin) 
     make_first_operator(cx, &user).await
 }
 
-/// Whoever comes first looks after the rest.
+/// Whoever comes first looks after the rest: with the only key there is, and while nothing is known of anybody's rights.
+/// A record that is damaged, or an operator that was taken away, makes nobody else one by the way.
 async fn make_first_operator(cx: &Context, user: &UserName) -> Result<(), Failure> {
-    let nobody = cx.hq.all_rights().await?.values().all(|rights| !rights.operator);
-    if nobody && cx.access.is_operator() {
+    let is_first = rows(cx).await?.len() == 1 && layout::all(&*cx.hq.db, layout::RIGHTS).await?.is_empty();
+    if is_first && cx.access.is_operator() {
         cx.hq.set_operator(user, true).await?;
         cx.out
             .note(&format!("{user} is an operator now, as the first; for others: rights grant USER --operator"))

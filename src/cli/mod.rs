@@ -202,17 +202,25 @@ async fn dispatch(command: HqCommand, cx: &Context, io: Io) -> Result<u8, Failur
     let Io { stdin, terminal, mut events, hung_up, .. } = io;
     let farewell = command.farewell();
     // What changes something is waited for when HQ is upgraded; what only looks is not, and ends.
-    let is_upgrade = command.is_upgrade();
-    let is_work = command.changes() && !is_upgrade;
+    let is_work = command.changes() && !command.is_upgrade();
     let _work = is_work.then(|| cx.hq.traffic.work(cx.trace.told()));
     let closing = async {
-        match is_work || is_upgrade {
+        match is_work {
             true => std::future::pending().await,
             false => cx.hq.traffic.haste().await,
         }
     };
     if let HqCommand::Run(run) = command {
         return run.run(cx, run::Streams { stdin, terminal, events, hung_up }).await;
+    }
+    if let HqCommand::Upgrade(upgrade) = command {
+        let given_up = async {
+            tokio::select! {
+                () = interruption(&mut events) => failure::interrupted(farewell),
+                () = hung_up.cancelled() => failure::hung_up(),
+            }
+        };
+        return upgrade.run(cx, given_up).await.map(|()| 0);
     }
     if let HqCommand::Tasks(tasks) = command {
         return tokio::select! {
@@ -233,11 +241,11 @@ async fn dispatch(command: HqCommand, cx: &Context, io: Io) -> Result<u8, Failur
     }
 }
 
-/// Every command but `run`, which has keys and signals of its own, and `tasks`, which has exit codes. Work that others
-/// wait for goes on when this is dropped.
+/// Every command but `run`, which has keys and signals of its own, `tasks`, which has exit codes, and `upgrade`, which
+/// cannot be interrupted at its end. Work that others wait for goes on when this is dropped.
 async fn carry_out(command: HqCommand, cx: &Context, stdin: Stdin, hung_up: CancellationToken) -> Result<(), Failure> {
     match command {
-        HqCommand::Run(_) | HqCommand::Tasks(_) => Ok(()),
+        HqCommand::Run(_) | HqCommand::Tasks(_) | HqCommand::Upgrade(_) => Ok(()),
         HqCommand::Logs(logs) => tokio::select! {
             done = logs.run(cx) => done,
             () = hung_up.cancelled() => Err(failure::hung_up()),
@@ -270,7 +278,6 @@ async fn carry_out(command: HqCommand, cx: &Context, stdin: Stdin, hung_up: Canc
         HqCommand::Resume(resume) => resume.run(cx).await,
         HqCommand::Urls(urls) => urls.run(cx).await,
         HqCommand::Backup(backup) => backup.run(cx).await,
-        HqCommand::Upgrade(upgrade) => upgrade.run(cx).await,
         HqCommand::Doctor(doctor) => doctor.run(cx).await,
         HqCommand::Gc(gc) => gc.run(cx).await,
         HqCommand::Version(version) => version.run(cx).await,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ use crate::hq::cluster::house::House;
 use crate::hq::push::{Paths, Pushes};
 use crate::hq::upgrade::Traffic;
 use crate::hq::upgrade::act::Next;
+use crate::hq::upgrade::files::{Found, Trial, find};
 use crate::hq::{Hq, HqError, git, socket, ssh};
 use crate::names::UserName;
 use crate::router::edge::Edge;
@@ -93,7 +94,7 @@ pub enum Ended {
     /// Its state lives elsewhere, or another program follows: HQ is to begin anew, as the same process.
     ToBeginAnew(Handed, Next),
     /// It did not come to serve; the program of before may.
-    ToGoBack(Handed, Failure),
+    ToGoBack(Handed, Trial, Failure),
 }
 
 /// What HQ begins with.
@@ -115,28 +116,37 @@ impl Serve {
             return rehearse(places).await.map(|()| Ended::ForGood);
         }
         let mut doors = Doors { handed: again::handed(), ..Doors::default() };
-        let trial = doors.handed.trial.take();
-        let outcome = self.run_behind(places, &doors).await;
-        let serves = doors.serves.load(Ordering::Relaxed);
-        match outcome {
-            Ok(None) => Ok(Ended::ForGood),
-            Ok(Some(Next::Same)) => Ok(Ended::ToBeginAnew(doors.into_handed(None), Next::Same)),
-            Ok(Some(Next::At(program))) => {
-                Ok(Ended::ToBeginAnew(doors.into_handed(Some(program.clone())), Next::At(program)))
+        doors.trial = match find(&places.root) {
+            Found::Nothing => None,
+            Found::Begins(trial) => Some(trial),
+            Found::Failed(trial) => {
+                let why = Failure::new(Exit::Refused, "this program has ended before it came to serve");
+                return Ok(Ended::ToGoBack(doors.into_handed(), trial, why));
             }
-            Err(failure) if trial.is_some() && !serves => Ok(Ended::ToGoBack(doors.into_handed(trial), failure)),
-            Err(failure) => Err(failure),
+        };
+        let outcome = self.run_behind(places, &doors).await;
+        let trial = doors.on_trial().cloned();
+        match (outcome, trial) {
+            (Ok(None), trial) => {
+                trial.iter().for_each(Trial::postponed);
+                Ok(Ended::ForGood)
+            }
+            (Ok(Some(next)), _) => Ok(Ended::ToBeginAnew(doors.into_handed(), next)),
+            (Err(failure), Some(trial)) => Ok(Ended::ToGoBack(doors.into_handed(), trial, failure)),
+            (Err(failure), None) => Err(failure),
         }
     }
 
     /// The same behind these doors; what HQ is to become, if it is to begin anew.
     async fn run_behind(&self, places: &Places, doors: &Doors) -> Result<Option<Next>, Failure> {
         let mut end = Signals::new()?;
+        let mut late = pin!(doors.late());
         let settings = places.settings()?;
         let program = own_program()?;
         let mut home = tokio::select! {
             home = places.home_when_up(&settings) => home?,
             () = end.wait() => return Ok(None),
+            failure = &mut late => return Err(failure),
         };
         let gate = (!home.db.is_shared()).then(|| Arc::new(Gate::new(home.db.clone())));
         let db = gate.clone().map_or_else(|| home.db.clone(), |gate| gate as Arc<dyn Db>);
@@ -148,6 +158,7 @@ impl Serve {
             () = end.wait() => Ok(None),
             () = answered(places, &house.again, &stop, &doors.traffic) => Ok(Some(house.next())),
             error = home.lost() => Err(Failure::of(Exit::Refused, &error)),
+            failure = late => Err(failure),
         };
         tracing::info!("HQ stops; what runs runs on");
         stop.cancel();
@@ -209,7 +220,7 @@ impl Serve {
         tokio::spawn(hq.clone().keep_tasks());
         tokio::spawn(hq.clone().build_anew());
         tokio::spawn(hq.reconcile());
-        fresh.doors.serves.store(true, Ordering::Relaxed);
+        fresh.doors.open();
         ready(address, self.http).await;
         std::future::pending().await
     }
@@ -237,8 +248,8 @@ impl Serve {
         git::install_hooks(&root.join("hooks")).map_err(|error| refused(&error))?;
         // Nobody was inside before.
         let _ = doors.traffic.set(traffic.clone());
-        let pushes = Arc::new(Pushes::of(traffic));
-        let paths = Paths { socket: root.join("hq.sock"), program };
+        let pushes = Arc::new(Pushes::of(traffic.clone()));
+        let paths = Paths { socket: root.join("git.sock"), program };
         let key = KeyPair::open_or_create(&places.etc.join(etc::HOST_KEY)).map_err(|error| refused(&error))?;
         let listener = self.listen(&doors.handed).await.map_err(|source| {
             Failure::new(
@@ -249,15 +260,17 @@ impl Serve {
         // Without it those who knock while HQ begins anew are turned away.
         let _ = listener.as_fd().try_clone_to_owned().map(|same| doors.ssh.set(same));
         let address = listener.local_addr().unwrap_or(self.ssh);
-        let server = ssh::Server::new(key, ssh::Limits::default(), paths.clone(), door.clone(), pushes.clone());
+        let hooks = socket::listen(&paths.socket).map_err(|error| refused(&error))?;
+        tokio::spawn(socket::serve_hooks(hooks, door.clone(), pushes.clone(), stop.clone()));
+        let server = ssh::Server::new(key, ssh::Limits::default(), paths, door.clone(), pushes);
         tokio::spawn(Arc::new(server).serve(listener, stop.clone()));
         let socket = match again::socket(&doors.handed).map(UnixListener::from_std) {
             Some(Ok(socket)) => socket,
-            Some(Err(_)) | None => socket::listen(&paths.socket).map_err(|error| refused(&error))?,
+            Some(Err(_)) | None => socket::listen(&root.join("hq.sock")).map_err(|error| refused(&error))?,
         };
         let _ = socket.as_fd().try_clone_to_owned().map(|same| doors.socket.set(same));
         let user: UserName = ROOT_USER.parse().expect("`root` is a user name");
-        tokio::spawn(socket::serve(socket, door, pushes, user, stop));
+        tokio::spawn(socket::serve(socket, door, traffic, user, stop));
         Ok(address)
     }
 }

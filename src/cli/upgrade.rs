@@ -44,11 +44,11 @@ impl Upgrade {
         words
     }
 
-    /// Runs the command.
+    /// Runs the command, which can be given up until HQ begins anew.
     ///
     /// # Errors
     /// What stands in the way; HQ goes on as it is.
-    pub async fn run(self, cx: &Context) -> Result<(), Failure> {
+    pub async fn run(self, cx: &Context, given_up: impl Future<Output = Failure>) -> Result<(), Failure> {
         match cx.caller.from {
             Origin::Socket => {}
             // An operator may do everything with every stack; this is what root may do with the machine.
@@ -59,9 +59,16 @@ impl Upgrade {
         }
         let (hq, program) = (cx.hq.clone(), self.program());
         let patience = self.patience.duration();
-        let work =
-            cx.beside(|say| async move { hq.upgrade(program.as_deref(), patience, &|line| say.line(line)).await });
-        Ok(work.await??)
+        let made = cx.within(|say| async move {
+            let line = |text: &str| say.line(text);
+            hq.make_way(program.as_deref(), patience, &line).await
+        });
+        let ready = tokio::select! {
+            biased;
+            failure = given_up => return Err(failure),
+            ready = made => ready?,
+        };
+        Ok(cx.beside(|say| async move { ready.begin_anew(&|line| say.line(line)).await }).await??)
     }
 }
 

@@ -20,6 +20,9 @@ pub struct Version {
 struct Shown {
     version: &'static str,
     process: u32,
+    /// Where it lies, for operators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    program: Option<PathBuf>,
 }
 
 impl Version {
@@ -28,7 +31,8 @@ impl Version {
     /// # Errors
     /// When it is another program.
     pub async fn run(self, cx: &Context) -> Result<(), Failure> {
-        let shown = Shown { version: env!("CARGO_PKG_VERSION"), process: std::process::id() };
+        let program = cx.hq.house().filter(|_| cx.access.is_operator()).map(|house| house.program.clone());
+        let shown = Shown { version: env!("CARGO_PKG_VERSION"), process: std::process::id(), program };
         if let Some(like) = self.like {
             cx.check_operator()?;
             let same = tokio::task::spawn_blocking(move || is_own(&like)).await;

@@ -29,6 +29,7 @@ fn a_machine_is_made_hqs_once_and_what_it_had_stays() {
     assert_eq!(program.len(), fs::metadata(env!("CARGO_BIN_EXE_quarry")).unwrap().len());
     let hq = fs::read_to_string(file("etc/systemd/system/quarry.service")).unwrap();
     assert!(hq.contains("serve --ssh [::]:2222 --http [::]:80 --https [::]:443"), "{hq}");
+    assert!(!hq.contains("PrivateTmp"), "HQ does not see a program in /tmp that it is upgraded to: {hq}");
     install(prefix.path(), &[]).succeeded().said(&["everything is as it should be"]);
     // Somebody has changed a unit, and wants other addresses.
     fs::write(file("etc/systemd/system/quarry-router.service"), "x").unwrap();

@@ -186,10 +186,12 @@ async fn place_of(limits: Limits, pushes: Pushes) -> Place {
         updates: Mutex::default(),
         ended: Mutex::default(),
     });
-    let paths = Paths { socket: root.join("hq.sock"), program: env!("CARGO_BIN_EXE_quarry").into() };
+    let paths = Paths { socket: root.join("git.sock"), program: env!("CARGO_BIN_EXE_quarry").into() };
     let (pushes, stop) = (Arc::new(pushes), CancellationToken::new());
-    let unix = socket::listen(&paths.socket).unwrap();
-    tokio::spawn(socket::serve(unix, double.clone(), pushes.clone(), "root".parse().unwrap(), stop.clone()));
+    let (unix, user) = (socket::listen(&root.join("hq.sock")).unwrap(), "root".parse().unwrap());
+    tokio::spawn(socket::serve(unix, double.clone(), pushes.traffic.clone(), user, stop.clone()));
+    let hooks = socket::listen(&paths.socket).unwrap();
+    tokio::spawn(socket::serve_hooks(hooks, double.clone(), pushes.clone(), stop.clone()));
     let host_key = KeyPair::open_or_create(&root.join("host_key")).unwrap();
     let server = Arc::new(Server::new(host_key, limits, paths, double.clone(), pushes));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -779,7 +781,7 @@ async fn twenty_pushes_at_once_all_arrive() {
 async fn nobody_hands_over_updates_without_a_push() {
     let place = place().await;
     let mut hook = Command::new(env!("CARGO_BIN_EXE_quarry"));
-    hook.args(["hook", "proc-receive"]).env("QUARRY_SOCKET", place.path("hq.sock")).env("QUARRY_PUSH", "guessed");
+    hook.args(["hook", "proc-receive"]).env("QUARRY_SOCKET", place.path("git.sock")).env("QUARRY_PUSH", "guessed");
     let mut hook = hook.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let command = format!("{} {} refs/heads/master", "0".repeat(40), "1".repeat(40));
     let packets = format!("000eversion=1\00000{:04x}{command}0000", command.len() + 4);

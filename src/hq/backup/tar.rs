@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tar::{Archive, Builder, EntryType, Header};
 use tokio::sync::mpsc;
 
-use super::{END, End, FORMAT, MANIFEST, Manifest};
+use super::{END, End, FORMAT, MANIFEST, Manifest, ROOT};
 use crate::db::{Key, VALUE_LIMIT};
 
 /// Output leaves in pieces of this size.
@@ -106,8 +106,10 @@ impl Writer {
                 continue;
             }
             let path = entry.path();
-            let Some(metadata) = there(fs::symlink_metadata(&path))? else { continue };
             let name = Path::new(name).join(entry.file_name());
+            // A folder of HQ's may be a link to where its owner keeps it; on the next machine it is one again.
+            let metadata = if is_data(&name) { fs::symlink_metadata(&path) } else { fs::metadata(&path) };
+            let Some(metadata) = there(metadata)? else { continue };
             self.one(&name, &path, &metadata)?;
             if metadata.is_dir() {
                 self.below(&name.to_string_lossy(), &path, &place, wanted)?;
@@ -244,6 +246,8 @@ pub fn read(path: &Path, aside: &Path, mut take: impl FnMut(Piece) -> io::Result
             seen.images += piece.len() as u64;
             take(Piece::Image(piece.into()))?;
         } else if name.starts_with("etc") || name.starts_with("root") {
+            check(&name, entry.header().entry_type())?;
+            check_above(aside, &name)?;
             seen.files += u64::from(entry.header().entry_type().is_file());
             if !entry.unpack_in(aside)? {
                 return Err(io::Error::other(format!("{} leads out of the backup", name.display())));
@@ -259,6 +263,39 @@ pub fn read(path: &Path, aside: &Path, mut take: impl FnMut(Piece) -> io::Result
         Some(_) => Err(io::Error::other("it does not hold what its end says")),
         None => Err(io::ErrorKind::UnexpectedEof.into()),
     }
+}
+
+/// Refuses what no backup holds: a link that stands for a folder of HQ's would lead what comes later, and what is moved
+/// into its place, anywhere.
+fn check(name: &Path, kind: EntryType) -> io::Result<()> {
+    let known = match kind {
+        EntryType::Directory => true,
+        EntryType::Regular => name.components().count() > 1,
+        EntryType::Symlink => is_data(name),
+        _ => false,
+    };
+    let (top, place) = (Path::new("root"), name.strip_prefix("root"));
+    let arrives =
+        place.is_err() || name == top || place.is_ok_and(|place| ROOT.iter().any(|own| place.starts_with(own)));
+    match known && arrives {
+        true => Ok(()),
+        false => Err(io::Error::other(format!("{} is nothing that a backup holds", name.display()))),
+    }
+}
+
+/// Refuses what would come through a link: a backup holds nothing behind the links that it holds.
+fn check_above(aside: &Path, name: &Path) -> io::Result<()> {
+    let mut above = name.ancestors().skip(1).map(|folder| aside.join(folder));
+    match above.any(|folder| folder.is_symlink()) {
+        true => Err(io::Error::other(format!("{} is behind a link", name.display()))),
+        false => Ok(()),
+    }
+}
+
+/// Whether this is the data of a stack, in which links are as they are.
+fn is_data(name: &Path) -> bool {
+    let inside = ["root/volumes", "root/sites"].iter().find_map(|folder| name.strip_prefix(folder).ok());
+    inside.is_some_and(|inside| inside.components().count() > 1)
 }
 
 /// The longest piece of images that is read at once.
@@ -291,9 +328,13 @@ pub fn is_known(manifest: &Manifest) -> bool {
 /// Moves everything out of `from` into `to`, beside what is there; across disks it is copied.
 ///
 /// # Errors
-/// What the disk says.
+/// What the disk says, or `from` is no folder: what a link leads to belongs to somebody else.
 pub fn move_into(from: &Path, to: &Path) -> io::Result<()> {
-    let Some(entries) = there(fs::read_dir(from))? else { return Ok(()) };
+    let Some(metadata) = there(fs::symlink_metadata(from))? else { return Ok(()) };
+    if !metadata.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    let entries = fs::read_dir(from)?;
     fs::create_dir_all(to)?;
     for entry in entries {
         let entry = entry?;
@@ -462,6 +503,78 @@ mod tests {
         fs::create_dir(&aside).unwrap();
         assert!(read(file.path(), &aside, |_| Ok(())).is_err());
         assert!(!folder.path().join("out").exists());
+    }
+
+    #[test]
+    fn nothing_is_a_link_that_should_be_a_folder_of_hqs() {
+        let machine = tempfile::tempdir().unwrap();
+        fs::write(machine.path().join("precious"), "own").unwrap();
+        let refused = |name: &'static str, kind: EntryType| {
+            let target = machine.path().to_owned();
+            let file = written(move |writer| {
+                let mut header = Header::new_gnu();
+                header.set_entry_type(kind);
+                header.set_size(0);
+                match kind.is_symlink() || kind.is_hard_link() {
+                    true => writer.archive.append_link(&mut header, name, target).unwrap(),
+                    false => writer.archive.append_data(&mut header, name, io::empty()).unwrap(),
+                }
+            });
+            let folder = tempfile::tempdir().unwrap();
+            let aside = folder.path().join("aside");
+            fs::create_dir(&aside).unwrap();
+            let found = read(file.path(), &aside, |_| Ok(())).map_err(|error| error.to_string());
+            assert_eq!(found, Err(format!("{name} is nothing that a backup holds")), "{kind:?}");
+        };
+        for name in
+            ["root", "etc", "root/volumes", "root/volumes/blog", "root/sites/blog", "root/stacks/blog", "etc/env"]
+        {
+            refused(name, EntryType::Symlink);
+        }
+        refused("root/volumes/blog/db/data", EntryType::Link);
+        refused("root", EntryType::Regular);
+        // Where this is unpacked, beside settings that have been looked at.
+        refused("root/.quarry-restore/etc/size", EntryType::Directory);
+
+        let (link, to) = (machine.path().join("link"), machine.path().join("to"));
+        std::os::unix::fs::symlink(machine.path(), &link).unwrap();
+        assert!(move_into(&link, &to).is_err());
+        assert!(machine.path().join("precious").exists() && !to.exists());
+    }
+
+    #[test]
+    fn nothing_comes_through_a_link_of_the_same_backup() {
+        let file = written(|writer| {
+            let mut header = Header::new_gnu();
+            header.set_entry_type(EntryType::Symlink);
+            for set in [Header::set_size, Header::set_mtime, Header::set_uid, Header::set_gid] {
+                set(&mut header, 0);
+            }
+            header.set_mode(0o777);
+            let link = "root/volumes/blog/db/link";
+            writer.archive.append_link(&mut header, link, "../../../../etc").unwrap();
+            writer.file("root/volumes/blog/db/link/size", 0o600, b"1mb\n").unwrap();
+        });
+        let aside = tempfile::tempdir().unwrap();
+        fs::create_dir(aside.path().join("etc")).unwrap();
+        let error = read(file.path(), aside.path(), |_| Ok(())).unwrap_err().to_string();
+        assert_eq!(error, "root/volumes/blog/db/link/size is behind a link");
+        assert!(!aside.path().join("etc/size").exists());
+    }
+
+    #[test]
+    fn a_folder_that_its_owner_keeps_elsewhere_goes_along_as_a_folder() {
+        let (root, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::create_dir(elsewhere.path().join("blog")).unwrap();
+        fs::write(elsewhere.path().join("blog/data"), "rows").unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), root.path().join("volumes")).unwrap();
+        let folder = root.path().to_owned();
+        let file = written(move |writer| {
+            writer.tree("root", &folder, &|place| super::super::travels(place, Volumes::Along)).unwrap();
+        });
+        let aside = tempfile::tempdir().unwrap();
+        read(file.path(), aside.path(), |_| Ok(())).unwrap();
+        assert_eq!(fs::read(aside.path().join("root/volumes/blog/data")).unwrap(), b"rows");
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub struct House {
     /// Rung when HQ is to begin anew, because its state lives elsewhere.
     pub again: CancellationToken,
     /// One command changes the cluster at a time.
-    pub alone: tokio::sync::Mutex<()>,
+    pub alone: Arc<tokio::sync::Mutex<()>>,
     /// Where the program lies that HQ is.
     pub program: PathBuf,
     /// Where it listens, once it does.

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::stats::{self, listening, look};
 use super::{DockerFacts, Finding, of_clock, of_docker, of_listening, of_machine};
+use crate::build::limits::unlimited;
 use crate::certs::plan::is_public;
 use crate::docker::Engine;
 use crate::etc::Settings;
@@ -43,7 +44,11 @@ pub async fn examine_machine(root: &Path, etc: &Path, engine: &dyn Engine) -> Ve
     let (settings, machine) = looked.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
     let ports = settings.unwrap_or_else(Settings::default).ports;
     let mut found = of_machine(&machine, &ports);
-    let facts = docker.map(|(version, around)| DockerFacts { version, live_restore: around.live_restore });
+    let facts = docker.map(|(version, around)| DockerFacts {
+        version,
+        live_restore: around.live_restore,
+        unlimited: unlimited(&around),
+    });
     found.extend(of_docker(&facts, machine.systemd));
     found
 }

@@ -126,6 +126,8 @@ pub struct DockerFacts {
     pub version: String,
     /// Containers run on while it is restarted.
     pub live_restore: bool,
+    /// Why builds by BuildKit may take all of the machine, if they may.
+    pub unlimited: Option<String>,
 }
 
 /// What is wrong with a machine.
@@ -205,6 +207,12 @@ pub fn of_docker(docker: &Result<DockerFacts, String>, systemd: bool) -> Vec<Fin
     if !facts.live_restore {
         let what = "containers end when docker is restarted, for an update of it too";
         found.push(Finding::soon("docker", what, "quarry install"));
+    }
+    if let Some(why) = &facts.unlimited {
+        let what = format!("a build by BuildKit may take all memory and processes of the machine: {why}");
+        let mend = "set \"exec-opts\": [\"native.cgroupdriver=cgroupfs\"] in /etc/docker/daemon.json, \
+                    systemctl restart docker";
+        found.push(Finding::soon("docker", what, mend));
     }
     found
 }
@@ -333,8 +341,12 @@ mod tests {
 
     #[test]
     fn docker_is_asked_for_what_a_restart_of_it_would_do() {
-        let facts = |version: &str, live_restore| Ok(DockerFacts { version: version.into(), live_restore });
+        let facts =
+            |version: &str, live_restore| Ok(DockerFacts { version: version.into(), live_restore, unlimited: None });
         assert_eq!(of_docker(&facts("27.5.1", true), true), []);
+        let unlimited = facts("27.5.1", true).map(|facts| DockerFacts { unlimited: Some("so".into()), ..facts });
+        let found = &of_docker(&unlimited, true)[0];
+        assert!(found.what.ends_with(": so") && found.mend.contains("cgroupdriver=cgroupfs"), "{found}");
         assert_eq!(of_docker(&facts("19.3.1", true), true).len(), 1);
         assert_eq!(of_docker(&facts("20.10.24", false), true)[0].mend, "quarry install");
         assert_eq!(of_docker(&Err("it is away".into()), true)[0].mend, "systemctl restart docker");

@@ -20,7 +20,7 @@ use tracing::warn;
 use crate::hq::door::{Caller, Door, Frame, Io, Service, Stdin};
 use crate::hq::git::{self, GitError, Repository};
 use crate::hq::shallow::{self, Opening};
-use crate::hq::upgrade::Traffic;
+use crate::hq::upgrade::{Traffic, Work};
 use crate::names::{CommitId, StackName};
 
 /// Exit code for the person's mistake.
@@ -55,6 +55,8 @@ pub struct Ticket {
     pub caller: Caller,
     /// Cancelled when the pusher has gone away.
     pub hung_up: CancellationToken,
+    /// Counts among what is under way as long as this lives; of somebody who only fetches nothing does.
+    pub work: Option<Arc<Work>>,
 }
 
 impl Default for Pushes {
@@ -142,7 +144,7 @@ impl Drop for Admission {
 /// Where git's hook finds its way back to HQ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
-    /// HQ's unix socket.
+    /// The unix socket at which HQ waits for it.
     pub socket: PathBuf,
     /// The quarry program.
     pub program: PathBuf,
@@ -157,8 +159,11 @@ pub async fn serve(
     (service, stack): (Service, StackName),
     io: Io,
 ) -> u8 {
+    // From the first byte: the hook comes when the whole pack is there, and nobody may have closed HQ's doors by then.
+    let what = || format!("the push to {stack} by {}", caller.user);
+    let work = (service == Service::Receive).then(|| Arc::new(pushes.traffic.work(what())));
     // Before the repository is asked for: whoever tidies after a failed push must see this one.
-    let ticket = Ticket { stack: stack.clone(), caller, hung_up: io.hung_up.clone() };
+    let ticket = Ticket { stack: stack.clone(), caller, hung_up: io.hung_up.clone(), work: work.clone() };
     let admission = match pushes.admit(ticket.clone()) {
         Ok(admission) => admission,
         Err(error) => return refuse(&io.output, &format!("no random number: {error}"), BROKEN).await,
@@ -168,6 +173,7 @@ pub async fn serve(
     if service == Service::Receive {
         door.pushed(&stack, &|| pushes.is_pushed(&stack)).await;
     }
+    drop(work);
     code
 }
 

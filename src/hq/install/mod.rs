@@ -51,7 +51,37 @@ pub enum Step {
     /// This program is HQ's.
     Program,
     /// A command for the running system.
-    Run(Vec<String>),
+    Run {
+        /// Its words.
+        words: Vec<String>,
+        /// Where it has nothing to do.
+        unless: Fact,
+    },
+}
+
+/// The running system is so: every line that a command says is this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fact {
+    /// Its words.
+    pub words: Vec<String>,
+    /// What it says.
+    pub says: String,
+}
+
+/// The nginx that the machine has of its own. The router is another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Neighbour {
+    /// It holds none of the router's ports.
+    Away,
+    /// It holds one, and shows the page that its package brings.
+    Idle,
+    /// It holds this one.
+    Busy {
+        /// Which.
+        port: u16,
+        /// What somebody has set up there.
+        sites: Vec<String>,
+    },
 }
 
 /// Why nothing, or not everything, was installed.
@@ -70,6 +100,17 @@ pub enum InstallError {
         /// Why.
         source: std::io::Error,
     },
+    /// Somebody's sites would be gone.
+    #[error(
+        "nginx serves port {port}, which is to be the router's, by {}; to have it end: systemctl disable --now \
+         nginx.service; or choose another port with --http and --https", .sites.join(", ")
+    )]
+    Neighbour {
+        /// Which.
+        port: u16,
+        /// What is set up there.
+        sites: Vec<String>,
+    },
     /// A command.
     #[error("`{command}` failed: {why}")]
     Command {
@@ -80,15 +121,17 @@ pub enum InstallError {
     },
 }
 
+/// The units, of which the agent's is started with the first HQ.
+const UNITS: [&str; 3] = ["quarry.service", "quarry-router.service", "quarry-agent.service"];
+
 /// What there is to do where docker's settings read like this, whatever of it is done already.
 ///
 /// # Errors
-/// [`InstallError::Daemon`].
-pub fn plan(wish: &Wish, daemon: Option<&str>) -> Result<Vec<Step>, InstallError> {
+/// [`InstallError::Daemon`], [`InstallError::Neighbour`].
+pub fn plan(wish: &Wish, daemon: Option<&str>, neighbour: &Neighbour) -> Result<Vec<Step>, InstallError> {
     let file = |path: &str, text: String| Step::File { path: path.into(), text };
     let unit = |name: &str, text: String| file(&format!("/etc/systemd/system/{name}"), text);
-    let run = |words: &[&str]| Step::Run(words.iter().map(|word| (*word).to_owned()).collect());
-    Ok(vec![
+    let mut steps = vec![
         Step::Program,
         // Everybody may pass, since the router's workers have sites below it; what holds values is closed by itself.
         Step::Folder { path: wish.root.clone(), mode: 0o711 },
@@ -98,14 +141,36 @@ pub fn plan(wish: &Wish, daemon: Option<&str>) -> Result<Vec<Step>, InstallError
         unit("quarry.service", units::hq(wish)),
         unit("quarry-router.service", units::router(&wish.root)),
         unit("quarry-agent.service", bootstrap::unit(bootstrap::PROGRAM, FOLDER)),
-        run(&["systemd-sysusers", "/usr/lib/sysusers.d/quarry.conf"]),
-        run(&["systemctl", "daemon-reload"]),
-        // It holds the router's port.
-        run(&["systemctl", "disable", "--now", "--quiet", "nginx.service"]),
-        run(&["systemctl", "reload-or-restart", "docker.service"]),
-        run(&["systemctl", "enable", "--quiet", "quarry-router.service"]),
-        run(&["systemctl", "enable", "--now", "--quiet", "quarry.service"]),
-    ])
+        run("systemd-sysusers /usr/lib/sysusers.d/quarry.conf", "id -un quarry", "quarry"),
+        run(
+            "systemctl daemon-reload",
+            &format!("systemctl show --property=NeedDaemonReload --value {}", UNITS.join(" ")),
+            "no",
+        ),
+        // A setting of its own: its containers would end with a docker that is restarted without.
+        run("systemctl reload-or-restart docker.service", "docker info --format {{.LiveRestoreEnabled}}", "true"),
+    ];
+    match neighbour {
+        Neighbour::Away => {}
+        Neighbour::Idle => {
+            let active = "systemctl is-active nginx.service";
+            steps.push(run("systemctl disable --now --quiet nginx.service", active, "inactive"));
+        }
+        Neighbour::Busy { port, sites } => {
+            return Err(InstallError::Neighbour { port: *port, sites: sites.clone() });
+        }
+    }
+    for unit in ["quarry-router.service", "quarry.service"] {
+        let enabled = format!("systemctl is-enabled {unit}");
+        steps.push(run(&format!("systemctl enable --quiet {unit}"), &enabled, "enabled"));
+    }
+    steps.push(run("systemctl start quarry.service", "systemctl is-active quarry.service", "active"));
+    Ok(steps)
+}
+
+fn run(line: &str, unless: &str, says: &str) -> Step {
+    let words = |line: &str| line.split(' ').map(str::to_owned).collect();
+    Step::Run { words: words(line), unless: Fact { words: words(unless), says: says.to_owned() } }
 }
 
 /// Docker's settings, with which containers run on while it is restarted. All else in them stays.
@@ -152,6 +217,30 @@ mod tests {
         for wrong in ["[]", "{", "true"] {
             assert!(live_restore(Some(wrong)).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_neighbour_ends_only_where_it_is_in_the_way_and_nobody_misses_it() {
+        let everywhere = |port| SocketAddr::from(([0; 4], port));
+        let wish = Wish {
+            root: "/home/quarry".into(),
+            etc: "/etc/quarry".into(),
+            ssh: everywhere(2222),
+            http: everywhere(80),
+            https: None,
+        };
+        let ends = |neighbour: &Neighbour| {
+            let steps = plan(&wish, None, neighbour).unwrap();
+            let names =
+                |step: &Step| matches!(step, Step::Run { words, .. } if words.contains(&"nginx.service".to_owned()));
+            steps.iter().any(names)
+        };
+        assert!(!ends(&Neighbour::Away));
+        assert!(ends(&Neighbour::Idle));
+        let busy = Neighbour::Busy { port: 80, sites: vec!["shop".into(), "wiki".into()] };
+        let told = plan(&wish, None, &busy).unwrap_err().to_string();
+        assert!(told.contains("port 80") && told.contains("shop, wiki"), "{told}");
+        assert!(told.contains("systemctl disable --now nginx.service"), "{told}");
     }
 
     #[test]

@@ -8,7 +8,6 @@ use crate::agent::files::FOLDER;
 /// What none of them needs.
 const CLOSED: &str = "\
 NoNewPrivileges=yes
-PrivateTmp=yes
 ProtectClock=yes
 ProtectHostname=yes
 ProtectKernelLogs=yes
@@ -25,7 +24,8 @@ SystemCallFilter=~@clock @cpu-emulation @module @obsolete @raw-io @reboot @swap
 ///
 /// Open are: control groups, in which builds get their limits; netlink, for the wall between containers; memory that is
 /// written and run, for the router's Lua when HQ starts that; `/usr/local`, where it and the agent are replaced, and
-/// `/etc/systemd/system`, where the agent's unit is kept up to date. What it has started outlives it, hence `KillMode`.
+/// `/etc/systemd/system`, where the agent's unit is kept up to date; `/tmp`, where it writes nothing, and where programs
+/// lie that it is upgraded to. What it has started outlives it, hence `KillMode`.
 pub fn hq(wish: &Wish) -> String {
     let Wish { root, etc, ssh, http, https } = wish;
     let https = https.map_or_else(|| "off".to_owned(), |https| https.to_string());
@@ -90,6 +90,7 @@ LimitNOFILE=1048576
 OOMScoreAdjust=-800
 {CLOSED}ProtectSystem=strict
 ReadWritePaths={folder}
+PrivateTmp=yes
 PrivateDevices=yes
 ProtectControlGroups=yes
 RestrictNamespaces=yes

@@ -1,4 +1,4 @@
-//! HQ's unix socket `hq.sock`: commands typed on HQ itself, and updates handed over by git's hook.
+//! HQ's unix sockets: `hq.sock` for commands typed on HQ itself, `git.sock` for updates handed over by git's hook.
 
 use std::fs;
 use std::io;
@@ -18,7 +18,8 @@ use tracing::{debug, warn};
 
 use crate::hq::door::{Caller, Door, EVENTS, FRAMES, Feed, Frame, Io, IoEvent, Origin, Say, Stdin, Terminal, Update};
 use crate::hq::frames::{self, BadFrame, CHUNK, CREDIT, Message};
-use crate::hq::push::Pushes;
+use crate::hq::push::{Pushes, Ticket};
+use crate::hq::upgrade::Traffic;
 use crate::names::{CommitId, UserName};
 
 pub mod call;
@@ -71,17 +72,16 @@ pub fn listen(path: &Path) -> Result<UnixListener, SocketError> {
     listen().map_err(|source| SocketError::Listen { path: path.to_owned(), source })
 }
 
-/// Serves connections until `stop`. Callers by socket own the machine; they are called `user`.
+/// Serves commands until `stop`. Callers by socket own the machine; they are called `user`.
 pub async fn serve(
     listener: UnixListener,
     door: Arc<dyn Door>,
-    pushes: Arc<Pushes>,
+    traffic: Arc<Traffic>,
     user: UserName,
     stop: CancellationToken,
 ) {
-    let traffic = pushes.traffic.clone();
     loop {
-        let accepted = tokio::select! {
+        let stream = tokio::select! {
             biased;
             () = stop.cancelled() => return,
             () = traffic.until(|state| state.held) => {
@@ -91,19 +91,41 @@ pub async fn serve(
                     () = traffic.until(|state| !state.held) => continue,
                 }
             }
-            accepted = listener.accept() => accepted,
+            stream = next(&listener) => stream,
         };
-        match accepted {
-            Ok((stream, _)) => {
-                let (door, pushes, user) = (door.clone(), pushes.clone(), user.clone());
-                let guest = traffic.guest();
-                tokio::spawn(async move {
-                    let _guest = guest;
-                    if let Err(error) = attend(stream, door, pushes, user).await {
-                        debug!(%error, "a client of the socket is gone");
-                    }
-                });
+        let (door, user, guest) = (door.clone(), user.clone(), traffic.guest());
+        tokio::spawn(async move {
+            let _guest = guest;
+            if let Err(error) = attend(stream, door, user).await {
+                debug!(%error, "a client of the socket is gone");
             }
+        });
+    }
+}
+
+/// Serves git's hooks until `stop`, also while nobody is let in: the pushes to which they belong are inside already, and
+/// have to come to their end.
+pub async fn serve_hooks(listener: UnixListener, door: Arc<dyn Door>, pushes: Arc<Pushes>, stop: CancellationToken) {
+    loop {
+        let stream = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            stream = next(&listener) => stream,
+        };
+        let (door, pushes) = (door.clone(), pushes.clone());
+        tokio::spawn(async move {
+            if let Err(error) = attend_hook(stream, door, pushes).await {
+                debug!(%error, "a hook is gone");
+            }
+        });
+    }
+}
+
+/// The next client.
+async fn next(listener: &UnixListener) -> UnixStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
             Err(error) => {
                 warn!(%error, "cannot accept on the socket");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -112,27 +134,24 @@ pub async fn serve(
     }
 }
 
-async fn attend(
-    stream: UnixStream,
-    door: Arc<dyn Door>,
-    pushes: Arc<Pushes>,
-    user: UserName,
-) -> Result<(), SocketError> {
+async fn attend(stream: UnixStream, door: Arc<dyn Door>, user: UserName) -> Result<(), SocketError> {
+    let (reader, writer) = stream.into_split();
+    let (mut reader, writer) = (Reader::new(reader), Writer::new(writer));
+    match reader.next().await? {
+        Some(Message::Command { words, terminal }) => {
+            let caller = Caller { user, from: Origin::Socket };
+            command(door, caller, words, terminal, reader, writer).await
+        }
+        // Nothing else opens a conversation.
+        Some(_) | None => Ok(()),
+    }
+}
+
+async fn attend_hook(stream: UnixStream, door: Arc<dyn Door>, pushes: Arc<Pushes>) -> Result<(), SocketError> {
     let (reader, writer) = stream.into_split();
     let (mut reader, mut writer) = (Reader::new(reader), Writer::new(writer));
-    while let Some(message) = reader.next().await? {
-        match message {
-            Message::Command { words, terminal } => {
-                let caller = Caller { user, from: Origin::Socket };
-                return command(door, caller, words, terminal, reader, writer).await;
-            }
-            Message::Update { push, reference, old, new } => {
-                let asked = Asked { push, reference, old, new };
-                update(&door, &pushes, asked, &mut writer).await?;
-            }
-            // Nothing else opens a conversation.
-            _ => return Ok(()),
-        }
+    while let Some(Message::Update { push, reference, old, new }) = reader.next().await? {
+        update(&door, &pushes, Asked { push, reference, old, new }, &mut writer).await?;
     }
     Ok(())
 }
@@ -150,13 +169,16 @@ async fn update(door: &Arc<dyn Door>, pushes: &Pushes, asked: Asked, writer: &mu
     let Some(ticket) = pushes.ticket(&push) else {
         return writer.send(&Message::Refused("this push is not under way".into())).await;
     };
-    let hung_up = ticket.hung_up;
-    let update = Update { stack: ticket.stack, caller: ticket.caller, reference, old, new, hung_up: hung_up.clone() };
+    let Ticket { stack, caller, hung_up, work: counted } = ticket;
+    let update = Update { stack, caller, reference, old, new, hung_up: hung_up.clone() };
     let (say, mut lines) = Say::pair();
-    // A task of its own: the update runs to its end also when the hook is killed.
+    // A task of its own: the update runs to its end also when the hook is killed, and git with it.
     let work = tokio::spawn({
         let door = door.clone();
-        async move { door.update(update, say).await }
+        async move {
+            let _counted = counted;
+            door.update(update, say).await
+        }
     });
     while let Some(line) = lines.next().await {
         let text = Bytes::from(line + "\n");

@@ -1,13 +1,16 @@
 //! Waits until nothing is under way, closes the doors, and has HQ begin anew as another program.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, timeout};
 
-use super::process::{install, rehearse};
-use super::{State, Traffic, UpgradeError};
+use super::process::Arrival;
+use super::{Held, State, Traffic, UpgradeError};
 use crate::hq::cluster::house::House;
+use crate::hq::lock::Turn;
 use crate::hq::progress::{detail, phase};
 use crate::hq::{Hq, HqError};
 use crate::launch::act::Say;
@@ -17,6 +20,9 @@ const CLOSED: Duration = Duration::from_secs(120);
 
 /// Those who only look have this long once the doors are closed.
 pub const HASTE: Duration = Duration::from_secs(2);
+
+/// The program that runs, also when its file has gone.
+const RUNNING: &str = "/proc/self/exe";
 
 /// What those hear who wait for a stack's turn.
 const WHO: &str = "the upgrade of HQ";
@@ -39,22 +45,35 @@ impl Traffic {
     }
 }
 
+/// HQ with closed doors and nobody inside, about to begin anew. Dropped it is as before.
+pub struct Ready {
+    house: Arc<House>,
+    root: PathBuf,
+    arrival: Arrival,
+    version: String,
+    closing: Instant,
+    turns: Vec<Turn>,
+    held: Held,
+    _alone: OwnedMutexGuard<()>,
+}
+
 impl Hq {
-    /// Has HQ begin anew as the program `new`, or as the one that lies in the place of its own. Serves everybody until
-    /// nothing is under way, for `patience` at most; then it lets nobody in until the last one has left. The caller's
-    /// own connection does not count.
+    /// Makes way for the program `new`, or for the one that lies in the place of HQ's own. Serves everybody until nothing
+    /// is under way, for `patience` at most; then it lets nobody in until the last one has left. The caller's own
+    /// connection does not count. Dropped meanwhile, HQ goes on as it is.
     ///
     /// # Errors
     /// What stands in the way; HQ goes on as it is.
-    pub async fn upgrade(&self, new: Option<&Path>, patience: Duration, say: Say<'_>) -> Result<(), HqError> {
+    pub async fn make_way(&self, new: Option<&Path>, patience: Duration, say: Say<'_>) -> Result<Ready, HqError> {
         self.check_awake()?;
-        let house = self.house().ok_or(HqError::Asleep)?;
-        let Ok(_alone) = house.alone.try_lock() else { return Err(UpgradeError::UnderWay.into()) };
+        let house = self.house.get().cloned().ok_or(HqError::Asleep)?;
+        let Ok(alone) = house.alone.clone().try_lock_owned() else { return Err(UpgradeError::UnderWay.into()) };
         if house.is_left() {
             return Err(UpgradeError::UnderWay.into());
         }
-        let new = new.unwrap_or(&house.program);
-        let version = rehearse(new, &self.root, &house.etc).await?;
+        let (named, program) = (new.unwrap_or(&house.program).to_owned(), house.program.clone());
+        let arrival = blocking(move || Arrival::bring(&named, &program)).await?;
+        let version = arrival.rehearse(&self.root, &house.etc).await?;
         say(&phase(&format!("quarry {version} works here; this HQ is {}", env!("CARGO_PKG_VERSION"))));
         self.wait_for_quiet(patience, say).await?;
         let held = self.traffic.hold();
@@ -73,13 +92,7 @@ impl Hq {
             Ok(turns) => turns?,
             Err(_) => return Err(self.busy(closing.elapsed()).into()),
         };
-        let (new, program) = (new.to_owned(), house.program.clone());
-        let installed = tokio::task::spawn_blocking(move || install(&new, &program)).await;
-        installed.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
-        say(&detail(&format!("HQ begins anew, {} ms later", closing.elapsed().as_millis())));
-        tracing::info!(version, "HQ begins anew as another program");
-        house.leave_as(house.program.clone(), turns, held);
-        Ok(())
+        Ok(Ready { house, root: self.root.clone(), arrival, version, closing, turns, held, _alone: alone })
     }
 
     async fn wait_for_quiet(&self, patience: Duration, say: Say<'_>) -> Result<(), HqError> {
@@ -110,6 +123,27 @@ impl Hq {
         }
         UpgradeError::Busy { waited: waited.as_secs(), what: what.join(", ") }
     }
+}
+
+impl Ready {
+    /// Puts the program in HQ's place and has HQ begin anew as that.
+    ///
+    /// # Errors
+    /// What the disk says; HQ goes on as it is.
+    pub async fn begin_anew(self, say: Say<'_>) -> Result<(), HqError> {
+        let Self { house, root, arrival, version, closing, turns, held, _alone } = self;
+        blocking(move || arrival.install(Path::new(RUNNING), &root)).await?;
+        say(&detail(&format!("HQ begins anew, {} ms later", closing.elapsed().as_millis())));
+        tracing::info!(version, "HQ begins anew as another program");
+        house.leave_as(house.program.clone(), turns, held);
+        Ok(())
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, UpgradeError> + Send + 'static,
+) -> Result<T, UpgradeError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
 /// What HQ is to become.

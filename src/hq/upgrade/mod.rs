@@ -1,5 +1,5 @@
 //! HQ becomes a newer program: those who are inside finish, those who knock meanwhile wait a moment, and nobody is
-//! turned away. [`act`] waits and decides, [`process`] deals with the programs.
+//! turned away. [`act`] waits and decides, [`process`] deals with the programs, [`files`] marks one that is on trial.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 pub mod act;
+pub mod files;
 pub mod process;
 
 /// Why HQ stays the program it is.

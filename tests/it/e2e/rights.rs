@@ -1,5 +1,7 @@
 //! Who may do what.
 
+use std::fs;
+
 use super::{app, greet, serving, with_app};
 use crate::harness::{Hq, Repository};
 
@@ -163,4 +165,20 @@ fn operators_look_after_everything_and_may_keep_new_stacks_to_themselves() {
     // Whoever is root on HQ's machine needs no right.
     hq.quarry(&["rights", "grant", "ada", "--operator"]).succeeded();
     hq.by_ssh(&["servers"]).succeeded();
+}
+
+#[test]
+fn nobody_becomes_an_operator_by_the_way() {
+    let hq = Hq::start();
+    // The only operator is one no more.
+    hq.quarry(&["rights", "revoke", "ada", "--operator"]).succeeded();
+    hq.person("bob").run(&["servers"]).ended(3);
+    // There is one, of whom nobody can read it; then not even another key.
+    hq.quarry(&["rights", "grant", "ada", "--operator"]).succeeded();
+    fs::write(hq.root().join("rights/ada.json"), "{").unwrap();
+    hq.person("eve").run(&["servers"]).ended(3);
+    for user in ["ada", "bob", "eve"] {
+        hq.quarry(&["keys", "remove", user, "--confirm"]).succeeded();
+    }
+    hq.person("carl").run(&["servers"]).ended(3);
 }

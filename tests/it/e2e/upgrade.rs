@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::Signal;
 
 use super::{greet, with_app};
-use crate::harness::program::run;
+use crate::harness::program::{Running, run};
 use crate::harness::wrk::Load;
 use crate::harness::{Hq, until};
 
@@ -22,7 +23,7 @@ fn upgradable() -> (Hq, crate::harness::Repository, String, String) {
     let (own, copy) = hq.own_program();
     hq.stop(Signal::TERM);
     hq.serve();
-    let text = |path: std::path::PathBuf| path.to_str().unwrap().to_owned();
+    let text = |path: PathBuf| path.to_str().unwrap().to_owned();
     (hq, repository, text(own), text(copy))
 }
 
@@ -65,26 +66,130 @@ fn an_upgrade_drops_no_request_and_turns_no_client_away_and_the_push_under_way_i
 }
 
 #[test]
+fn a_push_in_the_middle_of_its_pack_comes_to_its_end_behind_closed_doors() {
+    let (hq, repository, _own, copy) = upgradable();
+    let (ssh, held, go) = (hq.file("ssh-slow"), hq.file("held"), hq.file("go"));
+    let script = format!(
+        "#!/bin/sh\n{{ head -c 4096; : >{held}; until [ -e {go} ]; do sleep 0.05; done; cat; }} | ssh -F {config} \"$@\"\n",
+        held = held.display(),
+        go = go.display(),
+        config = hq.file("ssh_config").display()
+    );
+    fs::write(&ssh, script).unwrap();
+    fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).unwrap();
+    // More than fits before the middle.
+    let noise = |at: u32| format!("{:08x}", at.wrapping_mul(2_654_435_761));
+    repository.write("noise", &(0..8192).map(noise).collect::<String>());
+    greet(&repository, "Pushed slowly");
+    let mut push = hq.git_command(repository.path());
+    // Else it asks the command first which kind of ssh it is.
+    push.env("GIT_SSH_COMMAND", &ssh).env("GIT_SSH_VARIANT", "ssh");
+    let push = Running::start(push.args(["push", &hq.url("blog"), "HEAD"]));
+    until("the middle of the pack", || held.exists().then_some(()));
+    let mut upgrade = hq.quarry_beside(&["upgrade", &copy, "--patience", "15s"]);
+    upgrade.wait_for("waiting for the push to blog by ada");
+    upgrade.wait_for("Letting nobody in");
+    fs::write(&go, "").unwrap();
+    push.wait().succeeded();
+    upgrade.wait().succeeded();
+    assert_eq!(hq.page("blog.localhost", "/"), "Pushed slowly from release 2\n");
+}
+
+/// A program that works while it is looked at, and does this before it serves.
+fn broken(hq: &Hq, copy: &str, first: &str) -> PathBuf {
+    let path = hq.file("broken");
+    let script = format!("#!/bin/sh\ncase \"$*\" in\n*--rehearse*) ;;\nserve*) {first} ;;\nesac\nexec {copy} \"$@\"\n");
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+/// Somebody else has the state for longer than HQ waits for it.
+fn without_state(hq: &Hq) -> String {
+    format!("flock {}/.lock sleep 4.7 </dev/null >/dev/null 2>&1 & sleep 0.3", hq.root().display())
+}
+
+fn length(path: &str) -> u64 {
+    fs::metadata(path).unwrap().len()
+}
+
+#[test]
 fn a_program_that_does_not_come_to_serve_gives_its_place_back() {
     let (hq, repository, own, copy) = upgradable();
     let load = Load::on(hq.http, "blog.localhost");
-    // It works while it is looked at; then somebody else has the state for longer than it waits for it.
-    let (broken, root) = (hq.file("broken"), hq.root());
-    let script = format!(
-        "#!/bin/sh\ncase \"$*\" in *--rehearse*) exec {copy} \"$@\";; esac\n\
-         flock {root}/.lock sleep 4.7 </dev/null >/dev/null 2>&1 &\nsleep 0.3\nexec {copy} \"$@\"\n",
-        root = root.display()
-    );
-    fs::write(&broken, script).unwrap();
-    fs::set_permissions(&broken, fs::Permissions::from_mode(0o755)).unwrap();
-    let before = fs::metadata(&own).unwrap().len();
+    let broken = broken(&hq, &copy, &without_state(&hq));
+    let before = length(&own);
     let done = hq.quarry(&["upgrade", broken.to_str().unwrap()]).ended(3);
     done.said(&["HQ begins anew", "is the one of before; its log says why"]);
     assert!(hq.log().contains("HQ becomes the program of before again"), "{}", hq.log());
-    assert_eq!(fs::metadata(&own).unwrap().len(), before);
+    assert_eq!(length(&own), before);
     load.all_answered();
     greet(&repository, "Later");
     hq.push(&repository, "blog").succeeded();
+}
+
+#[test]
+fn a_program_that_a_package_put_there_gives_its_place_back_and_a_better_one_keeps_it() {
+    let (hq, _repository, own, copy) = upgradable();
+    let before = length(&own);
+    fs::rename(broken(&hq, &copy, &without_state(&hq)), &own).unwrap();
+    let done = hq.quarry(&["upgrade"]).ended(3);
+    done.said(&["HQ begins anew", "is the one of before; its log says why"]);
+    assert_eq!(length(&own), before);
+    let better = hq.file("better");
+    fs::copy(&copy, &better).unwrap();
+    fs::rename(better, &own).unwrap();
+    let done = hq.quarry(&["upgrade"]).succeeded();
+    assert!(done.text().contains("serves"), "{done}");
+    hq.by_ssh(&["ps"]).succeeded();
+}
+
+#[test]
+fn a_program_that_is_killed_before_it_serves_is_not_started_again() {
+    let (mut hq, _repository, own, copy) = upgradable();
+    let (crashed, root) = (hq.file("crashed"), hq.root());
+    let (crashed, root) = (crashed.display(), root.display());
+    let crash = format!(
+        "if [ ! -e {crashed} ]; then exec 3<&0
+         flock -o {root}/.lock sleep 4 </dev/null >/dev/null 2>&1 & lock=$!
+         while flock -n {root}/.lock true; do sleep 0.05; done
+         {copy} \"$@\" <&3 3<&- & child=$!
+         until [ -e {root}/hq.trial-begun ]; do sleep 0.05; done
+         : >{crashed}; kill -9 $child $lock $$; fi"
+    );
+    let broken = broken(&hq, &copy, &crash);
+    let before = length(&own);
+    let upgrade = hq.quarry_beside(&["upgrade", broken.to_str().unwrap()]);
+    until("the end of HQ", || hq.has_died().then_some(()));
+    // What systemd does.
+    hq.serve();
+    upgrade.wait().ended(3).said(&["is the one of before; its log says why"]);
+    let why = "ended before it came to serve; HQ becomes the program of before again";
+    assert!(hq.log().contains(why), "{}", hq.log());
+    assert_eq!(length(&own), before);
+}
+
+#[test]
+fn an_upgrade_is_given_up_with_its_command() {
+    let (hq, _repository, own, copy) = upgradable();
+    let mut work = hq.quarry_beside(&["run", "blog", "sh", "-c", "echo begun; exec sleep 600"]);
+    work.wait_for("begun");
+    let waiting = || {
+        let mut upgrade = hq.quarry_beside(&["upgrade", &copy]);
+        upgrade.wait_for("waiting for `run blog sh -c");
+        upgrade
+    };
+    let upgrade = waiting();
+    upgrade.interrupt();
+    upgrade.wait().ended(130).said(&["interrupted; HQ stays as it is"]);
+    // It is the next one's turn, whether the one before said goodbye or not.
+    let next = || hq.quarry(&["upgrade", &copy, "--patience", "1s"]).ended(3);
+    next().said(&["still under way: `run blog sh -c"]);
+    drop(waiting());
+    until("the end of an upgrade", || next().stderr.contains("still under way: `run blog sh -c").then_some(()));
+    assert!(["before", "new"].iter().all(|ending| !PathBuf::from(format!("{own}.{ending}")).exists()));
+    work.interrupt();
+    work.wait();
 }
 
 #[test]

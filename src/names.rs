@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use self::printable::is_harmless;
 
 pub mod printable;
+pub mod reach;
+pub mod reference;
 
 /// A name that does not have the shape its type asks for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use bytes::{Bytes, BytesMut};
 use quarry::build::dockerfile::Dockerfile;
 use quarry::build::dockerignore::Ignore;
-use quarry::build::engine::{Abilities, adapt};
+use quarry::build::elsewhere::{Around, images};
+use quarry::build::engine::{Abilities, Syntax, adapt};
 use quarry::build::output::{Output, clean};
 use quarry::buildpacks::Repository;
 use quarry::cli::{advice, normalised};
@@ -14,7 +15,7 @@ use quarry::front::{Hash, Hsts, Login, Rate, Snippet, Status};
 use quarry::hq::exec::{Request, parse, words};
 use quarry::hq::hooks::{self, Packet};
 use quarry::hq::keys::PublicKey;
-use quarry::hq::reach::Remote;
+use quarry::hq::remote::Remote;
 use quarry::hq::{frames, shallow};
 use quarry::names::printable::{is_harmless, printable, printable_json, printable_line};
 use quarry::names::{Domain, StackName};
@@ -544,9 +545,13 @@ fn dockerfile(bytes: &[u8]) {
             .iter()
             .all(|instruction| instruction.lines.0 < instruction.lines.1 && instruction.lines.1 <= lines)
     );
-    let _ = (parsed.bases(&Env::new()), parsed.builder(), quarry::buildpacks::dockerfile_ports(&text));
+    let _ = (parsed.builder(), quarry::buildpacks::dockerfile_ports(&text));
+    match images(&parsed, Around { arguments: &Env::new(), architecture: "amd64" }) {
+        Ok(images) => assert!(images.iter().all(|image| !image.is_empty()), "{images:?}"),
+        Err(error) => harmless(&printable(&error.to_string())),
+    }
     for knows_heredocs in [false, true] {
-        match adapt("Dockerfile", &text, parsed.clone(), Abilities { has_syntax: false, knows_heredocs }) {
+        match adapt("Dockerfile", &text, parsed.clone(), Abilities { syntax: Syntax::Missing, knows_heredocs }) {
             Ok(adapted) => {
                 let inside = |path: &String| !path.starts_with('/') && !path.split('/').any(|part| part == "..");
                 assert!(adapted.files.keys().all(inside), "{:?}", adapted.files.keys());

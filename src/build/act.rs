@@ -1,6 +1,7 @@
 //! Builds the images of a stack, or finds them.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +9,9 @@ use std::time::Duration;
 
 use super::dockerfile::Dockerfile;
 use super::dockerignore::Ignore;
-use super::engine::{Abilities, adapt, knows_heredocs};
+use super::elsewhere::act::{bring, named};
+use super::elsewhere::may_decide;
+use super::engine::{Abilities, Syntax, adapt, knows_heredocs};
 pub use super::failure::BuildError;
 use super::limits::{self, Group, Most};
 use super::output::Output;
@@ -18,6 +21,7 @@ use super::tar::{Context, context};
 use super::{BuildSettings, files};
 use crate::buildpacks::{CA_PATH, Rendered};
 use crate::docker::{BuildRequest, Builder, Engine, EngineError, Image, Say, Surroundings};
+use crate::names::reference::Reference;
 use crate::names::{ImageId, NodeName, StackName};
 use crate::stack::Command;
 use crate::units::{Megabytes, Millis};
@@ -77,7 +81,7 @@ pub async fn images(
     let mut built: BTreeMap<NodeName, Built> = BTreeMap::new();
     for (node, plan) in job.plans {
         let one = match plan {
-            ImagePlan::Ready(reference) => ready(engine, node, reference, say).await?,
+            ImagePlan::Ready(reference) => described(named(engine, job, node, reference, say).await?, None),
             ImagePlan::Build(recipe) => build(engine, job, node, recipe, say).await?,
             ImagePlan::SameAs(_) => continue,
         };
@@ -90,19 +94,6 @@ pub async fn images(
         }
     }
     Ok(built)
-}
-
-async fn ready(engine: &dyn Engine, node: &NodeName, reference: &str, say: Say<'_>) -> Result<Built, BuildError> {
-    let engine_error = |source| BuildError::Engine { node: node.clone(), source };
-    if let Some(image) = engine.image(reference).await.map_err(engine_error)? {
-        return Ok(described(image, None));
-    }
-    say(&format!("-----> Fetching {reference}"));
-    let missing = |source| BuildError::NoImage { node: node.clone(), reference: reference.to_owned(), source };
-    engine.pull(reference, &|line| say(&format!("       {}", super::output::clean(line)))).await.map_err(missing)?;
-    let image = engine.image(reference).await.map_err(engine_error)?;
-    let image = image.ok_or_else(|| missing(EngineError::NotFound { what: format!("image `{reference}`") }))?;
-    Ok(described(image, None))
 }
 
 fn described(image: Image, pack: Option<&Rendered>) -> Built {
@@ -333,17 +324,19 @@ async fn prepare(
         }
         Recipe::Inline(text) => {
             extra.insert(path.clone(), text.clone().into_bytes());
-            adapted(engine, node, recipe, (&path, text), &mut extra, say).await?
+            adapted(engine, job, (node, recipe), (&path, text), &mut extra, say).await?
         }
         Recipe::Path(_) => {
-            let text = file(job, node, &path).await?.unwrap_or_default();
-            adapted(engine, node, recipe, (&path, &text), &mut extra, say).await?
+            let no_text = || io::Error::other("it is no text in the repository");
+            let wrong = |source| BuildError::File { node: node.clone(), path: path.clone(), source };
+            let text = file(job, node, &path).await?.ok_or_else(no_text).map_err(wrong)?;
+            // What has been looked at is what is sent: the builder follows links in a way of its own.
+            extra.insert(path.clone(), text.clone().into_bytes());
+            adapted(engine, job, (node, recipe), (&path, &text), &mut extra, say).await?
         }
     };
     let builder = dockerfile.builder();
-    if builder == Builder::BuildKit {
-        fetch_bases(engine, job, node, &dockerfile, say).await?;
-    }
+    bring(engine, job, (node, recipe), &dockerfile, say).await?;
     let [own, general] = ignore_paths;
     let always = vec![path.clone(), own, general];
     let context = Context { dir: job.dir.to_owned(), ignore, always, extra, mtime: job.mtime };
@@ -358,8 +351,8 @@ async fn file(job: &BuildJob<'_>, node: &NodeName, path: &str) -> Result<Option<
 /// What a person's Dockerfile becomes for this engine; a changed text and its files go into `extra`.
 async fn adapted(
     engine: &dyn Engine,
-    node: &NodeName,
-    recipe: &Recipe,
+    job: &BuildJob<'_>,
+    (node, recipe): (&NodeName, &Recipe),
     (path, text): (&str, &str),
     extra: &mut BTreeMap<String, Vec<u8>>,
     say: Say<'_>,
@@ -368,7 +361,13 @@ async fn adapted(
     let dockerfile = Dockerfile::parse(text);
     let mut abilities = Abilities::default();
     if let Some((_, syntax)) = &dockerfile.syntax {
-        abilities.has_syntax = engine.image(syntax).await.map_err(error)?.is_some();
+        let image = engine.image(syntax).await.map_err(error)?;
+        let named = image.filter(|image| Reference::new(syntax).is_one_of(&image.tags));
+        abilities.syntax = match named {
+            _ if !may_decide(syntax, &job.settings.syntaxes) => Syntax::Unknown,
+            Some(_) => Syntax::Here,
+            None => Syntax::Missing,
+        };
     }
     if dockerfile.has_heredocs() {
         abilities.knows_heredocs = knows_heredocs(&engine.version().await.map_err(error)?);
@@ -381,18 +380,4 @@ async fn adapted(
     adapted.said.iter().for_each(|line| say(&format!("       {line}")));
     extra.extend(adapted.files);
     Ok(adapted.dockerfile)
-}
-
-/// Fetches the images a BuildKit build starts from. It has no session with quarry that could fetch them for it.
-async fn fetch_bases(
-    engine: &dyn Engine,
-    job: &BuildJob<'_>,
-    node: &NodeName,
-    dockerfile: &Dockerfile,
-    say: Say<'_>,
-) -> Result<(), BuildError> {
-    for base in dockerfile.bases(&job.settings.env) {
-        ready(engine, node, &base, say).await?;
-    }
-    Ok(())
 }

@@ -1,9 +1,8 @@
 //! The little of a Dockerfile that decides how it is built.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::docker::Builder;
-use crate::env::Env;
 
 /// A Dockerfile in its instructions. Nothing is refused here: what cannot be read is left to the builder to refuse.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +11,8 @@ pub struct Dockerfile {
     pub syntax: Option<(usize, String)>,
     /// In order.
     pub instructions: Vec<Instruction>,
+    /// The first line, from 1, that engines read in different ways, and what is in it.
+    pub unclear: Option<(usize, String)>,
 }
 
 /// One instruction with its continuation lines and heredocs.
@@ -21,7 +22,7 @@ pub struct Instruction {
     pub lines: (usize, usize),
     /// The word in capitals, such as `RUN`.
     pub word: String,
-    /// Its flags, such as `--mount=type=cache,target=/x`.
+    /// Its flags, such as `--mount=type=cache,target=/x`, without their quotes.
     pub flags: Vec<String>,
     /// What follows the flags, continuation lines joined.
     pub rest: String,
@@ -48,20 +49,22 @@ impl Dockerfile {
     /// Reads a Dockerfile.
     pub fn parse(text: &str) -> Self {
         let lines: Vec<&str> = text.lines().collect();
-        let (syntax, escape) = directives(&lines);
+        let Directives { syntax, escape, mut unclear } = directives(text, &lines);
         let mut instructions = Vec::new();
         let mut at = 0;
         while at < lines.len() {
             let begin = at;
             let Some(joined) = logical_line(&lines, &mut at, escape) else { continue };
             let Some(mut instruction) = instruction(&joined) else { continue };
+            let odd = lines[begin..at].iter().find_map(|line| odd(line, escape)).or_else(|| instruction.odd());
+            unclear = unclear.or_else(|| odd.map(|what| (begin + 1, what)));
             for heredoc in &mut instruction.heredocs {
                 heredoc.read(&lines, &mut at);
             }
             instruction.lines = (begin, at);
             instructions.push(instruction);
         }
-        Self { syntax, instructions }
+        Self { syntax, instructions, unclear }
     }
 
     /// What in it the classic builder does not know, and its line from 1.
@@ -81,45 +84,6 @@ impl Dockerfile {
         if buildkit { Builder::BuildKit } else { Builder::Classic }
     }
 
-    /// The images it starts from or copies out of, each once; those whose name depends on more than `arguments` and the
-    /// defaults of its `ARG` lines are left out.
-    pub fn bases(&self, arguments: &Env) -> Vec<String> {
-        let mut values: BTreeMap<String, String> = BTreeMap::new();
-        let mut stages: BTreeSet<String> = BTreeSet::from(["scratch".to_owned()]);
-        let mut bases = Vec::new();
-        for (index, instruction) in self.instructions.iter().enumerate() {
-            let words = || instruction.rest.split_whitespace();
-            let named = match instruction.word.as_str() {
-                // Only arguments before the first stage count in FROM.
-                "ARG" if !self.instructions[..index].iter().any(|before| before.word == "FROM") => {
-                    let (name, default) = instruction.rest.split_once('=').unwrap_or((&instruction.rest, ""));
-                    let given = name.parse().ok().and_then(|name| arguments.value(&name));
-                    values.insert(name.to_owned(), given.unwrap_or(default.trim_matches(['"', '\''])).to_owned());
-                    None
-                }
-                "FROM" => words().next().and_then(|base| expanded(base, &values)),
-                "COPY" | "ADD" => {
-                    instruction.flags.iter().find_map(|flag| flag.strip_prefix("--from=")).map(str::to_owned)
-                }
-                "RUN" => instruction.flags.iter().find_map(|flag| {
-                    flag.strip_prefix("--mount=")?
-                        .split(',')
-                        .find_map(|part| part.strip_prefix("from="))
-                        .map(str::to_owned)
-                }),
-                _ => None,
-            };
-            let is_image = |name: &String| {
-                !stages.contains(&name.to_ascii_lowercase()) && name.parse::<u32>().is_err() && !name.contains('$')
-            };
-            bases.extend(named.filter(is_image).filter(|name| !bases.contains(name)));
-            if let ("FROM", [_, _, stage, ..]) = (instruction.word.as_str(), &words().collect::<Vec<_>>()[..]) {
-                stages.insert(stage.to_ascii_lowercase());
-            }
-        }
-        bases
-    }
-
     /// Whether a heredoc is in it.
     pub fn has_heredocs(&self) -> bool {
         self.instructions.iter().any(|instruction| !instruction.heredocs.is_empty())
@@ -127,6 +91,27 @@ impl Dockerfile {
 }
 
 impl Instruction {
+    /// What `ONBUILD` puts off until somebody builds from the image.
+    pub fn put_off(&self) -> Option<Self> {
+        let later = instruction(&self.rest).filter(|_| self.word == "ONBUILD")?;
+        Some(Self { lines: self.lines, ..later })
+    }
+
+    /// What in its heredocs engines may understand in different ways: where one ends decides what is an instruction.
+    fn odd(&self) -> Option<String> {
+        let plain = |heredoc: &&Heredoc| {
+            let written = heredoc.word.split_once("<<").map_or("", |(_, name)| name);
+            let written = written.strip_prefix('-').unwrap_or(written);
+            let within = |quote: char| written.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
+            let name = within('"').or(within('\'')).unwrap_or(written);
+            let known = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
+            let before = self.rest.split(&heredoc.word).next().unwrap_or_default();
+            name == heredoc.name && name.chars().all(known) && !in_braces(before) && quotes(&self.rest).1.is_none()
+        };
+        let odd = self.heredocs.iter().find(|heredoc| !plain(heredoc))?;
+        Some(format!("the end of `{}`", odd.word))
+    }
+
     fn beyond_classic(&self) -> Option<String> {
         let flags: &[&str] = match self.word.as_str() {
             "RUN" => &["--mount", "--network", "--security", "--device"],
@@ -179,7 +164,7 @@ impl Heredoc {
         while let Some(line) = lines.get(*at) {
             *at += 1;
             let shown = if self.indented { line.trim_start_matches('\t') } else { line };
-            if shown == self.name {
+            if shown.trim_end_matches('\r') == self.name {
                 return;
             }
             self.body.push_str(line);
@@ -188,43 +173,76 @@ impl Heredoc {
     }
 }
 
-/// The `# name=value` lines a Dockerfile may begin with: the syntax, and the character that continues a line.
-fn directives(lines: &[&str]) -> (Option<(usize, String)>, char) {
-    let (mut syntax, mut escape) = (None, '\\');
-    for (index, line) in lines.iter().enumerate() {
-        let comment = line.trim_start_matches('\u{feff}').trim().strip_prefix('#');
-        let Some((name, value)) = comment.and_then(|text| text.split_once('=')) else { break };
-        match (name.trim().to_ascii_lowercase().as_str(), value.trim()) {
-            ("syntax", reference) => syntax = Some((index + 1, reference.to_owned())),
-            ("escape", "`") => escape = '`',
-            ("escape" | "check", _) => {}
-            _ => break,
-        }
-    }
-    (syntax, escape)
+/// What a Dockerfile begins with.
+#[derive(Default)]
+struct Directives {
+    syntax: Option<(usize, String)>,
+    /// The character that continues a line.
+    escape: char,
+    unclear: Option<(usize, String)>,
 }
 
-/// The line at `at` with its continuations, comments between them left out; `None` for a comment or an empty line.
+/// The `# name=value` lines a Dockerfile may begin with. Newer engines look for the syntax behind `#!`, `//` and in JSON,
+/// too; names that they do not know end nothing.
+fn directives(text: &str, lines: &[&str]) -> Directives {
+    let mut found = Directives { escape: '\\', ..Directives::default() };
+    let script = usize::from(lines.first().is_some_and(|line| line.starts_with("#!")));
+    for (index, line) in lines.iter().enumerate().skip(script) {
+        let comment = line.trim_start_matches('\u{feff}').trim().strip_prefix('#');
+        match comment.and_then(named) {
+            Some((name, value)) if name == "syntax" => found.syntax = Some((index + 1, value.to_owned())),
+            Some((name, "`")) if name == "escape" => found.escape = '`',
+            Some(_) => {}
+            None => break,
+        }
+        if script == 1 && found.escape == '`' {
+            found.unclear = Some((index + 1, "`escape` below `#!`".to_owned()));
+        }
+    }
+    if found.syntax.is_none() {
+        let slashes = lines.iter().enumerate().skip(script);
+        let mut slashes = slashes.map_while(|(index, line)| Some((index, named(line.trim().strip_prefix("//")?)?)));
+        let said = slashes.find(|(_, (name, _))| name == "syntax");
+        found.syntax = said.map(|(index, (_, value))| (index + 1, value.to_owned()));
+    }
+    if found.syntax.is_none() {
+        let json = serde_json::from_str::<BTreeMap<String, serde_json::Value>>(text.trim_start_matches('\u{feff}'));
+        found.unclear = found.unclear.or_else(|| json.is_ok().then(|| (1, "JSON".to_owned())));
+    }
+    found
+}
+
+/// The name, in small letters, and the value of a directive.
+fn named(comment: &str) -> Option<(String, &str)> {
+    let (name, value) = comment.split_once('=')?;
+    let (name, value) = (name.trim(), value.trim());
+    let is_name =
+        name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(|c| c.is_ascii_alphanumeric());
+    (is_name && !value.is_empty()).then(|| (name.to_ascii_lowercase(), value))
+}
+
+/// The line at `at` with its continuations, comments between them left out; `None` for a comment or an empty line. As the
+/// engine does, it joins them without a blank: `AD\` and `D x` is `ADD x`.
 fn logical_line(lines: &[&str], at: &mut usize, escape: char) -> Option<String> {
     let mut joined = String::new();
     let mut open = false;
     while let Some(line) = lines.get(*at) {
         *at += 1;
-        let trimmed = line.trim();
+        let trimmed = line.trim_start_matches('\u{feff}').trim();
         if trimmed.starts_with('#') || trimmed.is_empty() {
             if open {
                 continue;
             }
             return None;
         }
-        match trimmed.strip_suffix(escape) {
+        let line = if open { line } else { line.trim_start_matches('\u{feff}').trim_start() };
+        match continued(line, escape) {
             Some(start) => {
                 joined.push_str(start);
-                joined.push(' ');
                 open = true;
             }
             None => {
-                joined.push_str(trimmed);
+                joined.push_str(line);
                 return Some(joined);
             }
         }
@@ -232,45 +250,76 @@ fn logical_line(lines: &[&str], at: &mut usize, escape: char) -> Option<String> 
     open.then_some(joined)
 }
 
-fn instruction(line: &str) -> Option<Instruction> {
-    let (word, mut rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-    let word = word.trim_start_matches('\u{feff}').to_ascii_uppercase();
-    let mut flags = Vec::new();
-    loop {
-        rest = rest.trim_start();
-        if !rest.starts_with("--") {
-            break;
-        }
-        let (flag, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-        flags.push(flag.to_owned());
-        rest = after;
+/// A line that the next one continues, without what says so.
+fn continued(line: &str, escape: char) -> Option<&str> {
+    line.trim_end_matches([' ', '\t']).strip_suffix(escape)
+}
+
+/// What in a line engines read in different ways.
+fn odd(line: &str, escape: char) -> Option<String> {
+    let twice = continued(line, escape).is_some_and(|rest| rest.ends_with(escape));
+    if twice {
+        return Some(format!("`{escape}{escape}` at the end of the line"));
     }
-    let heredocs = match word.as_str() {
-        "RUN" | "COPY" | "ADD" => raw_words(rest).into_iter().filter_map(Heredoc::announced).collect(),
-        _ => Vec::new(),
+    line.contains('\r').then(|| "a carriage return within the line".to_owned())
+}
+
+fn instruction(line: &str) -> Option<Instruction> {
+    let line = line.trim();
+    let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    let word = word.to_ascii_uppercase();
+    let (flags, rest) = flags(rest);
+    let announces = |word: &str| ["RUN", "COPY", "ADD"].contains(&word);
+    let later = rest.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+    let heredocs = match announces(&word) || word == "ONBUILD" && announces(&later) {
+        true => raw_words(rest).into_iter().filter_map(Heredoc::announced).collect(),
+        false => Vec::new(),
     };
     Some(Instruction { lines: (0, 0), word, flags, rest: rest.trim_end().to_owned(), heredocs })
 }
 
-/// A base with its `$NAME` and `${NAME}` put in; `None` where a value is missing or the form is a richer one.
-fn expanded(text: &str, values: &BTreeMap<String, String>) -> Option<String> {
-    let mut result = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('$') {
-        result.push_str(before);
-        let (name, behind) = match after.strip_prefix('{') {
-            Some(braced) => braced.split_once('}')?,
-            None => after.split_at(after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len())),
+/// The flags that a line begins with, and the rest of it. Quotes and backslashes in them mean what they do in a shell.
+fn flags(line: &str) -> (Vec<String>, &str) {
+    let mut flags = Vec::new();
+    let mut rest = line.trim_start();
+    while rest.starts_with("--") {
+        let (mut flag, mut quote, mut chars) = (String::new(), None, rest.char_indices());
+        let end = loop {
+            match (chars.next(), quote) {
+                (None, _) => break rest.len(),
+                (Some((at, c)), None) if c.is_whitespace() => break at,
+                (Some((_, '\\')), _) => flag.extend(chars.next().map(|(_, c)| c)),
+                (Some((_, c)), Some(open)) if c == open => quote = None,
+                (Some((_, c @ ('"' | '\''))), None) => quote = Some(c),
+                (Some((_, c)), _) => flag.push(c),
+            }
         };
-        result.push_str(values.get(name).filter(|value| !value.is_empty())?);
-        rest = behind;
+        rest = rest[end..].trim_start();
+        if flag == "--" {
+            break;
+        }
+        flags.push(flag);
     }
-    result.push_str(rest);
-    Some(result)
+    (flags, rest)
+}
+
+/// Whether a `${` is opened in it and not closed.
+fn in_braces(text: &str) -> bool {
+    let depth = |depth: usize, (at, c): (usize, char)| match c {
+        '{' if text[..at].ends_with('$') => depth + 1,
+        '}' => depth.saturating_sub(1),
+        _ => depth,
+    };
+    text.char_indices().fold(0, depth) > 0
 }
 
 /// Words with their quotes: what is quoted is part of one word.
 pub(super) fn raw_words(text: &str) -> Vec<&str> {
+    quotes(text).0
+}
+
+/// Words with their quotes, and the quote that stays open.
+fn quotes(text: &str) -> (Vec<&str>, Option<char>) {
     let mut words = Vec::new();
     let (mut begin, mut quote) = (None, None);
     let mut chars = text.char_indices();
@@ -289,7 +338,7 @@ pub(super) fn raw_words(text: &str) -> Vec<&str> {
         }
     }
     words.extend(begin.map(|begin| &text[begin..]));
-    words
+    (words, quote)
 }
 
 #[cfg(test)]
@@ -329,14 +378,36 @@ mod tests {
     }
 
     #[test]
-    fn the_images_a_build_starts_from_are_found() {
-        let bases = |text: &str| Dockerfile::parse(text).bases(&crate::env::from_arguments(["V=2"]).unwrap());
-        assert_eq!(bases("FROM --platform=x a:1 AS One\nFROM one\nFROM scratch\nCOPY --from=0 x y"), ["a:1"]);
-        assert_eq!(bases("ARG V=1\nARG N=\"node\"\nFROM ${N}:$V-slim\nFROM $UNKNOWN\nFROM a:${V:-3}"), ["node:2-slim"]);
-        assert_eq!(
-            bases("FROM a\nCOPY --from=b/c x y\nRUN --mount=type=bind,from=d,target=/x y\nFROM a"),
-            ["a", "b/c", "d"]
-        );
+    fn lines_are_joined_and_flags_are_read_as_the_engine_does() {
+        let first = |text: &str| Dockerfile::parse(text).instructions.remove(0);
+        let check = |text: &str, word: &str, flags: &[&str], rest: &str| {
+            let found = first(text);
+            assert_eq!((found.word.as_str(), found.rest.as_str()), (word, rest), "{text}");
+            assert_eq!(found.flags, flags, "{text}");
+        };
+        check("FR\\\nOM 04\\  \n# note\n\n  \ndf", "FROM", &[], "04df");
+        check("AD\\\nD  http:\\\n//h /x", "ADD", &[], "http://h /x");
+        check("COPY --fr\\om=a --\"chown\"='1 2' -- --x y", "COPY", &["--from=a", "--chown=1 2"], "--x y");
+        check("COPY --from=a", "COPY", &["--from=a"], "");
+        assert_eq!(first("ONBUILD add --chown=1 a b").put_off().unwrap().word, "ADD");
+        assert!(first("RUN add a b").put_off().is_none());
+        assert_eq!(Dockerfile::parse("FROM a\nONBUILD RUN <<A\nRUN <<B\nA\nADD x y\nB").instructions.len(), 4);
+    }
+
+    #[test]
+    fn what_engines_read_in_different_ways_is_told() {
+        let check = |text: &str, line: Option<usize>| {
+            assert_eq!(Dockerfile::parse(text).unclear.map(|(line, _)| line), line, "{text}");
+        };
+        check("FROM a\nRUN echo \\\\\nADD http://h /x", Some(2));
+        check("FROM a\nRUN x \\\r\r\nADD http://h /x", Some(2));
+        check("#!/bin/x\n# escape=`\nFROM a", Some(2));
+        check("{\"syntax\": \"x\"}", Some(1));
+        for odd in ["<<\"A", "x ${X:- <<A }", "<<'A'B", "<<A\\B", "<<$A"] {
+            check(&format!("FROM a\nRUN {odd}\nA"), Some(2));
+        }
+        check("FROM a\nRUN x <<'A' 3<<-\"B-1.txt\" > ${X}\nA\nB-1.txt\nRUN echo \\\n y", None);
+        check("FROM a\r\nRUN b \\\r\n c\r\n", None);
     }
 
     #[test]
@@ -356,6 +427,10 @@ mod tests {
         assert_eq!(syntax("#syntax = docker/dockerfile:1 \nFROM a"), Some((1, "docker/dockerfile:1".to_owned())));
         assert_eq!(syntax("# escape=`\n# syntax=x\nFROM a"), Some((2, "x".to_owned())));
         assert_eq!(syntax("# hello\n# syntax=x\nFROM a"), None);
+        assert_eq!(syntax("# hello=1\n# syntax=x\nFROM a"), Some((2, "x".to_owned())));
+        assert_eq!(syntax("#!/usr/bin/x\n# syntax=x\nFROM a"), Some((2, "x".to_owned())));
+        assert_eq!(syntax("// escape=`\n// syntax=x\nFROM a"), Some((2, "x".to_owned())));
+        assert_eq!(syntax("# escape=`\n// syntax=x\nFROM a"), None);
         check("# escape=`\nFROM a\nRUN a `\n --mount", None);
         assert_eq!(Dockerfile::parse("# escape=`\nFROM a\nRUN a `\n b\nRUN c").instructions.len(), 3);
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::dockerfile::Dockerfile;
 use super::heredoc::{TooNew, lowered};
+use crate::names::printable::printable_line;
 
 /// The first engine whose builder knows heredocs by itself.
 const HEREDOC_ENGINE: u32 = 23;
@@ -12,9 +13,21 @@ const HEREDOC_ENGINE: u32 = 23;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Abilities {
     /// The image of its `# syntax=` line.
-    pub has_syntax: bool,
+    pub syntax: Syntax,
     /// Heredocs.
     pub knows_heredocs: bool,
+}
+
+/// An image that decides how a build goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Syntax {
+    /// The engine has it.
+    Here,
+    /// It would have to be fetched.
+    #[default]
+    Missing,
+    /// It is neither docker's own nor one that the server's owner has named.
+    Unknown,
 }
 
 /// Whether an engine of this version (`20.10.24`) knows heredocs.
@@ -41,12 +54,16 @@ pub struct Adapted {
 pub fn adapt(path: &str, text: &str, dockerfile: Dockerfile, abilities: Abilities) -> Result<Adapted, TooNew> {
     let mut adapted = Adapted { dockerfile, files: BTreeMap::new(), said: Vec::new() };
     let mut text = text.to_owned();
-    if let Some((line, syntax)) = adapted.dockerfile.syntax.clone() {
-        if abilities.has_syntax {
-            return Ok(adapted);
-        }
-        let why = "that image is not on this server";
-        adapted.said.push(format!("{path} line {line}: `# syntax={syntax}` is left out, {why}"));
+    // Where one is left out, the next line may be another.
+    while let Some((line, syntax)) = adapted.dockerfile.syntax.clone() {
+        let why = match abilities.syntax {
+            Syntax::Here => return Ok(adapted),
+            Syntax::Missing => "that image is not on this server",
+            Syntax::Unknown => {
+                "that image is not docker's own; who runs this HQ can permit it: /etc/quarry/build/syntaxes"
+            }
+        };
+        adapted.said.push(format!("{path} line {line}: `# syntax={}` is left out, {why}", printable_line(&syntax)));
         let without = |(at, own): (usize, &str)| if at + 1 == line { "#\n".to_owned() } else { format!("{own}\n") };
         text = text.lines().enumerate().map(without).collect();
         adapted.dockerfile = Dockerfile::parse(&text);
@@ -75,8 +92,9 @@ mod tests {
     #[test]
     fn only_what_the_engine_cannot_do_is_changed() {
         let old = Abilities::default();
-        let new = Abilities { knows_heredocs: true, has_syntax: false };
-        let full = Abilities { knows_heredocs: true, has_syntax: true };
+        let new = Abilities { knows_heredocs: true, syntax: Syntax::Missing };
+        let full = Abilities { knows_heredocs: true, syntax: Syntax::Here };
+        let unknown = Abilities { knows_heredocs: true, syntax: Syntax::Unknown };
         check("FROM a", old, Builder::Classic, None);
         check("FROM a\nRUN <<E\nx\nE", new, Builder::BuildKit, None);
         check(
@@ -87,6 +105,9 @@ mod tests {
         );
         check("# syntax=s\nFROM a", full, Builder::BuildKit, None);
         check("# syntax=s\nFROM a", old, Builder::Classic, Some("#\nFROM a\n"));
+        check("# syntax=s\nFROM a", unknown, Builder::Classic, Some("#\nFROM a\n"));
+        check("#!x\n# syntax=s\n# syntax=t\nFROM a", unknown, Builder::Classic, Some("#!x\n#\n#\nFROM a\n"));
+        check("// syntax=s\nFROM a", unknown, Builder::Classic, Some("#\nFROM a\n"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Why a stack has no images.
 
 use super::dockerignore::BadPattern;
+use super::elsewhere::NotDone;
 use super::heredoc::TooNew;
 use crate::docker::EngineError;
 use crate::names::NodeName;
@@ -20,6 +21,37 @@ pub enum BuildError {
         reference: String,
         /// What the engine says.
         source: EngineError,
+    },
+    /// An id where a name is meant.
+    #[error("node `{node}`: `{id}` is the id of an image, and images are found by name here, such as `debian:12`")]
+    Id {
+        /// Whose image.
+        node: NodeName,
+        /// The id.
+        id: String,
+    },
+    /// A registry that is not asked.
+    #[error(
+        "node `{node}`: the registry of `{reference}` is not asked; images come from public ones, and from hosts inside \
+         that whoever runs this HQ names in /etc/quarry/build/registries"
+    )]
+    Registry {
+        /// Whose image.
+        node: NodeName,
+        /// Its name.
+        reference: String,
+        /// Where it leads.
+        source: std::io::Error,
+    },
+    /// The Dockerfile asks for what is not done here.
+    #[error("node `{node}`: {recipe} cannot be built")]
+    NotDone {
+        /// Whose image.
+        node: NodeName,
+        /// By what it is built.
+        recipe: String,
+        /// What it asks for.
+        source: NotDone,
     },
     /// The rules of `.dockerignore` cannot be read.
     #[error("node `{node}`: cannot tell which files to build from")]

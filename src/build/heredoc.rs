@@ -45,6 +45,10 @@ pub fn lowered(text: &str, dockerfile: &Dockerfile) -> Result<Lowered, TooNew> {
         if instruction.heredocs.is_empty() {
             continue;
         }
+        if instruction.word == "ONBUILD" {
+            let reason = format!("`ONBUILD` with `{}`", instruction.heredocs[0].word);
+            return Err(TooNew { line: instruction.lines.0 + 1, reason });
+        }
         let (begin, end) = instruction.lines;
         result.text.extend(lines[done..begin].iter().flat_map(|line| [line, "\n"]));
         let replaced =
@@ -72,8 +76,17 @@ fn run(instruction: &Instruction, shell: &[String]) -> String {
         }
     };
     let words: Vec<&str> = shell.iter().map(String::as_str).chain([script.as_str()]).collect();
-    let flags: String = instruction.flags.iter().flat_map(|flag| [flag, " "]).collect();
+    let flags: String = instruction.flags.iter().map(|flag| quoted(flag) + " ").collect();
     format!("RUN {flags}{}", serde_json::Value::from(words))
+}
+
+/// A flag as it is written.
+fn quoted(flag: &str) -> String {
+    let special = |c: char| c.is_whitespace() || "\"'\\".contains(c);
+    if !flag.contains(special) {
+        return flag.to_owned();
+    }
+    format!("\"{}\"", flag.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 /// The script a heredoc alone is; with `#!` it is written down and run as a program.
@@ -117,9 +130,8 @@ fn copy(instruction: &Instruction, files: &mut BTreeMap<String, Vec<u8>>) -> Res
         }
         files.insert(path, body.into_bytes());
     }
-    let flags = instruction.flags.iter().map(String::as_str);
-    let all: Vec<&str> =
-        [instruction.word.as_str()].into_iter().chain(flags).chain(words.iter().map(String::as_str)).collect();
+    let flags = instruction.flags.iter().map(|flag| quoted(flag));
+    let all: Vec<String> = [instruction.word.clone()].into_iter().chain(flags).chain(words).collect();
     Ok(all.join(" "))
 }
 
@@ -148,6 +160,11 @@ mod tests {
             "SHELL [\"bash\", \"-ec\"]\nRUN [\"bash\",\"-ec\",\"x\\n\"]\n#\n#\n",
             &[],
         );
+        check(
+            "RUN --mount='id=a \"b' <<E\nx\nE",
+            "RUN \"--mount=id=a \\\"b\" [\"/bin/sh\",\"-c\",\"x\\n\"]\n#\n#\n",
+            &[],
+        );
     }
 
     #[test]
@@ -161,7 +178,8 @@ mod tests {
 
     #[test]
     fn what_has_no_older_words_is_refused_with_its_line() {
-        for text in ["FROM a\nCOPY <<A /d\n$x\nA", "FROM a\nCOPY <<'../A' /d\nx\n../A"] {
+        for text in ["FROM a\nCOPY <<A /d\n$x\nA", "FROM a\nCOPY <<'../A' /d\nx\n../A", "FROM a\nONBUILD RUN <<A\nx\nA"]
+        {
             assert_eq!(lowered(text, &Dockerfile::parse(text)).unwrap_err().line, 2);
         }
     }

@@ -1,11 +1,15 @@
 //! From a checkout to images: what to build, with which files, by which builder.
 
+use std::collections::BTreeSet;
+
 use crate::env::Env;
+use crate::names::reach::Reach;
 use crate::units::{Megabytes, Millis};
 
 pub mod act;
 pub mod dockerfile;
 pub mod dockerignore;
+pub mod elsewhere;
 pub mod engine;
 pub mod failure;
 pub mod files;
@@ -32,4 +36,8 @@ pub struct BuildSettings {
     pub spare: Option<Megabytes>,
     /// A build that takes longer is ended; no limit when absent.
     pub timeout: Option<Millis>,
+    /// The registries that images may be named from; all where whoever names them stands at the machine.
+    pub reach: Option<Reach>,
+    /// Images that a `# syntax=` line may name besides docker's own.
+    pub syntaxes: BTreeSet<String>,
 }

@@ -27,7 +27,7 @@ pub struct Context {
     pub ignore: Ignore,
     /// Paths that go along whatever the rules say: the Dockerfile and its rules.
     pub always: Vec<String>,
-    /// Further files by their path; they cover what the checkout has in their place.
+    /// Further files by their path; they cover what the checkout has in their place, a link in place of their folder too.
     pub extra: BTreeMap<String, Vec<u8>>,
     /// Seconds since the epoch that every file gets.
     pub mtime: u64,
@@ -89,6 +89,11 @@ fn folder<W: Write>(context: &Context, tar: &mut tar::Builder<W>, relative: &Pat
         let relative = relative.join(name);
         let text = relative.to_string_lossy();
         if context.extra.contains_key(text.as_ref()) {
+            continue;
+        }
+        let within = |path: &String| path.strip_prefix(text.as_ref()).is_some_and(|rest| rest.starts_with('/'));
+        let holds = context.extra.keys().any(within);
+        if holds && !fs::symlink_metadata(context.dir.join(&relative)).is_ok_and(|found| found.is_dir()) {
             continue;
         }
         let verdict = match context.ignore.verdict(&text) {
@@ -280,6 +285,16 @@ mod tests {
                 "link 777 0→/etc/passwd"
             ]
         );
+    }
+
+    #[tokio::test]
+    async fn no_link_leads_past_a_file_that_was_put_there() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("theirs")).unwrap();
+        fs::write(dir.path().join("theirs/Dockerfile"), "FROM y").unwrap();
+        symlink("theirs", dir.path().join(".quarry")).unwrap();
+        let sent = bytes(of(dir.path(), "")).await.unwrap();
+        assert_eq!(listing(&sent), [".quarry/Dockerfile 644 6", "theirs 755 0", "theirs/Dockerfile 644 6"]);
     }
 
     #[tokio::test]

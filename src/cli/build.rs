@@ -60,7 +60,7 @@ impl Build {
             tag: "built".to_owned(),
             mtime: 0,
         };
-        let built = build_images(&engine, &settings, &building, &say).await?;
+        let built = build_images(&engine, &settings, &building, None, &say).await?;
         let images = node_images(&built);
         let context = Context {
             stack: &stack,

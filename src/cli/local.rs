@@ -109,7 +109,7 @@ impl Local {
             tag: format!("{number}{}", hq.launcher.identity.suffix),
             mtime: 0,
         };
-        let built = build_images(hq.engines().local(), &hq.settings, &building, say).await?;
+        let built = build_images(hq.engines().local(), &hq.settings, &building, None, say).await?;
         let images = node_images(&built);
         let counts = hq.procs(stack).await?.into_iter().map(|proc| (proc.node, proc.count)).collect();
         let context = Context {

@@ -8,8 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncRead;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::env::Env;
 use crate::names::{ContainerName, ImageId, ServerName};
@@ -189,6 +188,8 @@ pub struct Image {
     pub volumes: Vec<String>,
     /// Its environment names and values.
     pub env: Vec<String>,
+    /// Dockerfile lines that whoever builds from it performs (`ONBUILD`); empty in a list.
+    pub triggers: Vec<String>,
     /// Tags.
     pub tags: Vec<String>,
     /// Labels.
@@ -326,7 +327,6 @@ pub trait Engine: Send + Sync {
     async fn version(&self) -> Result<String, EngineError>;
     /// The server's processor, in docker's words (`amd64`, `arm64`).
     async fn architecture(&self) -> Result<String, EngineError>;
-
     /// What it runs on.
     async fn surroundings(&self) -> Result<Surroundings, EngineError>;
 

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{certificates, parse, variable};
+use super::{certificates, hosts, parse, variable};
 use crate::env::Env;
+use crate::names::reference::is_id;
 use crate::units::{Megabytes, Millis};
 
 /// What builds get and may take.
@@ -23,6 +24,10 @@ pub struct Build {
     pub spare: Megabytes,
     /// TCP ports of HQ's own server that builds reach besides its router's and HQ's.
     pub ports: BTreeSet<u16>,
+    /// Hosts inside that images may come from: names or addresses, as references name them.
+    pub registries: BTreeSet<String>,
+    /// Images that a `# syntax=` line may name besides docker's own.
+    pub syntaxes: BTreeSet<String>,
 }
 
 impl Default for Build {
@@ -35,12 +40,14 @@ impl Default for Build {
             processes: 4096,
             spare: Megabytes(1024),
             ports: BTreeSet::new(),
+            registries: BTreeSet::new(),
+            syntaxes: BTreeSet::new(),
         }
     }
 }
 
 /// What there is besides `env/<NAME>`.
-const KNOWN: [&str; 6] = ["ca-bundle", "memory", "ports", "processes", "spare", "timeout"];
+const KNOWN: [&str; 8] = ["ca-bundle", "memory", "ports", "processes", "registries", "spare", "syntaxes", "timeout"];
 
 impl Build {
     /// Takes one file's text.
@@ -54,6 +61,8 @@ impl Build {
             ("", "processes") => self.processes = processes(value)?,
             ("", "spare") => self.spare = parse(value)?,
             ("", "ports") => self.ports = lent(text)?,
+            ("", "registries") => self.registries = hosts(text)?,
+            ("", "syntaxes") => self.syntaxes = syntaxes(text)?,
             _ => {
                 let known = KNOWN.join(", build/");
                 return Err(format!("there is no setting `build/{name}`; there are build/env/<NAME>, build/{known}"));
@@ -69,6 +78,15 @@ fn lent(text: &str) -> Result<BTreeSet<u16>, String> {
         port.ok_or_else(|| format!("`{word}` is not a port from 1 to 65535; write one a line"))
     };
     text.split_whitespace().map(port).collect()
+}
+
+fn syntaxes(text: &str) -> Result<BTreeSet<String>, String> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let image = |line: &str| match is_id(line) || line.contains(char::is_whitespace) {
+        true => Err(format!("`{line}` is no name of an image; write one such as `ghcr.io/team/syntax:1` a line")),
+        false => Ok(line.to_owned()),
+    };
+    lines.map(image).collect()
 }
 
 fn processes(value: &str) -> Result<u32, String> {
@@ -89,5 +107,15 @@ mod tests {
             assert!(build.set("ports", wrong).unwrap_err().contains("is not a port"), "{wrong}");
         }
         assert!(build.set("port", "80").unwrap_err().contains("build/ports"));
+    }
+    #[test]
+    fn registries_and_syntaxes_are_one_a_line() {
+        let mut build = Build::default();
+        build.set("registries", "# ours\nRegistry.internal\n10.0.0.5\n").unwrap();
+        build.set("syntaxes", "ghcr.io/team/syntax:1\n").unwrap();
+        assert_eq!(build.registries, ["registry.internal", "10.0.0.5"].map(str::to_owned).into());
+        assert_eq!(build.syntaxes, ["ghcr.io/team/syntax:1".to_owned()].into());
+        assert!(build.set("syntaxes", "a b").is_err() && build.set("syntaxes", "sha256:04df").is_err());
+        assert!(build.set("registries", "registry.internal:5000").is_err());
     }
 }

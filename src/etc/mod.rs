@@ -8,6 +8,8 @@
 //! build/timeout      30m      build/memory     four fifths of the machine's
 //! build/processes    4096     build/spare      1gb of disk that builds leave free
 //! build/ports        TCP ports of HQ's own server that builds reach, such as a proxy's; none without
+//! build/registries   one host a line, by name or address, inside your own network that images may come from
+//! build/syntaxes     images that `# syntax=` may name besides docker's own, one a line
 //! release-timeout    30m                lease          15s, after which a silent server may count as gone
 //! size               512mb    push-limit       2gb
 //! releases-kept      10       port-range       20000-29999       gc/age, gc/disk 85%, gc/events 90d, gc/build-cache

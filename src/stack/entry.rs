@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::buildpacks::Repository;
 use crate::grid::Filter;
+use crate::names::reference::is_id;
 use crate::names::{Domain, InnerPath, NodeName};
 use crate::units::Megabytes;
 
@@ -163,6 +164,11 @@ fn container(name: &NodeName, key: Found<'_>, around: &Around<'_>, notes: &mut N
             notes.suggest(spot, message, nearest(node, others).map(|near| format!("stack/{near}")));
         }
         return known.cloned().map(Source::Node);
+    }
+    if is_id(text) {
+        let message = format!("{} is the id of an image; images are found by name, such as `debian:12`", shown(text));
+        notes.add(spot, message);
+        return None;
     }
     if is_image(text) {
         return Some(Source::Image(text.to_owned()));

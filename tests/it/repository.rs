@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quarry::hq::git::{Fetching, GitError, Repository, Settings, Stand};
-use quarry::hq::reach::Reach;
+use quarry::names::reach::Reach;
 use quarry::names::{CommitId, ReleaseNumber};
 
 struct Place {

@@ -28,6 +28,7 @@ pub(super) fn image(content: &[u8], tag: &str) -> Image {
         entrypoint: Vec::new(),
         volumes: Vec::new(),
         env: Vec::new(),
+        triggers: Vec::new(),
         tags: vec![tag],
         labels: std::collections::BTreeMap::new(),
         size: content.len() as u64,

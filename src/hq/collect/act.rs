@@ -43,18 +43,26 @@ impl Hq {
         let budget = Budget::of(&self.settings, room, self.clock.now());
         let dropped = surplus(&releases, &budget);
         let kept = &releases[dropped.len()..];
+        let needed = self.needed(stack, kept).await?;
         let release = |release: &&Release| Surplus::Release { stack: stack.clone(), release: release.number };
         let mut found: Vec<Surplus> = dropped.iter().map(release).collect();
         if then == Then::Take {
             for release in &dropped {
-                self.drop_release(stack, release, kept).await?;
+                self.drop_release(stack, release, &needed).await?;
             }
             self.collect_env(stack, kept).await?;
-            self.collect_far(stack, kept).await?;
+            self.collect_far(stack, &needed).await?;
         }
-        found.extend(self.collect_images(stack, (kept, &dropped), room, then).await?);
+        found.extend(self.collect_images(stack, (kept, &dropped), needed, (room, then)).await?);
         found.extend(self.collect_files(stack, (kept, &dropped), room, then).await?);
         Ok(found)
+    }
+
+    /// The images that kept releases launch and that nodes have, whether a container of theirs runs or not.
+    async fn needed(&self, stack: &StackName, kept: &[Release]) -> Result<BTreeSet<String>, DbError> {
+        let mut needed: BTreeSet<String> = kept.iter().flat_map(images).collect();
+        needed.extend(self.procs(stack).await?.iter().map(|proc| proc.settings.image.to_string()));
+        Ok(needed)
     }
 
     /// Images on HQ's machine of releases that never came to serve, or whose record is gone.
@@ -62,11 +70,9 @@ impl Hq {
         &self,
         stack: &StackName,
         (kept, dropped): (&[Release], &[&Release]),
-        room: Room,
-        then: Then,
+        mut needed: BTreeSet<String>,
+        (room, then): (Room, Then),
     ) -> Result<Vec<Surplus>, HqError> {
-        let mut needed: BTreeSet<String> = kept.iter().flat_map(images).collect();
-        needed.extend(self.procs(stack).await?.iter().map(|proc| proc.settings.image.to_string()));
         // Those of a release that goes are told with it.
         needed.extend(dropped.iter().flat_map(|release| images(release)));
         let folder = format!("quarry/{stack}");
@@ -181,25 +187,32 @@ impl Hq {
     }
 
     /// Takes away what no kept release needs from the servers that answer; from the others the next time.
-    async fn collect_far(&self, stack: &StackName, kept: &[Release]) -> Result<(), HqError> {
-        let mut needed: BTreeSet<String> = kept.iter().flat_map(images).collect();
-        needed.extend(self.procs(stack).await?.iter().map(|proc| proc.settings.image.to_string()));
+    async fn collect_far(&self, stack: &StackName, needed: &BTreeSet<String>) -> Result<(), HqError> {
         let far = self.engines().all().into_iter().filter(|(server, _)| server != self.engines().here());
         for (server, engine) in far.filter(|(server, _)| self.remembered(server).is_none()) {
-            if let Err(error) = self.launcher.remove_images(&*engine, stack, &needed).await {
+            if let Err(error) = self.launcher.remove_images(&*engine, stack, needed).await {
                 tracing::debug!(%stack, %server, %error, "old images stay for now");
             }
         }
         Ok(())
     }
 
-    async fn drop_release(&self, stack: &StackName, release: &Release, kept: &[Release]) -> Result<(), HqError> {
-        let needed: BTreeSet<String> = kept.iter().flat_map(images).collect();
+    async fn drop_release(
+        &self,
+        stack: &StackName,
+        release: &Release,
+        needed: &BTreeSet<String>,
+    ) -> Result<(), HqError> {
         let tag = self.launcher.identity.tag(stack, release.number);
-        for node in release.instructions.iter().filter_map(Instruction::launches) {
-            self.gone(self.engines().local().remove_image(&format!("quarry/{stack}/{node}:{tag}")).await)?;
+        for instruction in &release.instructions {
+            let (Some(node), Some(settings)) = (instruction.launches(), instruction.settings()) else { continue };
+            // Later releases with other variables have the image and give it no name: this one may be its last, and goes
+            // with the image.
+            if !needed.contains(settings.image.as_str()) {
+                self.gone(self.engines().local().remove_image(&format!("quarry/{stack}/{node}:{tag}")).await)?;
+            }
         }
-        tracing::debug!(%stack, release = %release.number, needed = needed.len(), "dropping a release");
+        tracing::debug!(%stack, release = %release.number, "dropping a release");
         self.unpin_number(stack, release.number).await;
         let tarball = self.stack_folder(stack).join("build").join(format!("{}.tar.gz", release.number));
         let sites = self.sites_folder(stack, release.number);

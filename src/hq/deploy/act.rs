@@ -26,6 +26,7 @@ use crate::launch::Plan;
 use crate::launch::act::Say;
 use crate::launch::journal::{Operation, Phase};
 use crate::launch::record::{Cause, Release};
+use crate::names::reach::Reach;
 use crate::names::{Domain, NodeName, ReleaseNumber, StackName};
 use crate::router::{StackRoutes, Target};
 use crate::stack::{Kind, Stack};
@@ -147,7 +148,8 @@ impl Hq {
     }
 
     async fn build_images(&self, building: &Building<'_>, say: Say<'_>) -> Result<BTreeMap<NodeName, Built>, HqError> {
-        build_images(self.engines().local(), &self.settings, building, say).await
+        let reach = self.reach(&self.settings.build.registries).await?;
+        build_images(self.engines().local(), &self.settings, building, Some(reach), say).await
     }
 
     async fn compile(
@@ -251,7 +253,7 @@ pub struct Building<'a> {
     pub mtime: u64,
 }
 
-/// Builds every image a checkout needs.
+/// Builds every image a checkout needs, from registries within `reach` if somebody else names them.
 ///
 /// # Errors
 /// The first that could not be built.
@@ -259,6 +261,7 @@ pub async fn build_images(
     engine: &dyn crate::docker::Engine,
     settings: &crate::etc::Settings,
     building: &Building<'_>,
+    reach: Option<Reach>,
     say: Say<'_>,
 ) -> Result<BTreeMap<NodeName, Built>, HqError> {
     let began = Instant::now();
@@ -271,6 +274,8 @@ pub async fn build_images(
         processes: Some(settings.build.processes),
         spare: Some(settings.build.spare),
         timeout: Some(settings.build.timeout),
+        reach,
+        syntaxes: settings.build.syntaxes.clone(),
     };
     let plans = plan(building.described, building.repository, &build_settings)?;
     let job = BuildJob {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::hq::reach::Reach;
+use crate::names::reach::Reach;
 
 /// How long one address may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -15,7 +15,8 @@ use crate::hq::git::push::{MEMORY, TIME};
 use crate::hq::git::socks::{self, Socks};
 use crate::hq::git::weight::Budget;
 use crate::hq::git::{GitError, Repository, Settings, command, oid};
-use crate::hq::reach::{Reach, Remote, Scheme};
+use crate::hq::remote::{Remote, Scheme};
+use crate::names::reach::Reach;
 use crate::names::{CommitId, StackName};
 
 /// The most that is kept of what git says.

@@ -11,13 +11,13 @@ use crate::db::{DbError, Entry, Guard, layout};
 use crate::hq::git::{self, Commit, Fetching, GitError, Repository, Stop};
 use crate::hq::lock::Turn;
 use crate::hq::progress::phase;
-use crate::hq::reach::Reach;
 use crate::hq::rights::{Access, Right};
 use crate::hq::status::Status;
 use crate::hq::{Hq, HqError};
 use crate::launch::act::Say;
 use crate::launch::journal::act::Book;
 use crate::launch::journal::{BranchMove, Journal};
+use crate::names::reach::Reach;
 use crate::names::{CommitId, ReleaseNumber, StackName, UserName};
 
 impl Hq {
@@ -168,6 +168,15 @@ impl Hq {
         .await
     }
 
+    /// What HQ may speak to for others, and these hosts inside.
+    ///
+    /// # Errors
+    /// When the servers cannot be read.
+    pub async fn reach(&self, named: &BTreeSet<String>) -> Result<Reach, HqError> {
+        let ways = self.server_records().await?.into_values().filter_map(|record| record.way);
+        Ok(Reach { named: named.clone(), servers: ways.flat_map(|way| [way.ip, way.hq]).collect() })
+    }
+
     /// Checks a commit out to a clean folder, submodules included, and tells what is known of it. Submodules that are
     /// other stacks are read for `reader` if they may see them, for whoever asks without. Dropping the future ends what is
     /// being fetched.
@@ -185,10 +194,8 @@ impl Hq {
         let turn = self.queue.checkout(stack).await;
         let (said, mut lines) = mpsc::unbounded_channel();
         let (asked, mut questions) = mpsc::unbounded_channel::<(StackName, oneshot::Sender<bool>)>();
-        let ways = self.server_records().await?.into_values().filter_map(|record| record.way);
-        let servers = ways.flat_map(|way| [way.ip, way.hq]).collect();
         let fetching = Fetching {
-            reach: Reach { named: self.settings.submodule_hosts.clone(), servers },
+            reach: self.reach(&self.settings.submodule_hosts).await?,
             most: self.settings.push_limit.bytes(),
             key: self.settings.submodule_key.clone(),
             // Nobody listens to a checkout that was given up.

@@ -66,6 +66,7 @@ mod tests {
             entrypoint: Vec::new(),
             volumes: Vec::new(),
             env: Vec::new(),
+            triggers: Vec::new(),
             tags: tags.iter().map(ToString::to_string).collect(),
             labels: Default::default(),
             size: 0,

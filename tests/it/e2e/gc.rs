@@ -77,3 +77,39 @@ fn what_failed_builds_leave_has_a_name_and_goes_with_the_next_release() {
     });
     assert_eq!(hq.page("blog.localhost", "/"), "Hello from release 2\n");
 }
+
+#[test]
+fn an_image_stays_as_long_as_a_kept_release_or_a_node_has_it() {
+    let hq = Hq::start_with(&[("releases-kept", "2\n")]);
+    hq.push(&app(&[]), "blog").succeeded();
+    // These have the image of the first, and no container that would hold it.
+    hq.quarry(&["env", "set", "blog", "WORD=two"]).succeeded();
+    hq.quarry(&["scale", "blog", "web=0"]).succeeded();
+    hq.wait_for_containers(&["stack=blog"], 0);
+    hq.quarry(&["env", "set", "blog", "WORD=three"]).succeeded();
+    until("the end of release 1", || {
+        hq.quarry(&["gc"]).succeeded();
+        (!hq.root().join("stacks/blog/build/1.tar.gz").exists()).then_some(())
+    });
+    assert_eq!(images(&hq), 1);
+    hq.quarry(&["scale", "blog", "web=1"]).succeeded();
+    assert_eq!(hq.page("blog.localhost", "/env/WORD"), "three");
+    hq.quarry(&["rollback", "blog", "2"]).succeeded();
+    assert_eq!(hq.page("blog.localhost", "/env/WORD"), "two");
+    // Nobody needs it any more.
+    let other = app(&[(
+        "Dockerfile",
+        &format!(
+            "FROM debian:bookworm-slim\nLABEL own={}\nWORKDIR /app\nCOPY . .\nEXPOSE 8080\nCMD exec perl app.pl\n",
+            hq.id()
+        ),
+    )]);
+    for word in ["Other", "Another"] {
+        greet(&other, word);
+        hq.push_as(&other, "blog", &["-f", "HEAD:master"]).succeeded();
+    }
+    until("the end of the first image", || {
+        hq.quarry(&["gc"]).succeeded();
+        (images(&hq) == 2).then_some(())
+    });
+}

@@ -161,6 +161,34 @@ fn another_stack_s_image_is_no_base_for_one_s_own() {
         let docker = format!("FROM debian:bookworm-slim\nCOPY --from={guess} /app /app\nEXPOSE 80\n");
         refused(&hq, &repository(&[("Dockerfile", &docker)]), &[]);
     }
+    // An id is no name, nor are its first digits: the engine would find the image by either.
+    let id = docker::list(&["images", "-q", "--no-trunc", &tag]).remove(0);
+    let hex = id.strip_prefix("sha256:").unwrap();
+    let short = (4..).map(|length| &hex[..length]).find(|short| !short.bytes().all(|byte| byte.is_ascii_digit()));
+    for (guess, said) in [(id.as_str(), "is the id of an image"), (hex, "is the id"), (&hex[..12], "is the id")]
+        .into_iter()
+        .chain(short.map(|short| (short, "is not on this server")))
+    {
+        let yml = format!("web:\n  container: '{guess}'\n  expose: 80\n");
+        refused(&hq, &repository(&[("quarry.yml", &yml)]), &[said]);
+        for docker in [
+            format!("FROM {guess}\nEXPOSE 80\n"),
+            format!("ARG A={}\nFROM ${{A:-x}}{}\nEXPOSE 80\n", &guess[..2], &guess[2..]),
+            format!("FROM {}\\\n{}\nEXPOSE 80\n", &guess[..2], &guess[2..]),
+            format!("FROM debian:bookworm-slim\nCOPY --from={guess} /app /app\nEXPOSE 80\n"),
+            format!("FROM debian:bookworm-slim\nCOPY --fr\\om={guess} /app /app\nEXPOSE 80\n"),
+            format!(
+                "FROM debian:bookworm-slim\nRUN --mount=type=bind,from={guess},target=/x cp -r /x/app /\nEXPOSE 80\n"
+            ),
+        ] {
+            refused(&hq, &repository(&[("Dockerfile", &docker)]), &[said]);
+        }
+    }
+    // Nor by a stage of that name, which is an image's until the stage is done.
+    if let Some(short) = short.filter(|short| short.starts_with(|c: char| c.is_ascii_lowercase())) {
+        let docker = format!("FROM debian:bookworm-slim AS {short}\nCOPY --from={short} /app /app\nEXPOSE 80\n");
+        refused(&hq, &repository(&[("Dockerfile", &docker)]), &["is not on this server"]);
+    }
     // Nor is it told to others.
     let eve = hq.person("eve");
     for words in [&["stacks"][..], &["ps"], &["events"], &["stacks", "show", "blog"]] {

@@ -1,4 +1,4 @@
-//! Submodules whose addresses lead where HQ stands and the pusher does not.
+//! Submodules, images and files whose addresses lead where HQ stands and the pusher does not.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::app;
-use crate::harness::{Hq, Repository};
+use crate::harness::{Hq, Repository, docker};
 
 /// A program of HQ's own server, and how often somebody has spoken to it.
 fn neighbour() -> (SocketAddr, Arc<AtomicUsize>) {
@@ -93,4 +93,45 @@ fn a_submodule_leads_hq_to_nobody_inside_its_own_network() {
         check(&format!("http://{from}/lib"), &inside);
     }
     assert!(hq.containers(&["stack=eve"]).is_empty());
+}
+
+#[test]
+fn a_build_has_docker_ask_nobody_inside_hq_s_network() {
+    let (own, visits) = neighbour();
+    let port = own.port();
+    let hq = Hq::start();
+    let base = format!("quarry-it-onbuild:{}", hq.id());
+    docker::image(&base, &format!("FROM debian:bookworm-slim\nONBUILD ADD http://127.0.0.1:{port}/x /x\n"));
+    let check = |files: &[(&str, &str)], said: &str| {
+        hq.push(&Repository::with(files), "eve").failed().said(&[said]);
+        assert_eq!(visits.load(Ordering::SeqCst), 0, "{files:?} was spoken to");
+    };
+    for add in [
+        format!("ADD http://127.0.0.1:{port}/x /x"),
+        format!("ADD http://169.254.169.254:{port}/latest /x"),
+        format!("ADD http:\\\n//127.0.0.1:{port}/x /x"),
+        format!("ADD [\"http:\\u002f\\u002f127.0.0.1:{port}/x\", \"/x\"]"),
+        format!("ARG U=http://127.0.0.1:{port}/x\nADD $U /x"),
+        format!("ADD http://127.0.0.1:{port}/lib.git /x"),
+        "ADD git@localhost:lib /x".to_owned(),
+    ] {
+        check(&[("Dockerfile", &format!("FROM debian:bookworm-slim\n{add}\nEXPOSE 80\n"))], "fetch it with RUN");
+    }
+    check(&[("Dockerfile", &format!("FROM {base}\nEXPOSE 80\n"))], "ONBUILD of quarry-it-onbuild");
+    for host in ["127.0.0.1", "localhost", "10.0.0.5", "169.254.169.254"] {
+        let inside = "/etc/quarry/build/registries";
+        check(&[("quarry.yml", &format!("web:\n  container: {host}:{port}/x\n  expose: 80\n"))], inside);
+        check(&[("Dockerfile", &format!("FROM {host}:{port}/x\nEXPOSE 80\n"))], inside);
+        let copy = format!("FROM debian:bookworm-slim\nCOPY --from={host}:{port}/x /x /x\nEXPOSE 80\n");
+        check(&[("Dockerfile", &copy)], inside);
+    }
+    // What is not a text, or is found another way by docker, is not what has been looked at.
+    let hidden = Repository::with(&[("safe", "FROM debian:bookworm-slim\n")]);
+    std::os::unix::fs::symlink("/evil", hidden.file("Dockerfile")).unwrap();
+    hidden.write("evil", &format!("FROM debian:bookworm-slim\nADD http://127.0.0.1:{port}/x /x\n"));
+    hidden.write("quarry.yml", "web:\n  dockerfile: Dockerfile\n  expose: 80\n");
+    hidden.commit("a link");
+    hq.push(&hidden, "eve").failed();
+    assert_eq!(visits.load(Ordering::SeqCst), 0);
+    docker::docker(&["rmi", &base]).succeeded();
 }

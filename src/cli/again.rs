@@ -218,6 +218,8 @@ pub fn socket(handed: &Handed) -> Option<UnixListener> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hq::upgrade::files::{Found, begin as begin_trial, find};
+    use crate::hq::upgrade::process::before;
 
     #[test]
     fn commands_wait_for_a_process_that_lives_and_for_no_other() {
@@ -230,6 +232,23 @@ mod tests {
         mark(root.path()).unwrap();
         unmark(root.path());
         assert!(!is_due(root.path()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_program_on_trial_has_its_time_and_one_that_serves_has_any() {
+        let root = tempfile::tempdir().unwrap();
+        let program = root.path().join("quarry");
+        fs::write(&program, "new").unwrap();
+        fs::write(before(&program), "old").unwrap();
+        begin_trial(root.path(), &program, &program).unwrap();
+        let Found::Begins(trial) = find(root.path()) else { panic!("nothing is on trial") };
+        let is_late = async |doors: &Doors| tokio::time::timeout(2 * TRIAL, doors.late()).await.is_ok();
+        assert!(!is_late(&Doors::default()).await);
+        let doors = Doors { trial: Some(trial), ..Doors::default() };
+        assert!(is_late(&doors).await);
+        doors.open();
+        assert!(!is_late(&doors).await);
+        assert_eq!(find(root.path()), Found::Nothing);
     }
 
     #[test]

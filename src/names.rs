@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use self::printable::is_harmless;
+use self::printable::{excerpt, is_harmless};
 
 pub mod printable;
 pub mod reach;
@@ -27,7 +27,7 @@ pub struct BadName {
 }
 
 fn bad(what: &'static str, given: &str, rule: &'static str) -> BadName {
-    let given = given.chars().take(80).flat_map(char::escape_debug).collect();
+    let given = excerpt(given, 80);
     BadName { what, given, rule }
 }
 

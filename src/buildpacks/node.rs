@@ -6,6 +6,8 @@ use super::dependencies::Files;
 use super::versions::admits;
 use super::{PackError, Plan, Repository, shell_words, text};
 
+use crate::names::printable::excerpt;
+
 /// The version that Debian's nodejs is.
 const MAJOR: u64 = 18;
 
@@ -239,7 +241,7 @@ fn version_warning(repository: &Repository, package: &Package) -> Option<String>
         Some((name, repository.text(name)?.trim()))
     };
     let (name, range) = engines.or_else(file)?;
-    let shown: String = range.chars().take(40).flat_map(char::escape_debug).collect();
+    let shown = excerpt(range, 40);
     let warning = || format!("Warning: {name} asks for node {shown}; the buildpack has {MAJOR} and uses that");
     (!admits(range, MAJOR)).then(warning)
 }

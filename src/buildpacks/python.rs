@@ -6,6 +6,8 @@ use super::dependencies::Files;
 use super::templates::exec;
 use super::{PackError, Plan, Repository, text};
 
+use crate::names::printable::excerpt;
+
 /// The version that Debian's python3 is.
 const VERSION: &str = "3.11";
 
@@ -165,7 +167,7 @@ fn version_warning(repository: &Repository, project: &Project) -> Option<String>
         None => ("pyproject.toml", project.requires_python.clone().filter(|range| excludes_debian(range))?),
     };
     let minor: Vec<&str> = version.split('.').take(2).collect();
-    let shown: String = version.chars().take(20).flat_map(char::escape_debug).collect();
+    let shown = excerpt(&version, 20);
     let fits = minor.join(".") == VERSION || version == "3";
     (!fits).then(|| format!("Warning: {file} asks for Python {shown}; the buildpack has {VERSION} and uses that"))
 }

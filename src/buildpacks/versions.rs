@@ -1,5 +1,7 @@
 //! Version ranges as package.json writes them, as far as a major version goes.
 
+use crate::names::printable::excerpt;
+
 /// Whether a range admits some release of a major version. What is not understood admits everything: the answer only
 /// decides on a warning.
 ///
@@ -40,7 +42,7 @@ fn comparator(operator: &str, version: &str, major: u64) -> bool {
 
 /// The line for a version that is asked for and not there.
 pub(super) fn asked_for(file: &str, language: &str, version: &str, has: &str) -> String {
-    let shown: String = version.chars().take(40).flat_map(char::escape_debug).collect();
+    let shown = excerpt(version, 40);
     format!("Warning: {file} asks for {language} {shown}; the buildpack has {has} and uses that")
 }
 

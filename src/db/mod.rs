@@ -8,6 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
+use crate::names::printable::excerpt;
+
 mod act;
 pub mod copy;
 pub mod epoch;
@@ -64,7 +66,7 @@ impl FromStr for Key {
         if text.len() <= 512 && text.split('/').count() <= SEGMENTS_LIMIT && text.split('/').all(good) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(DbError::BadKey { key: text.chars().take(80).flat_map(char::escape_debug).collect() })
+            Err(DbError::BadKey { key: excerpt(text, 80) })
         }
     }
 }

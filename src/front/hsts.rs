@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::names::printable::excerpt;
+
 /// The header `Strict-Transport-Security`: as text `off`, or `1y`, `30d includeSubDomains preload`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -26,7 +28,7 @@ const LONGEST: u32 = 2 * 365 * 86_400;
 impl FromStr for Hsts {
     type Err = BadHsts;
     fn from_str(text: &str) -> Result<Self, BadHsts> {
-        let bad = || BadHsts(text.chars().take(60).flat_map(char::escape_debug).collect());
+        let bad = || BadHsts(excerpt(text, 60));
         let lower = text.to_ascii_lowercase().replace([',', ';'], " ");
         let mut words = lower.split_whitespace();
         let first = words.next().ok_or_else(bad)?;

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::names::printable::excerpt;
+
 /// So many requests in a second, minute or hour from one address, and so many more at once. As text `10/s`, `600/m
 /// burst 50`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +29,7 @@ const MOST: u32 = 1_000_000;
 impl FromStr for Rate {
     type Err = BadRate;
     fn from_str(text: &str) -> Result<Self, BadRate> {
-        let bad = || BadRate(text.chars().take(60).flat_map(char::escape_debug).collect());
+        let bad = || BadRate(excerpt(text, 60));
         let number = |text: &str| {
             let plain = text.bytes().all(|byte| byte.is_ascii_digit());
             text.parse().ok().filter(|count| plain && (1..=MOST).contains(count))

@@ -8,6 +8,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::names::printable::excerpt;
+
 mod words;
 
 /// Checked directives.
@@ -145,7 +147,7 @@ impl FromStr for Snippet {
 
 fn directive(mut words: Vec<String>) -> Result<Directive, String> {
     let first = words.remove(0);
-    let shown: String = first.chars().take(40).flat_map(char::escape_debug).collect();
+    let shown = excerpt(&first, 40);
     let name = KNOWN.iter().copied().find(|name| *name == first);
     let name = name.ok_or_else(|| {
         format!(

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::names::ServerName;
+use crate::names::printable::excerpt;
 
 /// A word of a filter that is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -102,7 +103,7 @@ pub fn tag(text: &str) -> Result<String, BadTag> {
     if starts && bytes.len() <= 63 && bytes.iter().copied().all(inside) {
         return Ok(text.to_owned());
     }
-    Err(BadTag { given: text.chars().take(80).flat_map(char::escape_debug).collect() })
+    Err(BadTag { given: excerpt(text, 80) })
 }
 
 impl TryFrom<Vec<String>> for Filter {

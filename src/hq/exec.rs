@@ -3,6 +3,7 @@
 //! The words are split as a shell would, but nothing is ever expanded or run by one.
 
 use crate::hq::door::Service;
+use crate::names::printable::excerpt;
 use crate::names::{BadName, StackName};
 
 /// What a client asks for.
@@ -53,7 +54,7 @@ pub fn parse(exec: &[u8]) -> Result<Request, BadExec> {
     let service = match service.as_str() {
         "receive-pack" => Service::Receive,
         "upload-pack" => Service::Upload,
-        _ => return Err(BadExec::GitService(service.chars().take(40).flat_map(char::escape_debug).collect())),
+        _ => return Err(BadExec::GitService(excerpt(&service, 40))),
     };
     match &words[1..] {
         [path] if !path.starts_with('-') => Ok(Request::Git(service, stack(path)?)),

@@ -23,6 +23,11 @@ pub fn printable_line(text: &str) -> String {
     shown(text, |_| false)
 }
 
+/// The start of a text from outside for an error that names it: `most` characters at most, control characters escaped.
+pub fn excerpt(text: &str, most: usize) -> String {
+    text.chars().take(most).flat_map(char::escape_debug).collect()
+}
+
 fn shown(text: &str, stays: impl Fn(char) -> bool) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {

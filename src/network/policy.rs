@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use crate::names::printable::excerpt;
 use crate::units::net::Net;
 use serde::{Deserialize, Serialize};
 
@@ -98,7 +99,7 @@ impl fmt::Display for Port {
 impl FromStr for Port {
     type Err = BadPort;
     fn from_str(text: &str) -> Result<Self, BadPort> {
-        let bad = || BadPort { given: text.chars().take(60).flat_map(char::escape_debug).collect() };
+        let bad = || BadPort { given: excerpt(text, 60) };
         let (number, protocol) = match text.split_once('/') {
             None | Some((_, "tcp")) => (text.trim_end_matches("/tcp"), Protocol::Tcp),
             Some((number, "udp")) => (number, Protocol::Udp),

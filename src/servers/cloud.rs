@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ssh::Address;
 use crate::names::ServerName;
+use crate::names::printable::excerpt;
 use crate::units::Megabytes;
 
 pub mod answer;
@@ -117,7 +118,7 @@ fn checked(text: &str, what: &'static str) -> Result<String, BadId> {
     if begins && text.len() <= LONGEST && text.bytes().all(inside) {
         return Ok(text.to_owned());
     }
-    Err(BadId { what, given: text.chars().take(80).flat_map(char::escape_debug).collect() })
+    Err(BadId { what, given: excerpt(text, 80) })
 }
 
 impl Token {

@@ -10,6 +10,7 @@ use super::cloud::Token;
 use super::facts::Facts;
 use super::ssh::{Address, HostKey};
 use crate::grid::{Architecture, Standing};
+use crate::names::printable::excerpt;
 use crate::units::Megabytes;
 
 /// One server.
@@ -83,7 +84,7 @@ impl FromStr for Address {
 
     /// `root@10.0.0.7`, `quarry@s1.example:2222`, `root@fd00::7`, `root@[fd00::7]:2222`.
     fn from_str(text: &str) -> Result<Self, BadAddress> {
-        let bad = || BadAddress { given: text.chars().take(80).flat_map(char::escape_debug).collect() };
+        let bad = || BadAddress { given: excerpt(text, 80) };
         let (user, place) = text.split_once('@').ok_or_else(bad)?;
         let (host, port) = match (place.strip_prefix('['), place.matches(':').count()) {
             (Some(rest), _) => {

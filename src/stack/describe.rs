@@ -4,6 +4,7 @@
 use crate::buildpacks::{self, Repository};
 use crate::env::Env;
 use crate::names::NodeName;
+use crate::names::printable::excerpt;
 
 use super::extras::Extras;
 use super::mistakes::{Mistake, Mistakes, clean};
@@ -196,7 +197,7 @@ fn hints(repository: &Repository) -> Vec<String> {
         hints.push(".env sets no variables of the stack; to take its values: env import STACK < .env".to_owned());
     }
     if let Some(first) = repository.pointers.iter().next() {
-        let shown: String = first.chars().take(80).flat_map(char::escape_debug).collect();
+        let shown = excerpt(first, 80);
         let (count, files) = match repository.pointers.len() {
             1 => (String::new(), "is a pointer of Git LFS, not the file"),
             more => (format!(" and {} others", more - 1), "are pointers of Git LFS, not the files"),

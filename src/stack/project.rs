@@ -3,6 +3,7 @@
 use toml::{Table, Value};
 
 use crate::env::Env;
+use crate::names::printable::excerpt;
 
 use super::mistakes::{Mistake, Mistakes};
 
@@ -69,7 +70,7 @@ fn variable(entry: &Table, file: &str, project: &mut Project) {
     match name.parse() {
         Ok(name) if !value.contains('\0') => project.env.set(name, value),
         Ok(_) | Err(_) => {
-            let shown: String = name.chars().take(40).flat_map(char::escape_debug).collect();
+            let shown = excerpt(name, 40);
             project.said.push(format!("Warning: the build variable `{shown}` in {file} is none, and is passed over"));
         }
     }

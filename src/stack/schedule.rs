@@ -7,6 +7,8 @@ use jiff::Zoned;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
+use crate::names::printable::excerpt;
+
 /// Five fields (minute, hour, day of the month, month, day of the week) or a word such as `@daily`, as crontab(5) has
 /// them. Fields know `*`, lists, ranges, steps, and the names of months and days.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +46,7 @@ impl FromStr for ZoneName {
         };
         match text.len() <= 60 && text.split('/').all(good) {
             true => Ok(Self(text.to_owned())),
-            false => Err(BadZone(text.chars().take(60).flat_map(char::escape_debug).collect())),
+            false => Err(BadZone(excerpt(text, 60))),
         }
     }
 }
@@ -192,7 +194,7 @@ impl FromStr for Schedule {
             [_, _, _, _, _] => fields.iter().enumerate().all(|(place, field)| is_field(place, field)),
             _ => false,
         };
-        let shown = || text.chars().take(60).flat_map(char::escape_debug).collect();
+        let shown = || excerpt(text, 60);
         if good { Ok(Self(fields.join(" "))) } else { Err(BadSchedule(shown())) }
     }
 }

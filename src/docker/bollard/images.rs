@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use super::{Docker, STREAM, Subject};
 use crate::docker::{EngineError, Image, Say};
 use crate::names::ImageId;
+use crate::names::printable::excerpt;
 
 impl Docker {
     pub(super) async fn inspect_image(&self, reference: &str) -> Result<Option<Image>, EngineError> {
@@ -134,7 +135,7 @@ fn check(reference: &str) -> Result<(), EngineError> {
     if is_reference(reference) {
         return Ok(());
     }
-    let given: String = reference.chars().take(80).flat_map(char::escape_debug).collect();
+    let given = excerpt(reference, 80);
     Err(EngineError::NotFound { what: format!("image `{given}`: that is not an image reference such as `redis:7`") })
 }
 

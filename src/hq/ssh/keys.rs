@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use russh::keys::ssh_key;
 
+use crate::names::printable::excerpt;
+
 /// A public key in its one text form, `ssh-ed25519 AAAA…` without a comment: equal keys are equal texts.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicKey {
@@ -66,7 +68,7 @@ impl FromStr for PublicKey {
         match ssh_key::PublicKey::from_openssh(&line) {
             Ok(key) => checked(&key),
             Err(_) if !TAKEN.contains(&algorithm) && (algorithm.starts_with("ssh-") || algorithm.contains('@')) => {
-                Err(BadKey::Type(algorithm.chars().take(60).flat_map(char::escape_debug).collect()))
+                Err(BadKey::Type(excerpt(algorithm, 60)))
             }
             Err(_) => Err(BadKey::NotAKey),
         }

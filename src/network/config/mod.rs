@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::files::Owner;
 
+use crate::names::printable::excerpt;
+
 pub mod act;
 pub mod files;
 
@@ -54,7 +56,7 @@ pub struct BadPath {
 
 impl BadPath {
     fn new(given: &str, why: impl Into<String>) -> Self {
-        Self { given: given.chars().take(200).flat_map(char::escape_debug).collect(), why: why.into() }
+        Self { given: excerpt(given, 200), why: why.into() }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::launch::Step;
 use crate::launch::act::{LaunchError, Say};
 use crate::launch::journal::act::Book;
 use crate::names::StackName;
+use crate::names::printable::excerpt;
 use crate::stack::Command;
 use crate::stack::wishes::{Wish, grant};
 
@@ -128,6 +129,6 @@ fn shown(command: &Command) -> String {
         Command::Shell(text) => text.clone(),
         Command::Words(words) => words.join(" "),
     };
-    let short: String = text.chars().take(60).flat_map(char::escape_debug).collect();
+    let short = excerpt(&text, 60);
     format!("`{short}`")
 }

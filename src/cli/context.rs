@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::failure::{Exit, Failure, hung_up};
 use super::print::Out;
@@ -15,6 +16,9 @@ use crate::hq::lock::Turn;
 use crate::hq::rights::{Access, Right};
 use crate::hq::{Hq, HqError};
 use crate::names::{NodeName, StackName, UserName};
+
+/// Pause between two looks at what somebody who follows something may still see.
+pub(super) const LOOK: Duration = Duration::from_secs(2);
 
 /// A command's surroundings.
 pub struct Context {
@@ -78,6 +82,19 @@ impl Context {
         Ok(())
     }
 
+    /// Waits until the caller may no longer do this with a stack, and says so: what follows something ends then.
+    pub async fn revoked(&self, stack: &StackName, needed: Right) -> Failure {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            // While the tree cannot be read, nothing is taken away.
+            let Ok(access) = self.hq.access(&self.caller).await else { continue };
+            let checked = self.hq.check_right(&access, stack, needed).await;
+            if let Err(error @ (HqError::Rights(_) | HqError::NoStack(_))) = checked {
+                return error.into();
+            }
+        }
+    }
+
     async fn named<'a>(&self, words: &'a [String]) -> Result<(Target, &'a [String]), Failure> {
         if let (Some(default), first) = (&self.stack, words.first()) {
             let named: Option<Target> = first.and_then(|word| word.parse().ok());
@@ -110,9 +127,17 @@ impl Context {
     /// # Errors
     /// When the tree cannot be read.
     pub async fn stacks(&self) -> Result<BTreeSet<StackName>, Failure> {
+        self.stacks_of(&self.access).await
+    }
+
+    /// The stacks that somebody may see.
+    ///
+    /// # Errors
+    /// When the tree cannot be read.
+    pub async fn stacks_of(&self, access: &Access) -> Result<BTreeSet<StackName>, Failure> {
         let seen = |(stack, owner): (StackName, Option<UserName>)| {
-            let right = owner.and_then(|owner| self.access.on(&stack, &owner));
-            (self.access.is_operator() || right.is_some()).then_some(stack)
+            let right = owner.and_then(|owner| access.on(&stack, &owner));
+            (access.is_operator() || right.is_some()).then_some(stack)
         };
         Ok(self.hq.owners().await?.into_iter().filter_map(seen).collect())
     }

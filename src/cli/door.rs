@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
+use tokio::sync::watch;
 
 use super::failure::{Exit, chain};
 use super::{Door as Doors, run_words};
@@ -32,6 +33,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub struct HqDoor {
     hq: Arc<Hq>,
     keys: RwLock<BTreeMap<String, UserName>>,
+    /// Counts how often they were read.
+    read: watch::Sender<u64>,
     /// Stacks that a push has made and none has deployed. Held while one of them is made or taken away again.
     made: tokio::sync::Mutex<BTreeSet<StackName>>,
 }
@@ -42,7 +45,8 @@ impl HqDoor {
     /// # Errors
     /// When the keys cannot be read or watched.
     pub async fn open(hq: Arc<Hq>) -> Result<Arc<Self>, HqError> {
-        let door = Arc::new(Self { hq, keys: RwLock::default(), made: Default::default() });
+        let door =
+            Arc::new(Self { hq, keys: RwLock::default(), read: watch::Sender::default(), made: Default::default() });
         let mut changes = door.hq.db.watch(layout::KEYS).await?;
         door.load_keys().await?;
         let watching = Arc::downgrade(&door);
@@ -69,6 +73,7 @@ impl HqDoor {
             }
         }
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        self.read.send_modify(|count| *count += 1);
         Ok(())
     }
 
@@ -184,6 +189,10 @@ impl HqDoor {
 impl Door for HqDoor {
     async fn who(&self, key: &PublicKey) -> Option<UserName> {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).get(key.fingerprint()).cloned()
+    }
+
+    fn keys(&self) -> watch::Receiver<u64> {
+        self.read.subscribe()
     }
 
     async fn repository(&self, caller: &Caller, stack: &StackName, service: Service) -> Result<PathBuf, String> {

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use tokio::sync::broadcast::error::RecvError;
 
-use super::context::Context;
+use super::context::{Context, LOOK};
 use super::failure::{Exit, Failure};
+use crate::hq::HqError;
 use crate::hq::events::{Event, Outcome};
-use crate::hq::rights::Right;
+use crate::hq::rights::{Access, Right};
 use crate::names::{StackName, UserName};
 
 /// Show what people have done, or were refused
@@ -33,6 +34,26 @@ enum View {
 }
 
 impl View {
+    /// What somebody may see who names no stack.
+    async fn of(access: &Access, cx: &Context) -> Result<Self, Failure> {
+        match access.is_operator() {
+            true => Ok(View::All),
+            false => Ok(View::Some(access.user.clone(), cx.stacks_of(access).await?)),
+        }
+    }
+
+    /// What the caller may see of it now. While the tree cannot be read, nothing is taken away.
+    async fn renewed(self, cx: &Context) -> Result<Self, Failure> {
+        let Ok(access) = cx.hq.access(&cx.caller).await else { return Ok(self) };
+        match &self {
+            View::All | View::Some(..) => Ok(Self::of(&access, cx).await.unwrap_or(self)),
+            View::One(stack) => match cx.hq.check_right(&access, stack, Right::View).await {
+                Err(error @ (HqError::Rights(_) | HqError::NoStack(_))) => Err(error.into()),
+                Ok(_) | Err(_) => Ok(self),
+            },
+        }
+    }
+
     fn shows(&self, event: &Event) -> bool {
         match self {
             View::All => true,
@@ -55,7 +76,7 @@ impl Events {
         }
         // Before the list: what happens in between is in both, and nothing in neither.
         let mut coming = cx.hq.follow_events();
-        let view = self.view(cx).await?;
+        let mut view = self.view(cx).await?;
         let wanted = view.clone();
         let events = cx.hq.last_events(self.lines.into(), move |event| wanted.shows(event)).await?;
         let shown: BTreeSet<(u64, Outcome)> = events.iter().map(|event| (event.id, event.result)).collect();
@@ -69,13 +90,16 @@ impl Events {
             (false, false) => return cx.out.table(&HEADER, &events.iter().map(cells).collect::<Vec<_>>()).await,
         }
         loop {
-            match coming.recv().await {
-                Ok(event) if view.shows(&event) && !shown.contains(&(event.id, event.result)) => {
+            let come = tokio::time::timeout(LOOK, coming.recv()).await;
+            // What may be seen may have become less.
+            view = view.renewed(cx).await?;
+            match come {
+                Ok(Ok(event)) if view.shows(&event) && !shown.contains(&(event.id, event.result)) => {
                     print(cx, &event).await?;
                 }
-                Ok(_) => {}
-                Err(RecvError::Lagged(count)) => cx.out.note(&format!("{count} events were left out")).await?,
-                Err(RecvError::Closed) => return Ok(()),
+                Ok(Ok(_)) | Err(_) => {}
+                Ok(Err(RecvError::Lagged(count))) => cx.out.note(&format!("{count} events were left out")).await?,
+                Ok(Err(RecvError::Closed)) => return Ok(()),
             }
         }
     }
@@ -85,10 +109,7 @@ impl Events {
         if !words.is_empty() || cx.stack.is_some() {
             return Ok(View::One(cx.only_stack(&words, Right::View).await?));
         }
-        match cx.access.is_operator() {
-            true => Ok(View::All),
-            false => Ok(View::Some(cx.access.user.clone(), cx.stacks().await?)),
-        }
+        View::of(&cx.access, cx).await
     }
 }
 

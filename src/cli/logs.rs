@@ -62,7 +62,10 @@ impl Logs {
                 false => Failure::new(Exit::Refused, format!("nothing of {asked} runs on servers that answer")),
             });
         }
-        reader.read(&target, events).await
+        tokio::select! {
+            done = reader.read(&target, events) => done,
+            gone = cx.revoked(&target.stack, Right::View) => Err(gone),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::hq::keys::PublicKey;
@@ -24,6 +24,9 @@ use crate::names::{CommitId, StackName, UserName};
 pub trait Door: Send + Sync + 'static {
     /// Whose key this is; `None` refuses. Asked for every key a client offers, so it answers from memory.
     async fn who(&self, key: &PublicKey) -> Option<UserName>;
+
+    /// Moves whenever the answers of [`Door::who`] may be others.
+    fn keys(&self) -> watch::Receiver<u64>;
 
     /// The bare repository of a stack, for git to serve. For [`Service::Receive`] stack and repository are made when
     /// they are missing. The error is the one line the client sees.

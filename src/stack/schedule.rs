@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use jiff::Zoned;
 use jiff::civil::Date;
+use jiff::tz::{AmbiguousOffset, AmbiguousZoned};
 use serde::{Deserialize, Serialize};
 
 use crate::names::printable::excerpt;
@@ -82,21 +83,20 @@ impl Schedule {
 
 impl Schedule {
     /// The first time after `after` that it names, in that one's time zone. A time of the day that a change of clocks skips
-    /// comes as much later as they were put forward; one that comes twice counts once, the first time. `None` when no day
-    /// of the next years fits, such as February 30th.
+    /// comes as much later as they were put forward; one that comes twice counts once, the first time, unless minute or
+    /// hour begin with `*`: those go by time that passes, as crontab(5) has it. `None` when no day of the next years fits,
+    /// such as February 30th.
     pub fn next(&self, after: &Zoned) -> Option<Zoned> {
         let fields = self.fields();
         let mut day = after.date();
         for _ in 0..DAYS_AHEAD {
             if fields.has_day(day) {
-                let times = fields.hours().flat_map(|hour| fields.minutes().map(move |minute| (hour, minute)));
-                for (hour, minute) in times {
-                    let local = day.at(hour, minute, 0, 0);
-                    // Compatible: after a gap, and the first of two.
-                    let time = after.time_zone().to_ambiguous_zoned(local).compatible().ok()?;
-                    if time > *after {
-                        return Some(time);
-                    }
+                // After a gap, and the first of two.
+                let mut first = fields.times(day, after).filter_map(|time| time.compatible().ok());
+                let first = first.find(|time| time > after);
+                let again = if fields.is_frequent { fields.second(day, after) } else { None };
+                if let Some(time) = first.into_iter().chain(again).min() {
+                    return Some(time);
                 }
             }
             day = day.tomorrow().ok()?;
@@ -113,7 +113,7 @@ impl Schedule {
             "@yearly" | "@annually" => "0 0 1 1 *",
             fields => fields,
         };
-        let mut fields = Fields { sets: [0; 5], any_day: false, any_weekday: false };
+        let mut fields = Fields { sets: [0; 5], any_day: false, any_weekday: false, is_frequent: false };
         for (place, field) in text.split(' ').enumerate().take(5) {
             fields.sets[place] = set(place, field);
         }
@@ -121,6 +121,7 @@ impl Schedule {
         fields.sets[4] |= fields.sets[4] >> 7 & 1;
         let starred = |place: usize| text.split(' ').nth(place).is_some_and(|field| field.starts_with('*'));
         (fields.any_day, fields.any_weekday) = (starred(2), starred(4));
+        fields.is_frequent = starred(0) || starred(1);
         fields
     }
 }
@@ -133,6 +134,8 @@ struct Fields {
     sets: [u64; 5],
     any_day: bool,
     any_weekday: bool,
+    /// Every so often, and not at times of the day.
+    is_frequent: bool,
 }
 
 impl Fields {
@@ -145,6 +148,22 @@ impl Fields {
         let (of_month, of_week) = (self.has(2, day.day()), self.has(4, day.weekday().to_sunday_zero_offset()));
         let fits = if self.any_day || self.any_weekday { of_month && of_week } else { of_month || of_week };
         fits && self.has(3, day.month())
+    }
+
+    /// The times of a day, as its clocks show them.
+    fn times(&self, day: Date, zone: &Zoned) -> impl Iterator<Item = AmbiguousZoned> {
+        let times = self.hours().flat_map(|hour| self.minutes().map(move |minute| (hour, minute)));
+        times.map(move |(hour, minute)| zone.time_zone().to_ambiguous_zoned(day.at(hour, minute, 0, 0)))
+    }
+
+    /// The first time after `after` that comes for the second time, on a day on which clocks are put back.
+    fn second(&self, day: Date, after: &Zoned) -> Option<Zoned> {
+        let midnight = |day: Date| after.time_zone().to_ambiguous_zoned(day.at(0, 0, 0, 0)).compatible().ok();
+        if midnight(day)?.offset() == midnight(day.tomorrow().ok()?)?.offset() {
+            return None;
+        }
+        let twice = self.times(day, after).filter(|time| matches!(time.offset(), AmbiguousOffset::Fold { .. }));
+        twice.filter_map(|time| time.later().ok()).find(|time| time > after)
     }
 
     fn minutes(&self) -> impl Iterator<Item = i8> {
@@ -294,22 +313,52 @@ mod tests {
         assert_eq!("0 0 30 2 *".parse::<Schedule>().unwrap().next(&noon), None);
     }
 
+    /// So many times of a schedule after one.
+    fn times(schedule: &str, after: &str, count: usize) -> Vec<String> {
+        let schedule: Schedule = schedule.parse().unwrap();
+        let first: Zoned = after.parse().unwrap();
+        let times = std::iter::successors(Some(first), |time| schedule.next(time)).skip(1).take(count);
+        times.map(|time| time.strftime("%m-%d %H:%M %:z").to_string()).collect()
+    }
+
     #[test]
     fn clocks_that_are_changed_neither_skip_nor_double_a_time() {
-        let daily: Schedule = "30 2 * * *".parse().unwrap();
-        let times = |after: &str, count: usize| {
-            let mut time: Zoned = after.parse().unwrap();
-            let mut times = Vec::new();
-            for _ in 0..count {
-                time = daily.next(&time).unwrap();
-                times.push(time.strftime("%m-%d %H:%M %:z").to_string());
-            }
-            times
-        };
         // Forward at 2:00 on March 29th, back at 3:00 on October 25th.
-        let spring = times("2026-03-28T12:00:00+01:00[Europe/Berlin]", 2);
+        let spring = times("30 2 * * *", "2026-03-28T12:00:00+01:00[Europe/Berlin]", 2);
         assert_eq!(spring, ["03-29 03:30 +02:00", "03-30 02:30 +02:00"]);
-        let autumn = times("2026-10-24T12:00:00+02:00[Europe/Berlin]", 2);
+        let autumn = times("30 2 * * *", "2026-10-24T12:00:00+02:00[Europe/Berlin]", 2);
         assert_eq!(autumn, ["10-25 02:30 +02:00", "10-26 02:30 +01:00"]);
+        let several = times("0,30 1-3 * * *", "2026-10-25T01:00:00+02:00[Europe/Berlin]", 5);
+        assert_eq!(
+            several,
+            [
+                "10-25 01:30 +02:00",
+                "10-25 02:00 +02:00",
+                "10-25 02:30 +02:00",
+                "10-25 03:00 +01:00",
+                "10-25 03:30 +01:00"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_runs_every_so_often_goes_on_while_clocks_are_changed() {
+        let autumn = "2026-10-25T02:50:00+02:00[Europe/Berlin]";
+        let expected = ["10-25 02:55 +02:00", "10-25 02:00 +01:00", "10-25 02:05 +01:00"];
+        assert_eq!(times("*/5 * * * *", autumn, 3), expected);
+        let expected = ["10-25 02:30 +01:00", "10-25 03:30 +01:00", "10-25 04:30 +01:00"];
+        assert_eq!(times("30 * * * *", autumn, 3), expected);
+        assert_eq!(times("@hourly", autumn, 2), ["10-25 02:00 +01:00", "10-25 03:00 +01:00"]);
+        assert_eq!(
+            times("*/20 2 * * *", autumn, 4)[..3],
+            ["10-25 02:00 +01:00", "10-25 02:20 +01:00", "10-25 02:40 +01:00"]
+        );
+        let spring = "2026-03-29T01:50:00+01:00[Europe/Berlin]";
+        assert_eq!(times("*/5 * * * *", spring, 2), ["03-29 01:55 +01:00", "03-29 03:00 +02:00"]);
+        // Lord Howe puts its clocks back by half an hour, and Greenland into the day before.
+        let howe = "2026-04-05T01:45:00+11:00[Australia/Lord_Howe]";
+        assert_eq!(times("*/15 * * * *", howe, 2), ["04-05 01:30 +10:30", "04-05 01:45 +10:30"]);
+        let nuuk = "2026-10-24T23:45:00-01:00[America/Nuuk]";
+        assert_eq!(times("*/15 * * * *", nuuk, 2), ["10-24 23:00 -02:00", "10-24 23:15 -02:00"]);
     }
 }

@@ -21,12 +21,14 @@ use quarry::servers::ssh::KeyPair;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// A double of HQ: knows some keys, runs some commands, takes all updates but those of branches named `refused…`.
 struct Double {
     root: PathBuf,
     keys: Mutex<BTreeMap<PublicKey, UserName>>,
+    changes: watch::Sender<u64>,
     updates: Mutex<Vec<Update>>,
     ended: Mutex<Vec<String>>,
 }
@@ -45,6 +47,10 @@ impl Double {
 impl Door for Double {
     async fn who(&self, key: &PublicKey) -> Option<UserName> {
         self.keys.lock().unwrap().get(key).cloned()
+    }
+
+    fn keys(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     async fn repository(&self, _: &Caller, stack: &StackName, service: Service) -> Result<PathBuf, String> {
@@ -183,6 +189,7 @@ async fn place_of(limits: Limits, pushes: Pushes) -> Place {
     let double = Arc::new(Double {
         root: root.clone(),
         keys: Mutex::default(),
+        changes: watch::Sender::default(),
         updates: Mutex::default(),
         ended: Mutex::default(),
     });

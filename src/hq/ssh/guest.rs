@@ -17,7 +17,7 @@ use crate::hq::guard::{Ending, Visit};
 use crate::hq::ssh::keys::PublicKey;
 use crate::hq::ssh::lane::Lane;
 use crate::hq::ssh::tcp::Control;
-use crate::hq::ssh::{Phase, Server};
+use crate::hq::ssh::{Known, Phase, Server};
 use crate::names::UserName;
 
 /// The names clients may log in with; who they are, their key tells.
@@ -33,7 +33,8 @@ pub(crate) struct Guest {
     address: IpAddr,
     control: Arc<Control>,
     phase: watch::Sender<Phase>,
-    user: Option<UserName>,
+    /// Who logged in, and with which key: it may be taken away while they are here.
+    user: Option<(UserName, PublicKey)>,
     refused: bool,
     lanes: BTreeMap<u32, Lane>,
 }
@@ -57,10 +58,15 @@ impl Guest {
         Self { server, visit, address, control, phase, user: None, refused: false, lanes: BTreeMap::new() }
     }
 
-    async fn known(&mut self, login: &str, key: &russh::keys::PublicKey, algorithm: &Algorithm) -> Option<UserName> {
+    async fn known(
+        &mut self,
+        login: &str,
+        key: &russh::keys::PublicKey,
+        algorithm: &Algorithm,
+    ) -> Option<(UserName, PublicKey)> {
         let sha1 = *algorithm == Algorithm::Rsa { hash: None };
         let user = match PublicKey::offered(key) {
-            Some(key) if LOGINS.contains(&login) && !sha1 => self.server.door.who(&key).await,
+            Some(key) if LOGINS.contains(&login) && !sha1 => self.server.door.who(&key).await.map(|user| (user, key)),
             Some(_) | None => None,
         };
         self.refused |= user.is_none();
@@ -71,11 +77,16 @@ impl Guest {
         self.lanes.get_mut(&channel.into())
     }
 
-    /// Starts what was asked for on a channel; `false` when the channel runs something already.
-    fn start(&mut self, channel: ChannelId, exec: &[u8]) -> bool {
-        let (Some(user), Some(lane)) = (self.user.clone(), self.lanes.get_mut(&channel.into())) else {
+    /// Starts what was asked for on a channel; `false` when the channel runs something already. Whose key is another's or
+    /// nobody's by now has nothing to ask for.
+    async fn start(&mut self, channel: ChannelId, exec: &[u8]) -> bool {
+        let Some((user, key)) = self.user.clone() else { return false };
+        if self.server.door.who(&key).await.as_ref() != Some(&user) {
+            info!(%user, address = %self.address, "the key of a connection is gone");
+            self.control.cut();
             return false;
-        };
+        }
+        let Some(lane) = self.lanes.get_mut(&channel.into()) else { return false };
         let caller = Caller { user, from: Origin::Address(self.address) };
         lane.start(self.server.clone(), caller, exec.to_vec(), self.control.clone())
     }
@@ -121,8 +132,14 @@ impl Handler for Guest {
 
     async fn auth_succeeded(&mut self, _: &mut Session) -> Result<(), russh::Error> {
         self.phase.send_replace(Phase::In { channels: 0, since: Instant::now() });
-        if let Some(user) = &self.user {
-            self.server.welcome(self.visit, user.clone(), self.control.clone(), self.phase.subscribe());
+        if let Some((user, key)) = &self.user {
+            let known = Known {
+                user: user.clone(),
+                key: key.clone(),
+                control: self.control.clone(),
+                phase: self.phase.subscribe(),
+            };
+            self.server.welcome(self.visit, known);
             info!(%user, address = %self.address, "logged in");
         }
         Ok(())
@@ -230,7 +247,7 @@ impl Handler for Guest {
     }
 
     async fn shell_request(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), russh::Error> {
-        let done = self.start(channel, b"");
+        let done = self.start(channel, b"").await;
         self.answer(done, channel, session)
     }
 
@@ -240,7 +257,7 @@ impl Handler for Guest {
         exec: &[u8],
         session: &mut Session,
     ) -> Result<(), russh::Error> {
-        let done = self.start(channel, exec);
+        let done = self.start(channel, exec).await;
         self.answer(done, channel, session)
     }
 

@@ -11,12 +11,13 @@ use russh::{MethodKind, MethodSet};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::hq::door::Door;
 use crate::hq::guard::{self, Ending, Guard, Verdict, Visit};
 use crate::hq::push::{Paths, Pushes};
 use crate::hq::ssh::guest::Guest;
+use crate::hq::ssh::keys::PublicKey;
 use crate::hq::ssh::tcp::{Control, Line, WINDOW};
 use crate::hq::upgrade::State;
 use crate::hq::upgrade::act::HASTE;
@@ -83,9 +84,13 @@ struct Porch {
 /// Somebody who has logged in.
 struct Known {
     user: UserName,
+    key: PublicKey,
     control: Arc<Control>,
     phase: watch::Receiver<Phase>,
 }
+
+/// How long whoever takes their own key away may still hear that it is gone.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 impl Server {
     /// A server with this host key for what is behind `door`.
@@ -97,10 +102,15 @@ impl Server {
     /// Accepts connections until `stop`; those that are open then go on.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
         let traffic = &self.pushes.traffic;
+        let mut keys = self.door.keys();
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
+                Ok(()) = keys.changed() => {
+                    self.part().await;
+                    continue;
+                }
                 () = traffic.until(|state| state.held) => {
                     let _closed = traffic.close();
                     tokio::select! {
@@ -231,16 +241,39 @@ impl Server {
     }
 
     /// A visitor is known now. One connection too many of theirs ends.
-    pub(crate) fn welcome(&self, visit: Visit, user: UserName, control: Arc<Control>, phase: watch::Receiver<Phase>) {
+    fn welcome(&self, visit: Visit, known: Known) {
+        let user = known.user.clone();
         let mut porch = self.porch();
         porch.guard.welcome(visit);
         porch.strangers.remove(&visit);
-        porch.guests.insert(visit, Known { user: user.clone(), control, phase });
+        porch.guests.insert(visit, known);
         let own = porch.guests.iter().filter(|(_, known)| known.user == user);
         let own = own.map(|(visit, known)| (*visit, known.phase.borrow().idle())).collect();
         if let Some(known) = guard::crowded(&own, &self.limits.guard).and_then(|visit| porch.guests.get(&visit)) {
             debug!(%user, "a connection too many of this user ends");
             known.control.cut();
+        }
+    }
+
+    /// Ends the connections of those whose keys are gone. Until then they begin nothing more.
+    async fn part(&self) {
+        let guests: Vec<_> = {
+            let porch = self.porch();
+            let guest = |known: &Known| (known.user.clone(), known.key.clone(), known.control.clone());
+            porch.guests.values().map(guest).collect()
+        };
+        let mut gone = Vec::new();
+        for (user, key, control) in guests {
+            if self.door.who(&key).await.as_ref() != Some(&user) {
+                info!(%user, "a connection ends, its key is gone");
+                gone.push(control);
+            }
+        }
+        if !gone.is_empty() {
+            tokio::spawn(async move {
+                tokio::time::sleep(FAREWELL).await;
+                gone.iter().for_each(|control| control.cut());
+            });
         }
     }
 

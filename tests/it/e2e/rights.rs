@@ -3,7 +3,8 @@
 use std::fs;
 
 use super::{app, greet, serving, with_app};
-use crate::harness::{Hq, Repository};
+use crate::harness::program::run;
+use crate::harness::{Hq, Repository, Running, until};
 
 /// Every command about one stack, with the stack as `STACK`.
 const ABOUT_A_STACK: [&[&str]; 21] = [
@@ -181,4 +182,60 @@ fn nobody_becomes_an_operator_by_the_way() {
         hq.quarry(&["keys", "remove", user, "--confirm"]).succeeded();
     }
     hq.person("carl").run(&["servers"]).ended(3);
+}
+
+/// An HQ on which a worker that prints all the time is live as `jobs`.
+fn with_worker() -> Hq {
+    let hq = Hq::start();
+    let repository = Repository::sample("six");
+    repository.write("quarry.yml", "red:\n  type: worker\n  dockerfile: Dockerfile\n  run: perl worker.pl\n");
+    repository.commit("a worker");
+    hq.push(&repository, "jobs").succeeded();
+    hq
+}
+
+#[test]
+fn a_key_that_is_taken_away_opens_nothing_more_on_connections_that_are_open() {
+    let hq = with_worker();
+    let bob = hq.person("bob");
+    hq.by_ssh(&["rights", "grant", "bob", "jobs", "deploy"]).succeeded();
+    let path = format!("ControlPath={}", hq.file("control").display());
+    let mut following =
+        Running::start(&mut bob.command_with(&["-o", "ControlMaster=yes", "-o", &path], &["logs", "-f", "jobs"]));
+    following.wait_for("red 1 works");
+    let beside = |words: &[&str]| run(&mut bob.command_with(&["-o", "ControlMaster=no", "-o", &path], words));
+    beside(&["ps", "jobs"]).succeeded();
+    hq.by_ssh(&["keys", "remove", "bob", "laptop"]).succeeded();
+    // The key is read again in a moment; until then HQ does not know.
+    until("the end of the connection", || following.has_ended().then_some(()));
+    beside(&["ps", "jobs"]).failed();
+    following.wait().failed();
+
+    // A key that has become somebody else's is not the one that logged in, and whoever takes their own away hears it.
+    let eve = hq.person("eve");
+    let gone = eve.run(&["keys", "remove", "eve", "laptop", "--confirm"]);
+    gone.succeeded();
+    until("the end of eve's key", || (eve.run(&["help"]).code != 0).then_some(()));
+    hq.by_ssh(&["ps", "jobs"]).succeeded();
+}
+
+#[test]
+fn what_somebody_follows_ends_with_their_right() {
+    let hq = with_worker();
+    let bob = hq.person("bob");
+    hq.by_ssh(&["rights", "grant", "bob", "jobs", "view"]).succeeded();
+    let mut logs = Running::start(&mut bob.command(&["logs", "-f", "jobs"]));
+    let mut events = Running::start(&mut bob.command(&["events", "-f", "jobs"]));
+    let mut all = Running::start(&mut bob.command(&["events", "-f"]));
+    logs.wait_for("red 1 works");
+    events.wait_for("rights grant bob jobs view");
+    all.wait_for("rights grant bob jobs view");
+    hq.by_ssh(&["rights", "revoke", "bob", "jobs"]).succeeded();
+    hq.by_ssh(&["env", "set", "jobs", "HIDDEN=1", "--no-restart"]).succeeded();
+    for following in [logs, events] {
+        following.wait().ended(1).said(&["there is no stack `jobs`"]);
+    }
+    bob.run(&["stacks", "create", "mine"]).succeeded();
+    all.wait_for("stacks create mine");
+    assert!(!all.stdout().contains("HIDDEN"), "{}", all.stdout());
 }

@@ -34,7 +34,18 @@ impl Person<'_> {
     }
 
     pub fn run_with(&self, words: &[&str], input: &[u8]) -> Done {
-        run_with(Command::new("ssh").arg("-F").arg(&self.config).arg("hq").args(words), input)
+        run_with(&mut self.command(words), input)
+    }
+
+    pub fn command(&self, words: &[&str]) -> Command {
+        self.command_with(&[], words)
+    }
+
+    /// With options of ssh's own.
+    pub fn command_with(&self, options: &[&str], words: &[&str]) -> Command {
+        let mut command = Command::new("ssh");
+        command.arg("-F").arg(&self.config).args(options).arg("hq").args(words);
+        command
     }
 
     pub fn push(&self, repository: &Repository, stack: &str) -> Done {

@@ -412,7 +412,7 @@ end
 
 -- Whether a Host header is this host in some spelling.
 local function is_spelling(named, host)
-    if named:sub(1, #host) == host and named:byte(#host + 1) == 58 then
+    if named:sub(1, #host) == host and named:find("^:%d+$", #host + 1) then
         return true
     end
     return named:lower():gsub(":%d+$", ""):gsub("%.$", "") == host
@@ -427,17 +427,27 @@ local function lead(address)
     return ngx.redirect(address, (method == "GET" or method == "HEAD") and 301 or 308)
 end
 
--- Where a visitor of this host is led to instead; nil when nowhere.
+-- The address of this request by HTTPS at a host. Visitors of a balancer come to that one's ports.
+local function secure_address(host)
+    local port = https or ""
+    if var.quarry_trusted == "1" then
+        local said = var.quarry_scheme == "https" and var.http_x_forwarded_port or ""
+        port = said:find("^%d+$") and said ~= "443" and ":" .. said or ""
+    end
+    return "https://" .. host .. port .. var.request_uri
+end
+
+-- Where a visitor of this host is led to instead; nil when nowhere. Nobody is led from HTTPS back to HTTP.
 local function elsewhere(node, host)
     local to = node.redirects[host] or (node.rules and node.rules.redirect and node.rules.redirect[host])
     if not to then
         return nil
     end
-    if https and (var.quarry_scheme == "https" or is_secure(to, false)) then
-        return "https://" .. to .. https .. var.request_uri
+    if var.quarry_scheme == "https" or (https and is_secure(to, false)) then
+        return secure_address(to)
     end
-    local port = var.server_port
-    return "http://" .. to .. ((port == "80" or var.quarry_scheme == "https") and "" or ":" .. port) .. var.request_uri
+    local port = var.quarry_port
+    return "http://" .. to .. (port == "80" and "" or ":" .. port) .. var.request_uri
 end
 
 -- Requests that wait, of this worker.
@@ -478,14 +488,11 @@ end
 
 -- What stands between a request and its node: nil when nothing does, else it has been answered.
 local function met(node, host, known)
-    if https and is_secure(host, known) and var.quarry_scheme ~= "https" then
-        lead("https://" .. host .. https .. var.request_uri)
+    if https and var.quarry_scheme ~= "https" and is_secure(host, known) then
+        lead(secure_address(host))
         return true
     end
     local own = node.rules
-    if own and own.hsts then
-        var.quarry_hsts_wanted = own.hsts
-    end
     local mode = node.mode
     if mode and mode.is == "maintenance" then
         ngx.header["Retry-After"] = "300"
@@ -508,17 +515,32 @@ local function met(node, host, known)
     return false
 end
 
+-- Whether a request may have a body although its method has none usually and no length is said: HTTP/2 does not tell.
+local function may_surprise(method)
+    return (is_safe(method) or method == "DELETE") and var.server_protocol == "HTTP/2.0" and not var.http_content_length
+end
+
+local function has_body()
+    local length = var.http_content_length
+    return (length and length ~= "0") or var.http_transfer_encoding
+end
+
 -- Another location than the usual one that the node's requests need; nil when none.
-local function location(node)
+local function location(node, fellow)
     if node.site then
-        return node.snippet and not is_fellow(node) and "@files_" .. node.snippet or "@site"
+        return node.snippet and not fellow and "@files_" .. node.snippet or "@site"
     elseif node.grpc then
         return nil
-    elseif node.snippet then
-        return "@node_" .. node.snippet
+    end
+    local method = var.request_method
+    local surprise = may_surprise(method)
+    if node.snippet then
+        return (surprise and "@small_" or "@node_") .. node.snippet
     elseif node.rules and node.rules.buffering then
-        return "@buffered"
-    elseif not is_safe(var.request_method) then
+        return surprise and "@buffered_small" or "@buffered"
+    elseif surprise then
+        return is_safe(method) and "@small" or "@small_body"
+    elseif not is_safe(method) or has_body() then
         return "@body"
     end
 end
@@ -530,14 +552,20 @@ local function route(moved)
     if not node then
         return page(404)
     end
+    local fellow = is_fellow(node)
+    -- The index of a folder of a site is looked for anew, and whoever asks has come in.
+    local again = moved or (node.site and ngx.req.is_internal())
     if not moved then
         var.quarry_stack = node.stack
         var.quarry_node = node.name
-        if not is_fellow(node) and met(node, host, known) then
-            return
+        if node.rules and node.rules.hsts and not fellow then
+            var.quarry_hsts_wanted = node.rules.hsts
         end
     end
-    if node.mode and not is_fellow(node) then
+    if not again and not fellow and met(node, host, known) then
+        return
+    end
+    if node.mode and not again and not fellow then
         local resting = node
         node, changes = hold(node, host)
         if not node then
@@ -550,9 +578,9 @@ local function route(moved)
             return ngx.exit(404)
         end
     end
-    local to = not moved and location(node)
+    local to = not moved and location(node, fellow)
     if to then
-        if is_safe(var.request_method) then
+        if is_safe(var.request_method) and not has_body() then
             var.quarry_upstream = "quarry_pooled"
         end
         return ngx.exec(to)

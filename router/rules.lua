@@ -3,6 +3,8 @@
 -- Shared memory, seen by all workers:
 --   quarry_rates    <interval>|<stack>|<node>|<client>    when the client has caught up with its rate, in milliseconds
 --                   a|<stack>|<node>|<client>             the same for its wrong passwords
+--                   a|<stack>|<node>                      the same for those of all clients together
+--                   r|<seal>                              a password that was found right, by its seal
 
 local ffi = require "ffi"
 local bit = require "bit"
@@ -17,8 +19,12 @@ local var = ngx.var
 
 -- Passwords that one client may get wrong at once, and how long it takes until it may try one more, in milliseconds.
 local GUESSES, GUESS = 10, 2000
--- Passwords found right that a worker remembers.
-local REMEMBERED = 1000
+-- The same for all clients of a node together: a worker does nothing else while it checks one.
+local ALL_GUESSES, ANY_GUESS = 40, 500
+-- Largest body that is collected where nothing else is said, in megabytes; nginx.conf has it for @buffered, too.
+local COLLECTED = 100
+-- How long a password that was found right is remembered, in seconds.
+local REMEMBERED = 24 * 3600
 
 local M = {}
 
@@ -62,6 +68,11 @@ local function is_among(nets, address)
     return false
 end
 
+-- How many bytes of an address tell one client from another: whoever has an IPv6 address has 2^64 of them.
+local function one_client(address)
+    return #address == 16 and address:sub(1, 8) or address
+end
+
 -- IPv4 that came in over an IPv6 socket is IPv4.
 local function client()
     local address = var.binary_remote_addr
@@ -92,25 +103,28 @@ end
 
 -- Passwords -------------------------------------------------------------------------------------------------------
 
-local right, right_count = {}, 0
+-- What a right password is remembered by: nothing leads back from it.
+local function seal_of(login, password, auth)
+    local hash = auth[login]
+    return hash and "r|" .. ngx.sha1_bin(hash .. "\0" .. password)
+end
 
 local function is_right(login, password, auth)
     local hash = auth[login]
-    local seal = hash and ngx.sha1_bin(hash .. "\0" .. password)
-    if seal and right[seal] then
-        return true
-    end
     -- A name that nobody has takes as long.
     local setting = hash or select(2, next(auth))
     local made = not password:find("\0", 1, true) and ffi.C.crypt(password, setting)
     if not made or made == nil or not hash or ffi.string(made) ~= hash then
         return false
     end
-    if right_count >= REMEMBERED then
-        right, right_count = {}, 0
-    end
-    right[seal], right_count = true, right_count + 1
+    rates:set(seal_of(login, password, auth), true, REMEMBERED)
     return true
+end
+
+-- For how many seconds nobody may guess under this key; nil when one may.
+local function guessed_out(key, guesses, guess)
+    local wait = (rates:get(key) or 0) - ngx.now() * 1000 - guesses * guess
+    return wait > 0 and math.ceil(wait / 1000) or nil
 end
 
 -- Nil when the visitor is known, else the status to answer with.
@@ -120,15 +134,21 @@ local function stranger(node, rules, address)
     local decoded = encoded and ngx.decode_base64(encoded)
     local login, password = (decoded or ""):match("^([^:]+):(.*)$")
     if login then
-        local key = "a|" .. node.stack .. "|" .. node.name .. "|" .. address
-        local wait = (rates:get(key) or 0) - ngx.now() * 1000
-        if wait > GUESSES * GUESS then
-            return 429, math.ceil((wait - GUESSES * GUESS) / 1000)
+        local seal = seal_of(login, password, rules.auth)
+        if seal and rates:get(seal) then
+            return nil
+        end
+        local any = "a|" .. node.stack .. "|" .. node.name
+        local one = any .. "|" .. one_client(address)
+        local wait = guessed_out(one, GUESSES, GUESS) or guessed_out(any, ALL_GUESSES, ANY_GUESS)
+        if wait then
+            return 429, wait
         end
         if is_right(login, password, rules.auth) then
             return nil
         end
-        exceeds(key, GUESS, GUESSES + 1)
+        exceeds(one, GUESS, GUESSES + 1)
+        exceeds(any, ANY_GUESS, ALL_GUESSES + 1)
     end
     ngx.header["WWW-Authenticate"] = 'Basic realm="' .. node.stack .. '", charset="UTF-8"'
     return 401
@@ -148,7 +168,10 @@ end
 function M.read(given)
     local rules = {
         redirect = given.redirect,
-        body = given.body and given.body * 1024 * 1024,
+        -- What is collected lies on the router's disk meanwhile.
+        body = (given.body or (given.buffering and COLLECTED)) and (given.body or COLLECTED) * 1024 * 1024,
+        -- One whose length nobody says is cut off by nginx at that.
+        exact = given.body ~= nil,
         timeout = given.timeout and given.timeout / 1000,
         buffering = given.buffering,
         auth = given.auth,
@@ -173,7 +196,7 @@ function M.refuse(node, rules)
     end
     if rules.interval then
         -- A rate that is changed begins anew.
-        local key = rules.interval .. "|" .. node.stack .. "|" .. node.name .. "|" .. address
+        local key = rules.interval .. "|" .. node.stack .. "|" .. node.name .. "|" .. one_client(address)
         local wait = exceeds(key, rules.interval, rules.burst)
         if wait then
             return 429, math.ceil(wait / 1000)
@@ -193,7 +216,7 @@ function M.refuse(node, rules)
         local method = var.request_method
         local may_have_one = method ~= "GET" and method ~= "HEAD" and method ~= "OPTIONS" and method ~= "DELETE"
         -- One whose length nobody says would have to be taken in before it could be refused.
-        if not length and (var.http_transfer_encoding or (may_have_one and var.server_protocol == "HTTP/2.0")) then
+        if rules.exact and not length and (var.http_transfer_encoding or (may_have_one and var.server_protocol == "HTTP/2.0")) then
             return 411
         end
     end

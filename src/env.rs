@@ -5,7 +5,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::printable::printable_line;
 use crate::names::{BadName, EnvName};
 
 /// Environment variables by name. `Debug` shows names only: values may be secrets.
@@ -75,9 +74,9 @@ impl FromIterator<(EnvName, String)> for Env {
 /// A mistake in a list of variables.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadEnv {
-    /// An argument without `=`.
-    #[error("`{0}` has no `=`; write NAME=value")]
-    NoEquals(String),
+    /// An argument or line without `=`, by its place from 1: it may well be a value that nobody else should see.
+    #[error("line {0} has no `=`; write NAME=value")]
+    NoEquals(usize),
     /// A name that is none.
     #[error("line {line}")]
     Name {
@@ -104,17 +103,11 @@ pub enum BadEnv {
 pub fn from_arguments<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<Env, BadEnv> {
     let mut env = Env::new();
     for (place, argument) in arguments.into_iter().enumerate() {
-        let (name, value) = argument.split_once('=').ok_or_else(|| no_equals(argument))?;
+        let (name, value) = argument.split_once('=').ok_or(BadEnv::NoEquals(place + 1))?;
         let name: EnvName = name.parse().map_err(|source| BadEnv::Name { line: place + 1, source })?;
         set_checked(&mut env, name, value.to_owned())?;
     }
     Ok(env)
-}
-
-/// What lacks its `=` may well be a value that nobody else should see: only its start is shown.
-fn no_equals(given: &str) -> BadEnv {
-    let (start, rest) = given.char_indices().nth(20).map_or((given, ""), |(end, _)| given.split_at(end));
-    BadEnv::NoEquals(format!("{}{}", printable_line(start), if rest.is_empty() { "" } else { "…" }))
 }
 
 fn set_checked(env: &mut Env, name: EnvName, value: String) -> Result<(), BadEnv> {
@@ -165,7 +158,7 @@ fn from_dotenv(text: &str) -> Result<Env, BadEnv> {
             continue;
         }
         let line = line.strip_prefix("export ").unwrap_or(line);
-        let (name, rest) = line.split_once('=').ok_or_else(|| no_equals(line))?;
+        let (name, rest) = line.split_once('=').ok_or(BadEnv::NoEquals(index + 1))?;
         let name: EnvName = name.trim_end().parse().map_err(|source| BadEnv::Name { line: index + 1, source })?;
         let rest = rest.trim_start();
         let value = match rest.chars().next() {
@@ -246,7 +239,7 @@ mod tests {
 
     #[test]
     fn mistakes_name_their_line() {
-        assert_eq!(from_text("A=1\nnonsense"), Err(BadEnv::NoEquals("nonsense".into())));
+        assert_eq!(from_text("A=1\nnonsense"), Err(BadEnv::NoEquals(2)));
         let secret = from_text(&format!("\x1b{}", "s3cret".repeat(9))).unwrap_err().to_string();
         assert!(secret.len() < 90 && !secret.contains('\x1b'), "{secret}");
         assert_eq!(from_text("A=\"open"), Err(BadEnv::OpenQuote(1)));

@@ -22,7 +22,7 @@ pub fn normalised(mut words: Vec<String>) -> Vec<String> {
 }
 
 /// Where the command stands: options before it may have values.
-fn command_place(words: &[String]) -> Option<usize> {
+pub(super) fn command_place(words: &[String]) -> Option<usize> {
     let mut at = 0;
     while at < words.len() && words[at].starts_with('-') {
         at += if ["--stack", "--hq", "--root", "--etc"].contains(&words[at].as_str()) { 2 } else { 1 };

@@ -3,7 +3,7 @@
 use super::context::{Context, Target};
 use super::failure::{Exit, Failure};
 use crate::hq::HqError;
-use crate::hq::front::{Origin, Row, rows, with_redirect, without_domains, without_redirect};
+use crate::hq::front::{Origin, Row, rows, without_domains, without_redirect};
 use crate::hq::rights::Right;
 use crate::names::{Domain, StackName};
 
@@ -125,15 +125,7 @@ async fn redirect(cx: &Context, words: &[String]) -> Result<(), Failure> {
     let [from, to] = <[Domain; 2]>::try_from(domains)
         .map_err(|_| Failure::new(Exit::Usage, "name two domains: domains redirect [STACK] FROM TO"))?;
     let (hq, name, ends) = (cx.hq.clone(), stack.clone(), (from.clone(), to.clone()));
-    let work = async move |_| {
-        let routes = hq.routes(&name).await?;
-        let known = rows(&hq.front(&name).await?, routes.as_ref());
-        if known.iter().all(|row| row.domain != ends.0) {
-            hq.add_domains(&name, node.as_ref(), std::slice::from_ref(&ends.0)).await?;
-        }
-        let (front, routes) = (hq.front(&name).await?, hq.routes(&name).await?);
-        hq.direct(&name, with_redirect(&name, &front, routes.as_ref(), &ends.0, &ends.1)?).await
-    };
+    let work = async move |_| hq.redirect_domain(&name, node.as_ref(), &ends.0, &ends.1).await;
     cx.in_turn::<_, HqError, _>(&stack, "change of domains", work).await?;
     cx.out.note(&format!("{from} leads to {to}")).await
 }

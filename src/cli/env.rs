@@ -95,7 +95,8 @@ impl EnvCommand {
             Some(Verb::Get { words }) => get(cx, &words).await,
             Some(Verb::Set { words, no_restart }) => {
                 let pairs = words.iter().position(|word| word.contains('=')).unwrap_or(words.len());
-                let stack = cx.only_stack(&words[..pairs], Right::Deploy).await?;
+                let (Target { stack, .. }, strange) = cx.target(&words[..pairs], Right::Deploy).await?;
+                from_arguments(strange.iter().map(String::as_str))?;
                 let set = from_arguments(words[pairs..].iter().map(String::as_str))?;
                 if set.is_empty() {
                     return Err(Failure::new(Exit::Usage, "name what to set: env set STACK NAME=value"));

@@ -92,6 +92,6 @@ async fn on(cx: &Context, words: &[String], page: Option<Stdin>) -> Result<(), F
 pub async fn set(cx: &Context, words: &[String], mode: Mode, told: &str) -> Result<(), Failure> {
     let stack = cx.only_stack(words, Right::Deploy).await?;
     let (hq, name) = (cx.hq.clone(), stack.clone());
-    cx.in_turn(&stack, "change of its mode", async move |_| hq.set_mode(&name, mode).await).await?;
+    cx.beside(async move |_| hq.set_mode(&name, mode).await).await??;
     cx.out.note(&phase(&format!("{stack}: {told}"))).await
 }

@@ -12,10 +12,9 @@ use self::context::Context;
 pub use self::dialect::{advice, normalised};
 use self::failure::{Exit, Failure};
 use self::print::Out;
-use self::trace::Trace;
+use self::trace::{Trace, told};
 use crate::hq::Hq;
 use crate::hq::door::{Caller, Io, IoEvent, Stdin};
-use crate::hq::events::told;
 use crate::names::StackName;
 use crate::names::printable::printable;
 

@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::dialect::command_place;
 use super::failure::{Exit, Failure};
 use crate::hq::Hq;
 use crate::hq::events::{Event, Outcome};
-use crate::names::StackName;
+use crate::names::{EnvName, StackName};
 
 /// One command's events.
 pub struct Trace {
@@ -75,5 +76,50 @@ impl Trace {
         if self.changes || outcome == Outcome::Refused {
             self.hq.end_event(self.event(), outcome, why.as_deref()).await;
         }
+    }
+}
+
+/// A command's words as an event shows them: whatever may be the value of a variable stays out.
+pub fn told(words: &[String]) -> String {
+    let place = command_place(words).filter(|place| words[*place] == "env");
+    let Some(place) = place.filter(|place| words.get(place + 1).is_some_and(|verb| verb == "set")) else {
+        return words.join(" ");
+    };
+    let (before, given) = words.split_at(place + 2);
+    let mut stack = true;
+    let told = given.iter().map(|word| match word.split_once('=') {
+        _ if ["--no-restart", "--json"].contains(&word.as_str()) => word.clone(),
+        Some((name, _)) if name.parse::<EnvName>().is_ok() => {
+            stack = false;
+            format!("{name}=…")
+        }
+        None if std::mem::take(&mut stack) && word.parse::<StackName>().is_ok() => word.clone(),
+        _ => "…".to_owned(),
+    });
+    before.iter().cloned().chain(told).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::normalised;
+
+    #[test]
+    fn values_of_variables_are_not_told_however_they_are_spelt() {
+        let check = |line: &str, expected: &str| {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            assert_eq!(told(&normalised(words)), expected, "{line}");
+        };
+        check("env set blog KEY=secret B=c=d", "env set blog KEY=… B=…");
+        check("--stack=blog env set KEY=secret", "--stack=blog env set KEY=…");
+        check("--stack blog env set KEY=secret", "--stack blog env set KEY=…");
+        check("env set --stack blog KEY=secret", "--stack blog env set KEY=…");
+        check("config:set KEY=secret -a blog", "--stack blog env set KEY=…");
+        check("config:set --no-restart blog KEY=secret", "env set --no-restart blog KEY=…");
+        check("--json --stack blog env:set KEY=a s3cret", "--json --stack blog env set KEY=… …");
+        check("env set blog TOKEN s3cret", "env set blog … …");
+        check("env set blog KEY=a \n-s3=cret", "env set blog KEY=… …");
+        check("scale blog web=2", "scale blog web=2");
+        check("env import blog --replace", "env import blog --replace");
     }
 }

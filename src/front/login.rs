@@ -46,7 +46,7 @@ impl FromStr for Hash {
         // What takes long to check is checked by the router for everybody who asks.
         let cheap = match kind.strip_prefix("$2") {
             Some(_) => {
-                text.get(4..6).and_then(|cost| cost.parse().ok()).is_some_and(|cost: u32| (4..=12).contains(&cost))
+                text.get(4..6).and_then(|cost| cost.parse().ok()).is_some_and(|cost: u32| (4..=10).contains(&cost))
             }
             None => !text.contains("rounds="),
         };

@@ -8,6 +8,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+mod words;
+
 /// Checked directives.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -30,7 +32,7 @@ pub struct BadSnippet {
 }
 
 /// What concerns nothing but the requests of the node it stands at. No blocks, no files, no addresses, no code.
-const KNOWN: [&str; 41] = [
+const KNOWN: [&str; 39] = [
     "add_header",
     "charset",
     "charset_types",
@@ -42,7 +44,6 @@ const KNOWN: [&str; 41] = [
     "gunzip",
     "gzip",
     "gzip_comp_level",
-    "gzip_disable",
     "gzip_http_version",
     "gzip_min_length",
     "gzip_proxied",
@@ -63,7 +64,6 @@ const KNOWN: [&str; 41] = [
     "proxy_cookie_path",
     "proxy_hide_header",
     "proxy_read_timeout",
-    "proxy_request_buffering",
     "proxy_send_timeout",
     "return",
     "rewrite",
@@ -95,7 +95,11 @@ impl Snippet {
     /// The lines for a location that passes requests on, or for one that shows files.
     pub fn lines(&self, of_files: bool) -> Vec<String> {
         let fits = |directive: &&Directive| !of_files || !directive.name.starts_with("proxy_");
-        self.0.iter().filter(fits).map(ToString::to_string).collect()
+        let written = |directive: &Directive| {
+            let words = words::written(directive.name, &directive.words);
+            Directive { name: directive.name, words }.to_string()
+        };
+        self.0.iter().filter(fits).map(written).collect()
     }
 }
 
@@ -157,7 +161,7 @@ fn directive(mut words: Vec<String>) -> Result<Directive, String> {
         "rewrite" if !words.last().is_some_and(|end| ENDS.contains(&end.as_str())) => {
             Err(format!("a rewrite ends with one of {}", ENDS.join(", ")))
         }
-        _ => Ok(Directive { name, words }),
+        _ => words::check(name, &words).map(|()| Directive { name, words }),
     }
 }
 
@@ -358,6 +362,9 @@ mod tests {
         check_refused("add_header Quarry-Router 1;", "router's own");
         check_refused("gzip on;\n\n;", "on line 3");
         check_refused("add_header X a\u{1}b;", "control character");
+        check_refused("add_header X $quarry_pass;", "router's own");
+        check_refused("rewrite '^/(?<quarry_root>/[a-z/]+)$' / break;", "has no name");
+        check_refused("proxy_buffers 100000 1m;", "may take 1m");
         check_refused(&"gzip on;".repeat(65), "more than 64");
     }
 

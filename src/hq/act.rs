@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::world::Claim;
+use super::world::{Claim, Reserved};
 use super::{Awake, Hq, HqError};
 use crate::db::{DbError, Guard, Key, layout};
 use crate::front::Front;
@@ -16,9 +16,10 @@ use crate::launch::journal::{BranchMove, Operation, Phase};
 use crate::launch::plan::{PlanError, plan};
 use crate::launch::record::Release;
 use crate::launch::shortage::{Shortage, shortage};
+use crate::launch::world::World;
 use crate::launch::{Plan, Proc, Step};
-use crate::names::{NodeName, ReleaseNumber, StackName};
-use crate::router::StackRoutes;
+use crate::names::{Domain, NodeName, ReleaseNumber, StackName};
+use crate::router::{BadDomain, BadDomains, StackRoutes, check_domains, check_table};
 
 /// The verb of what the reconciler does.
 pub const HEAL: &str = "heal";
@@ -44,6 +45,8 @@ pub struct Job {
     pub renew: BTreeSet<NodeName>,
     /// What is ordered of its routing from now on; `None` leaves it.
     pub front: Option<Front>,
+    /// Whether something of its commit is still to come once the release is live.
+    pub after: bool,
 }
 
 impl Job {
@@ -58,6 +61,7 @@ impl Job {
             env: None,
             renew: BTreeSet::new(),
             front: None,
+            after: false,
         }
     }
 
@@ -199,9 +203,14 @@ impl Hq {
     ///
     /// # Errors
     /// Why it was refused; everything begun has been taken back.
-    pub async fn operate(self: &Arc<Self>, job: Job, say: Say<'_>) -> Result<Plan, HqError> {
+    pub async fn operate(self: &Arc<Self>, mut job: Job, say: Say<'_>) -> Result<Plan, HqError> {
         self.check_awake()?;
+        let _table = self.queue.table(&job.stack).await;
         self.settle_earlier(&job.stack).await?;
+        if let Some(front) = &mut job.front {
+            // The mode may have changed since the order was given.
+            front.mode = self.front(&job.stack).await?.mode;
+        }
         let book = self.book(&job.stack).await?;
         let Planned { plan, claim } = self.find_room(&job, say).await?;
         if job.takes_what_there_is() && !plan.does_something() {
@@ -233,12 +242,40 @@ impl Hq {
             Some(_) => shortage(&job.instructions, &world).unwrap_or_default(),
             None => Shortage::default(),
         };
-        let planned = plan(&job.instructions, &world).map(|plan| {
-            let claim = Claim::of(&plan);
-            claim.add(&mut reserved);
-            Planned { plan, claim }
-        });
+        let planned = match plan(&job.instructions, &world) {
+            Ok(plan) => {
+                self.check_tables(&plan, &world, &reserved).await?;
+                let claim = Claim::of(&plan);
+                claim.add(&mut reserved);
+                Ok(Planned { plan, claim })
+            }
+            Err(error) => Err(error),
+        };
         Ok((planned, shortage))
+    }
+
+    /// Refuses a plan whose table the router would refuse once it is too late: others may have got a domain since the
+    /// commit was looked at, and orders and releases meet here only.
+    async fn check_tables(&self, plan: &Plan, world: &World, reserved: &Reserved) -> Result<(), HqError> {
+        let has = world.routes.iter().flat_map(|routes| routes.nodes.values()).flat_map(|node| &node.domains);
+        let has: BTreeSet<&Domain> = has.collect();
+        for table in plan.tables() {
+            check_table(table)?;
+            let new = || table.nodes.values().flat_map(|node| &node.domains).filter(|domain| !has.contains(domain));
+            if new().next().is_none() {
+                continue;
+            }
+            check_domains(&table.stack, new(), &self.settings.hostnames, &self.tables().await?)?;
+            let promised = new().filter_map(|domain| {
+                let owner = reserved.owner(domain).filter(|owner| **owner != table.stack)?;
+                Some(BadDomain::Taken { domain: domain.clone(), owner: owner.clone() })
+            });
+            let promised: Vec<BadDomain> = promised.collect();
+            if !promised.is_empty() {
+                return Err(BadDomains(promised).into());
+            }
+        }
+        Ok(())
     }
 
     async fn perform(self: &Arc<Self>, book: &Arc<Book>, job: Job, plan: Plan, say: Say<'_>) -> Result<Plan, HqError> {
@@ -251,6 +288,7 @@ impl Hq {
             phase: Phase::Before(0),
             env_version: job.env,
             front: job.front,
+            after: job.after,
         };
         book.write(|journal| journal.active = Some(operation)).await?;
         self.open_ways(&plan, say).await;
@@ -346,6 +384,9 @@ impl Hq {
         book.write(|journal| {
             if let Some(done) = journal.active.take() {
                 journal.retiring.extend(done.plan.retire);
+                if let Some(release) = done.release {
+                    journal.after = done.after.then_some(release.number);
+                }
             }
         })
         .await?;

@@ -19,6 +19,7 @@ struct Line {
     turn: Arc<tokio::sync::Mutex<()>>,
     holder: Mutex<String>,
     checkout: Arc<tokio::sync::Mutex<()>>,
+    table: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The turn of one operation; dropping it lets the next one in.
@@ -54,6 +55,12 @@ impl Queue {
     /// until that has let go of the files.
     pub async fn checkout(&self, stack: &StackName) -> OwnedMutexGuard<()> {
         self.line(stack).checkout.clone().lock_owned().await
+    }
+
+    /// The stack's table, from the plan that makes a new one of it to the end of its operation. Whoever has a turn may
+    /// build for long before that, and a stack can be closed to its visitors meanwhile.
+    pub async fn table(&self, stack: &StackName) -> OwnedMutexGuard<()> {
+        self.line(stack).table.clone().lock_owned().await
     }
 
     fn line(&self, stack: &StackName) -> Arc<Line> {

@@ -92,7 +92,7 @@ pub fn compile(stack: &Stack, context: &Context<'_>) -> Result<Vec<Instruction>,
     if !mistakes.is_empty() {
         return Err(mistakes);
     }
-    let mut instructions = [ensures, deploys, routes(stack, context)].concat();
+    let mut instructions = [ensures, deploys, routes(stack, context.stack, context.hostnames)].concat();
     succeed(&mut instructions, context.previous);
     Ok(instructions)
 }
@@ -226,13 +226,13 @@ fn main_node(stack: &Stack) -> Option<&NodeName> {
     routed.clone().find(|name| name.as_str() == "web").or_else(|| routed.next())
 }
 
-fn routes(stack: &Stack, context: &Context<'_>) -> Vec<Instruction> {
+/// The instructions that route its nodes, which are known before anything is built.
+pub fn routes(stack: &Stack, of: &StackName, hostnames: &[Domain]) -> Vec<Instruction> {
     let main = main_node(stack);
     let routed = stack.nodes.iter().filter(|(_, node)| is_routed(node));
     routed
         .map(|(name, node)| {
-            let mut add =
-                default_domains(context.stack, Some(name).filter(|name| Some(*name) != main), context.hostnames);
+            let mut add = default_domains(of, Some(name).filter(|name| Some(*name) != main), hostnames);
             let own = node.domains.iter().chain(node.rules.redirect.keys());
             add.extend(own.filter(|domain| !add.contains(domain)).cloned().collect::<Vec<_>>());
             Instruction::Route {

@@ -10,6 +10,7 @@ pub use self::step::Step;
 use crate::docker::Network;
 use crate::instruction::Settings;
 use crate::names::{ContainerName, NodeName, ReleaseNumber, ServerName, StackName};
+use crate::router::StackRoutes;
 use crate::stack::Kind;
 
 pub mod act;
@@ -55,6 +56,14 @@ impl Plan {
     /// The steps before the commit, in order: what a failure undoes.
     pub fn revocable(&self) -> impl DoubleEndedIterator<Item = &Step> {
         self.stage.iter().chain(&self.switch)
+    }
+
+    /// The tables that the router gets with the commit.
+    pub fn tables(&self) -> impl Iterator<Item = &StackRoutes> {
+        self.route.iter().filter_map(|step| match step {
+            Step::Route { table } => Some(table),
+            _ => None,
+        })
     }
 
     /// Whether it changes anything that runs or is routed.

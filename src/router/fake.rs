@@ -6,9 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
+use super::StackRoutes;
+use super::domains::taken;
 use super::edge::{Edge, EdgeError};
 use super::tls::{TlsChange, TlsState};
-use super::{StackRoutes, taken};
 use crate::front::Snippet;
 use crate::names::StackName;
 

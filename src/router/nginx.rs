@@ -33,6 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long nginx has to come up, or to change to a new text.
 const START: Duration = Duration::from_secs(15);
 
+/// How long requests under way have when the router moves to addresses that it cannot open beside those it has.
+const MOVE: Duration = Duration::from_secs(5);
+
 /// How often a running nginx is looked at; its end is seen at once.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -106,6 +109,13 @@ impl Nginx {
             }
             self.held(&running)?;
             self.choose(&text).await?;
+            if self.listen.all().any(|address| process::overlaps(*address)) {
+                // It opens the new sockets while it still has the old ones, and these are in the way.
+                self.quit(&running, MOVE).await?;
+                self.start(&text, &running).await?;
+                info!(version = %text.version, "the router moved to its new addresses");
+                return Ok(Came::Started);
+            }
             self.tell(master, Signal::HUP)?;
             self.answers_with(&text).await?;
             self.only_new_workers(&running).await?;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -217,12 +217,8 @@ pub struct Holder {
 
 /// The process that listens on the port of this address, where it can be seen.
 pub fn holder(address: SocketAddr) -> Option<Holder> {
-    let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .filter_map(|path| fs::read_to_string(path).ok())
-        .flat_map(|table| listeners(&table, address.port()))
-        .map(|inode| format!("socket:[{inode}]"))
-        .collect();
+    let inodes: Vec<String> =
+        listeners(address.port()).into_iter().map(|(_, inode)| format!("socket:[{inode}]")).collect();
     let holds =
         |path: &Path| open_files(path).any(|file| inodes.iter().any(|inode| file.as_os_str() == inode.as_str()));
     let (pid, path) = processes().ok()?.find(|(_, path)| holds(path))?;
@@ -230,16 +226,41 @@ pub fn holder(address: SocketAddr) -> Option<Holder> {
     Some(Holder { pid, name: name.trim().to_owned() })
 }
 
-/// Inodes of the sockets that listen on a port, from the kernel's table: local address in the second column, state
-/// (0A listens) in the fourth, inode in the tenth.
-fn listeners(table: &str, port: u16) -> Vec<String> {
+/// Whether somebody listens at a part of this address, or at more than it: nobody can listen there then before they have
+/// stopped. Who listens at the very same address can hand it on.
+pub fn overlaps(address: SocketAddr) -> bool {
+    let all = listeners(address.port());
+    let is_part = |other: &IpAddr| {
+        other.is_ipv4() == address.is_ipv4() && (other.is_unspecified() || address.ip().is_unspecified())
+    };
+    all.iter().all(|(other, _)| *other != address.ip()) && all.iter().any(|(other, _)| is_part(other))
+}
+
+/// Addresses and inodes of the sockets that listen on a port.
+fn listeners(port: u16) -> Vec<(IpAddr, String)> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].iter().filter_map(|path| fs::read_to_string(path).ok());
+    tables.flat_map(|table| listed(&table, port)).collect()
+}
+
+/// The same from one of the kernel's tables: local address in the second column, in words of four bytes as the machine
+/// keeps them, state (0A listens) in the fourth, inode in the tenth.
+fn listed(table: &str, port: u16) -> Vec<(IpAddr, String)> {
     let ending = format!(":{port:04X}");
-    table
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>())
-        .filter(|words| words.len() > 9 && words[1].ends_with(&ending) && words[3] == "0A")
-        .map(|words| words[9].to_owned())
-        .collect()
+    let listed = table.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let digits = words.get(1)?.strip_suffix(&ending)?;
+        let inode = words.get(9).filter(|_| words[3] == "0A")?;
+        let parts: Option<Vec<u8>> = (0..digits.len() / 8)
+            .map(|place| u32::from_str_radix(digits.get(place * 8..place * 8 + 8)?, 16).ok().map(u32::to_ne_bytes))
+            .collect::<Option<Vec<_>>>()
+            .map(|words| words.concat());
+        let address = match <[u8; 4]>::try_from(parts.as_deref()?) {
+            Ok(ipv4) => IpAddr::from(ipv4),
+            Err(_) => IpAddr::from(<[u8; 16]>::try_from(parts.as_deref()?).ok()?),
+        };
+        Some((address, (*inode).to_owned()))
+    });
+    listed.collect()
 }
 
 #[cfg(test)]
@@ -251,6 +272,21 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let holder = holder(listener.local_addr().unwrap()).unwrap();
         assert_eq!(holder.pid, rustix::process::getpid());
+    }
+
+    #[test]
+    fn who_listens_at_more_or_less_is_in_the_way_and_at_the_same_is_not() {
+        let check = |listens: &str, wanted: &[(&str, bool)]| {
+            let listener = std::net::TcpListener::bind(format!("{listens}:0")).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            for (address, expected) in wanted {
+                let wanted = format!("{address}:{port}").parse().unwrap();
+                assert_eq!(overlaps(wanted), *expected, "{wanted} beside {listens}");
+            }
+        };
+        check("127.0.0.1", &[("127.0.0.1", false), ("127.0.0.2", false), ("0.0.0.0", true), ("[::]", false)]);
+        check("0.0.0.0", &[("127.0.0.1", true), ("0.0.0.0", false), ("[::1]", false)]);
+        check("[::1]", &[("[::1]", false), ("[::]", true), ("0.0.0.0", false)]);
     }
 
     #[tokio::test]

@@ -77,8 +77,7 @@ pub fn render(listen: &Listen, size: Size, snippets: &BTreeSet<Snippet>) -> Text
         .replace("{{listen}}", &listens)
         .replace("{{https}}", &https)
         .replace("{{known}}", &lua_set(snippets.iter().map(Snippet::digest)))
-        .replace("{{trusted}}", &lines(listen.front.trusted.iter().map(|net| format!("        {net} 1;"))))
-        .replace("{{realip}}", &realip(&listen.front))
+        .replace("{{front}}", &front(&listen.front))
         .replace("{{snippets}}", &lines(snippets.iter().map(locations)))
         .replace("{{workers}}", &size.workers.to_string())
         .replace("{{files}}", &size.files.to_string())
@@ -106,46 +105,75 @@ fn lua_set(words: impl Iterator<Item = String>) -> String {
     words.map(|word| format!("[\"{word}\"] = true, ")).collect()
 }
 
-/// Which address counts as the visitor's.
-fn realip(front: &Balancers) -> String {
-    if front.trusted.is_empty() {
-        return String::new();
+/// What is known of a visitor who comes by himself.
+const ALONE: &str = r#"    map "" $quarry_trusted { default 0; }
+    map "" $quarry_scheme { default $scheme; }
+    map "" $quarry_port { default $server_port; }"#;
+
+/// The same for those of balancers, who know more of their visitors than the router does.
+const BEHIND: &str = r#"    geo $realip_remote_addr $quarry_trusted {
+        default 0;
+{{trusted}}
     }
-    let header = if front.proxy_protocol { "proxy_protocol" } else { "X-Forwarded-For" };
+    map "$quarry_trusted:$http_x_forwarded_proto" $quarry_scheme {
+        "1:https" https;
+        "1:http" http;
+        default $scheme;
+    }
+    map "$quarry_trusted:$http_x_forwarded_port" $quarry_port {
+        "~^1:(?<quarry_forwarded_port>[0-9]{1,5})$" $quarry_forwarded_port;
+        default $server_port;
+    }"#;
+
+/// Which address counts as the visitor's, and who is believed what a request's headers say. With the PROXY protocol a
+/// balancer says it outside of them, and passes on what visitors write there.
+fn front(front: &Balancers) -> String {
+    if front.trusted.is_empty() {
+        return ALONE.to_owned();
+    }
+    let (header, of_visitors) = match front.proxy_protocol {
+        true => ("proxy_protocol", ALONE.to_owned()),
+        false => {
+            let trusted = lines(front.trusted.iter().map(|net| format!("        {net} 1;")));
+            ("X-Forwarded-For", BEHIND.replace("{{trusted}}", &trusted))
+        }
+    };
     let from = front.trusted.iter().map(|net| format!("    set_real_ip_from {net};"));
-    let rest = [format!("    real_ip_header {header};"), "    real_ip_recursive on;".to_owned()];
+    let rest = [format!("    real_ip_header {header};"), "    real_ip_recursive on;".to_owned(), of_visitors];
     lines(from.chain(rest))
 }
 
-/// The locations of a snippet: for a node that runs, and for one of files. What it does not set is as everywhere.
+/// The locations of a snippet: for a node that runs, for its requests that may have a body unannounced, and for a node of
+/// files. What it does not set is as everywhere.
 fn locations(snippet: &Snippet) -> String {
-    let digest = snippet.digest();
-    let block = |name: &str, of_files: bool, around: &[(&str, &str)], end: &[&str]| {
-        let set = snippet.lines(of_files);
-        let mut lines = vec![format!("        location @{name}_{digest} {{")];
-        // Headers that a location adds stand in place of those from outside of it.
-        let hsts = "add_header Strict-Transport-Security $quarry_hsts always;".to_owned();
-        let usual = around.iter().filter(|(name, _)| !snippet.sets(name));
-        let usual = usual.map(|(name, value)| format!("{name} {value};"));
-        let all = usual.chain(set).chain([hsts]).chain(end.iter().map(|line| (*line).to_owned()));
-        lines.extend(all.map(|line| format!("            {line}")));
-        lines.push("        }".to_owned());
-        lines.join("\n")
-    };
-    let node = [("proxy_request_buffering", "off")];
     let of_node = [
         "access_by_lua_block { quarry.route_body() }",
+        "proxy_request_buffering off;",
         "proxy_pass http://$quarry_upstream;",
-        "error_page 500 502 504 @failed;",
+        "error_page 413 500 502 504 @failed;",
     ];
-    let files = [("gzip", "on"), ("charset", "utf-8")];
+    let small = [&["client_max_body_size 1m;"], &of_node[..]].concat();
     let of_files = [
         "index index.html;",
         "try_files $uri $uri/ $uri.html =404;",
         "error_page 403 404 = @elsewhere;",
         "error_page 405 500 @failed;",
     ];
-    [block("node", false, &node, &of_node), block("files", true, &files, &of_files)].join("\n")
+    let usual = ["gzip", "charset"].into_iter().zip(["on", "utf-8"]).filter(|(name, _)| !snippet.sets(name));
+    let usual: Vec<String> = usual.map(|(name, value)| format!("{name} {value};")).collect();
+    let files = usual.iter().map(String::as_str).chain(of_files).collect::<Vec<_>>();
+    [("node", false, &of_node[..]), ("small", false, &small), ("files", true, &files)]
+        .map(|(name, of_files, own)| location(snippet, name, of_files, own))
+        .join("\n")
+}
+
+fn location(snippet: &Snippet, name: &str, of_files: bool, own: &[&str]) -> String {
+    // Headers that a location adds stand in place of those from outside of it.
+    let hsts = "add_header Strict-Transport-Security $quarry_hsts always;";
+    let mut lines = snippet.lines(of_files);
+    lines.extend([hsts].iter().chain(own).map(|line| (*line).to_owned()));
+    let lines: String = lines.iter().map(|line| format!("            {line}\n")).collect();
+    format!("        location @{name}_{} {{\n{lines}        }}", snippet.digest())
 }
 
 fn listen_line(address: &SocketAddr, speaks: &str) -> String {
@@ -192,7 +220,7 @@ mod tests {
         assert!(configuration.contains("listen 1.2.3.4:443 ssl http2 default_server backlog=4096 so_keepalive=on;"));
         assert!(configuration.contains(&format!("quarry.start(\"{}\", 443, {{", text.version)));
         assert!(configuration.contains(&format!("$prefix/{}/?.lua", text.folder())));
-        for name in ["node", "files"] {
+        for name in ["node", "small", "files"] {
             assert!(configuration.contains(&format!("location @{name}_{} {{", snippet.digest())));
         }
     }

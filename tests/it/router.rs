@@ -19,6 +19,7 @@ mod rules;
 mod sites;
 mod tls;
 mod upkeep;
+mod visitors;
 
 /// What both edges promise to those who drive them.
 async fn contract(edge: &dyn Edge) {

@@ -148,7 +148,7 @@ impl Hq {
                 *settings = without_release_command(settings);
             }
         }
-        self.check_domains_of(stack, &release.instructions, &self.tables().await?).await?;
+        self.check_domains_of(stack, &release.instructions).await?;
         self.try_snippets(&release.instructions).await?;
         if let Some(commit) = &release.commit {
             self.pin(stack, release.number, commit).await?;
@@ -204,7 +204,7 @@ impl Hq {
         let env_version = self.env_version(stack, &env).await?;
         let instructions: Vec<Instruction> =
             instructions.iter().map(|instruction| renumbered(instruction, number)).collect();
-        self.check_domains_of(stack, &instructions, &self.tables().await?).await?;
+        self.check_domains_of(stack, &instructions).await?;
         self.try_snippets(&instructions).await?;
         let release = Release {
             number,

@@ -8,6 +8,7 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Request;
+use super::after::Aftermath;
 use super::source::act::{Source, read_checkout};
 use crate::build::BuildSettings;
 use crate::build::act::{BuildJob, Built, images};
@@ -15,12 +16,11 @@ use crate::build::plan::plan;
 use crate::db::{Guard, layout};
 use crate::env::Env;
 use crate::hq::act::Job;
-use crate::hq::certs::given::Given;
 use crate::hq::progress::{detail, phase, took};
 use crate::hq::tasks::act::zone;
 use crate::hq::{Hq, HqError};
 use crate::instruction::Instruction;
-use crate::instruction::compile::{Context, NodeImage, compile};
+use crate::instruction::compile::{Context, NodeImage, compile, routes};
 use crate::instruction::tarball::{FORMAT, Manifest, pack};
 use crate::launch::Plan;
 use crate::launch::act::Say;
@@ -28,8 +28,8 @@ use crate::launch::journal::{Operation, Phase};
 use crate::launch::record::{Cause, Release};
 use crate::names::reach::Reach;
 use crate::names::{Domain, NodeName, ReleaseNumber, StackName};
-use crate::router::{StackRoutes, Target, check_domains};
-use crate::stack::{After, Command, Kind, Stack};
+use crate::router::{StackRoutes, Target};
+use crate::stack::{Kind, Stack};
 use crate::units::{Megabytes, MilliCpus};
 
 /// Free space in megabytes below which no launch begins: journals and routes must still fit when images do not.
@@ -60,7 +60,7 @@ impl Hq {
             () = cancel.cancelled() => Err(HqError::Cancelled),
             prepared = self.prepare(&request, number, releases.last(), say) => prepared,
         };
-        let Prepared { release, env, after, given } = match prepared {
+        let Prepared { release, env, after } = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 self.take_back(&book, say).await;
@@ -73,6 +73,7 @@ impl Hq {
             release: Some(release.clone()),
             branch: request.branch.clone(),
             env,
+            after: !after.is_empty(),
             ..Job::of(&request.stack, "deploy", release.instructions.clone())
         };
         let launched = self.operate(job, say).await;
@@ -81,10 +82,11 @@ impl Hq {
             self.take_back(&book, say).await;
         }
         launched?;
-        self.keep_given(given).await;
+        self.keep_given(after.given).await;
         say(&detail(&format!("live after {}", took(launching.elapsed()))));
         self.say_urls(&request.stack, &release, began, say).await;
-        self.run_after(&request.stack, &after, say).await;
+        self.run_after(&request.stack, &after.commands, say).await;
+        self.close_after(&book).await;
         Ok(release)
     }
 
@@ -109,9 +111,10 @@ impl Hq {
         for (node, described) in &described.stack.nodes {
             zone(node, described.timezone.as_ref())?;
         }
-        let tables = self.tables().await?;
-        let domains = described.stack.nodes.values().flat_map(|node| &node.domains);
-        check_domains(stack, domains, &self.settings.hostnames, &tables)?;
+        // Others may get one of them meanwhile: that is looked at again when it is planned.
+        let routes = routes(&described.stack, stack, &self.settings.hostnames);
+        self.check_domains_of(stack, &routes).await?;
+        self.try_snippets(&routes).await?;
         let given = self.given_certificates(&described.stack, &folder).await?;
         let env = self.granted(stack, &described.wishes, has.clone(), say)?;
         let env_version = self.env_version(stack, &env).await?;
@@ -126,8 +129,6 @@ impl Hq {
         };
         let built = self.build_images(&building, say).await?;
         let instructions = self.compile(stack, &described.stack, number, previous, &built).await?;
-        self.check_domains_of(stack, &instructions, &tables).await?;
-        self.try_snippets(&instructions).await?;
         for line in too_large(&instructions, crate::hq::limits::memory(), crate::hq::limits::processors()) {
             say(&phase(&line));
         }
@@ -142,10 +143,8 @@ impl Hq {
             created: self.clock.now(),
         };
         self.keep_tarball(stack, &release).await?;
-        let After { first, each } = described.after;
-        let first = first.filter(|_| previous.is_none());
-        let after = first.into_iter().chain(each).collect();
-        Ok(Prepared { release, env: Some(env_version).filter(|_| env != has), after, given })
+        let after = Aftermath::of(number, described.after, given);
+        Ok(Prepared { release, env: Some(env_version).filter(|_| env != has), after })
     }
 
     async fn build_images(&self, building: &Building<'_>, say: Say<'_>) -> Result<BTreeMap<NodeName, Built>, HqError> {
@@ -232,10 +231,8 @@ struct Prepared {
     release: Release,
     /// The version of variables that the launch brings; `None` leaves them.
     env: Option<u64>,
-    /// What runs once it is live.
-    after: Vec<Command>,
-    /// Certificates of the repository's own.
-    given: Vec<Given>,
+    /// What comes once it is live.
+    after: Aftermath,
 }
 
 /// A checkout about to be built.
@@ -348,6 +345,7 @@ fn building(number: ReleaseNumber) -> Operation {
         phase: Phase::Building,
         env_version: None,
         front: None,
+        after: false,
     }
 }
 

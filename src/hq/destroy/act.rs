@@ -9,7 +9,7 @@ use crate::db::{Guard, layout};
 use crate::hq::progress::phase;
 use crate::hq::{Hq, HqError};
 use crate::launch::act::Say;
-use crate::launch::journal::{Operation, Phase};
+use crate::launch::journal::{Journal, Operation, Phase};
 use crate::launch::world::{Instance, World};
 use crate::launch::{Plan, Step};
 use crate::names::{ReleaseNumber, StackName};
@@ -52,6 +52,7 @@ impl Hq {
         if begun == Some(Phase::Destroying) {
             return self.finish_destroy(stack, say).await;
         }
+        let _table = self.queue.table(stack).await;
         self.settle_earlier(stack).await?;
         let world = self.world(stack, ReleaseNumber(0), 0).await?;
         let here = self.engines().here();
@@ -77,6 +78,7 @@ impl Hq {
             phase: Phase::Destroying,
             env_version: None,
             front: None,
+            after: false,
         };
         book.write(|journal| journal.active = Some(operation)).await?;
         self.finish_destroy(stack, say).await
@@ -108,8 +110,7 @@ impl Hq {
         self.db.delete_under(&layout::stack(stack)).await?;
         let rests = !left.is_empty();
         let written = book.write(|journal| {
-            journal.active = None;
-            journal.retiring = left;
+            *journal = Journal { retiring: left, ..Journal::default() };
         });
         let written = written.await;
         if !rests {

@@ -95,20 +95,6 @@ fn cut(text: &str) -> String {
     }
 }
 
-/// A command's words as an event shows them: the values of variables stay out.
-pub fn told(words: &[String]) -> String {
-    let place = words.iter().position(|word| !word.starts_with('-'));
-    let secret = place.is_some_and(|place| words[place] == "env");
-    let told: Vec<String> = words
-        .iter()
-        .map(|word| match word.split_once('=') {
-            Some((name, _)) if secret && !word.starts_with('-') => format!("{name}=…"),
-            _ => word.clone(),
-        })
-        .collect();
-    told.join(" ")
-}
-
 /// Ends and beginnings brought together, in the order of their beginning; what began before `since` and has no end was
 /// cut off. The last `count` of them.
 pub fn merged(events: impl IntoIterator<Item = Event>, since: u64, count: usize) -> Vec<Event> {
@@ -133,18 +119,6 @@ mod tests {
     fn event(id: u64) -> Event {
         let caller = Caller { user: "ada".parse().unwrap(), from: Origin::Address([192, 0, 2, 7].into()) };
         Event::begin(id, Timestamp::UNIX_EPOCH, &caller, "scale blog web=2")
-    }
-
-    #[test]
-    fn values_of_variables_are_not_told() {
-        let check = |line: &str, expected: &str| {
-            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-            assert_eq!(told(&words), expected);
-        };
-        check("env set blog KEY=secret B=c=d", "env set blog KEY=… B=…");
-        check("--stack=blog env set KEY=secret", "--stack=blog env set KEY=…");
-        check("scale blog web=2", "scale blog web=2");
-        check("env import blog --replace", "env import blog --replace");
     }
 
     #[test]

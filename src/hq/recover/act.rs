@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::db::{DbError, layout};
+use crate::db::{DbError, Guard, layout};
 use crate::hq::collect::stray_pins;
 use crate::hq::fleet::Seen;
 use crate::hq::{Hq, HqError};
@@ -11,6 +12,9 @@ use crate::launch::journal::Phase;
 use crate::launch::{Step, label};
 use crate::names::StackName;
 use crate::units::Millis;
+
+/// How long HQ waits for one stack before it serves the others.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is left of a stack that was brought to rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +33,15 @@ impl Hq {
     /// When the tree cannot be listed at all.
     pub async fn recover(self: &Arc<Self>) -> Result<(), HqError> {
         for stack in self.known_stacks().await? {
-            if let Err(error) = self.recover_stack(&stack).await {
-                tracing::error!(%stack, error = ?error, "the stack could not be brought to rest");
+            let (hq, name) = (self.clone(), stack.clone());
+            let recovered = tokio::spawn(async move {
+                if let Err(error) = hq.recover_stack(&name).await {
+                    tracing::error!(stack = %name, error = ?error, "the stack could not be brought to rest");
+                }
+            });
+            // What cannot be finished is tried on in its turn, and holds up nobody else.
+            if tokio::time::timeout(PATIENCE, recovered).await.is_err() {
+                tracing::warn!(%stack, "bringing the stack to rest takes long; HQ goes on without it");
             }
         }
         if let Err(error) = self.restore_routes().await {
@@ -54,9 +65,13 @@ impl Hq {
     async fn recover_stack(self: &Arc<Self>, stack: &StackName) -> Result<(), HqError> {
         let _turn = self.turn(stack, "the recovery after a restart of HQ", &|_| {}).await;
         match self.bring_to_rest(stack).await? {
-            Rest::There => self.drop_strays(stack).await,
-            Rest::Gone => Ok(()),
+            Rest::There => self.drop_strays(stack).await?,
+            Rest::Gone => return Ok(()),
         }
+        if self.book(stack).await?.read().await.after.is_some() {
+            self.catch_up_after(stack);
+        }
+        Ok(())
     }
 
     /// Finishes or takes back what the journal of a stack says is under way. The caller holds the stack's turn, so that
@@ -146,7 +161,15 @@ impl Hq {
     /// Gives the router the tables of the tree, and takes away those of stacks that are gone.
     async fn restore_routes(&self) -> Result<(), HqError> {
         let Some(edge) = &self.launcher.edge else { return Ok(()) };
-        let tables = self.tables().await?;
+        let mut tables = self.tables().await?;
+        for table in &mut tables {
+            // An HQ that ended while it closed a stack to its visitors has written that down, and maybe not more.
+            let mode = self.front(&table.stack).await?.mode;
+            if mode != table.mode {
+                table.mode = mode;
+                layout::put_json(&*self.db, &layout::routes(&table.stack), table, Guard::Any).await?;
+            }
+        }
         let served = edge.tables().await.map_err(crate::launch::act::LaunchError::Edge)?;
         for table in tables.iter().filter(|table| !served.contains(table)) {
             edge.set(table).await.map_err(crate::launch::act::LaunchError::Edge)?;

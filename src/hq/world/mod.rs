@@ -7,7 +7,7 @@ use crate::grid::{Block, Slice};
 use crate::hq::fleet::{Seen, Survey};
 use crate::launch::world::{Instance, ports};
 use crate::launch::{Ground, Plan, Proc, Role, Step};
-use crate::names::{ContainerName, NodeName, ServerName};
+use crate::names::{ContainerName, Domain, NodeName, ServerName, StackName};
 use crate::router::{StackRoutes, Target};
 
 pub mod act;
@@ -56,9 +56,15 @@ pub struct Reserved {
     ports: BTreeSet<(ServerName, u16)>,
     subnets: BTreeSet<(ServerName, String)>,
     blocks: BTreeMap<(ServerName, ContainerName), Block>,
+    domains: BTreeMap<Domain, StackName>,
 }
 
 impl Reserved {
+    /// Who is about to have a domain.
+    pub fn owner(&self, domain: &Domain) -> Option<&StackName> {
+        self.domains.get(domain)
+    }
+
     /// Whether a launch under way will have something on a server.
     pub fn reaches(&self, server: &ServerName) -> bool {
         self.blocks.keys().any(|(on, _)| on == server)
@@ -80,17 +86,23 @@ impl Reserved {
     }
 }
 
-/// What a plan has been promised until its containers show it.
+/// What a plan has been promised until its containers and its table show it.
+#[derive(Debug, Default)]
 pub struct Claim {
     ports: BTreeSet<(ServerName, u16)>,
     subnets: BTreeSet<(ServerName, String)>,
     blocks: BTreeMap<(ServerName, ContainerName), Block>,
+    domains: BTreeMap<Domain, StackName>,
 }
 
 impl Claim {
     /// What this plan hands out.
     pub fn of(plan: &Plan) -> Self {
-        let mut claim = Self { ports: BTreeSet::new(), subnets: BTreeSet::new(), blocks: BTreeMap::new() };
+        let mut claim = Self::default();
+        for table in plan.tables() {
+            let domains = table.nodes.values().flat_map(|node| &node.domains);
+            claim.domains.extend(domains.map(|domain| (domain.clone(), table.stack.clone())));
+        }
         for step in plan.revocable() {
             if let Step::Network { server, subnet, .. } = step {
                 claim.subnets.insert((server.clone(), subnet.clone()));
@@ -111,6 +123,7 @@ impl Claim {
         reserved.ports.extend(self.ports.iter().cloned());
         reserved.subnets.extend(self.subnets.iter().cloned());
         reserved.blocks.extend(self.blocks.clone());
+        reserved.domains.extend(self.domains.clone());
     }
 
     /// Its containers show it, or it was not used.
@@ -118,6 +131,7 @@ impl Claim {
         reserved.ports.retain(|port| !self.ports.contains(port));
         reserved.subnets.retain(|subnet| !self.subnets.contains(subnet));
         reserved.blocks.retain(|place, _| !self.blocks.contains_key(place));
+        reserved.domains.retain(|domain, _| !self.domains.contains_key(domain));
     }
 }
 

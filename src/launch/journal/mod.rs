@@ -18,6 +18,9 @@ pub struct Journal {
     pub active: Option<Operation>,
     /// Steps that retire old containers, oldest first. They are idempotent and only ever go forward.
     pub retiring: Vec<Step>,
+    /// The release that is live, and whose commit still has certificates to show or commands to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<ReleaseNumber>,
 }
 
 impl Journal {
@@ -41,7 +44,7 @@ impl Journal {
 
     /// Whether there is nothing left to do.
     pub fn is_empty(&self) -> bool {
-        self.active.is_none() && self.retiring.is_empty()
+        self.active.is_none() && self.retiring.is_empty() && self.after.is_none()
     }
 }
 
@@ -65,6 +68,9 @@ pub struct Operation {
     /// What is ordered of the stack's routing from the commit on; `None` leaves it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub front: Option<Front>,
+    /// Whether something of the commit is still to come once the release is live.
+    #[serde(default)]
+    pub after: bool,
 }
 
 /// A branch and its old and new commit.
@@ -103,7 +109,7 @@ mod tests {
         let remove =
             |server: &str| Step::Remove { server: name(server), container: name("blog.web.1.1"), grace: Millis(0) };
         let sweep = Step::Sweep { server: name("s3"), network: "quarry-blog".to_owned() };
-        let journal = Journal { active: None, retiring: vec![remove("s1"), sweep] };
+        let journal = Journal { retiring: vec![remove("s1"), sweep], ..Journal::default() };
         let (s1, s2, s3, container) = (name("s1"), name("s2"), name("s3"), name("blog.web.1.1"));
         assert!(journal.going().contains(&(&s1, &container)));
         assert!(!journal.going().contains(&(&s2, &container)), "one of the same name on another server stays");

@@ -52,7 +52,7 @@ impl Visitor {
 
 /// Performs `operation` with an HQ that dies at the first, second, … instant, until one survives it. `check` looks at
 /// what the next HQ made of it. Gives the number of deaths.
-fn die_at_every_instant(
+pub fn die_at_every_instant(
     hq: &mut Hq,
     mut operation: impl FnMut(&mut Hq, u64),
     mut check: impl FnMut(&mut Hq, &str),
@@ -90,7 +90,7 @@ fn answers(hq: &Hq) -> bool {
     done.code == 0
 }
 
-fn journals(hq: &Hq) -> Vec<String> {
+pub fn journals(hq: &Hq) -> Vec<String> {
     let folder = fs::read_dir(hq.root().join("journal"));
     let names = folder.into_iter().flatten().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.filter(|name| !name.starts_with('.')).collect()

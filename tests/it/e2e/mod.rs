@@ -2,6 +2,7 @@
 
 use crate::harness::{Hq, Repository};
 
+mod aftermath;
 mod agents;
 mod apart;
 mod backup;

@@ -81,7 +81,7 @@ fn nobody_gets_a_domain_that_is_another_s_by_command_either() {
 
 #[test]
 fn a_domain_leads_to_another_one_until_it_is_told_not_to() {
-    let (hq, _) = with_app(&[]);
+    let (hq, repository) = with_app(&[]);
     hq.by_ssh(&["domains", "add", "blog", "shop.test"]).succeeded();
     hq.by_ssh(&["domains", "redirect", "blog", "www.shop.test", "shop.test"])
         .succeeded()
@@ -90,8 +90,52 @@ fn a_domain_leads_to_another_one_until_it_is_told_not_to() {
     hq.by_ssh(&["domains", "redirect", "blog", "shop.test", "www.shop.test"]).ended(1).said(&["cannot lead to"]);
     let listed = hq.by_ssh(&["domains", "list", "blog"]).succeeded().text();
     assert!(listed.lines().any(|line| line.starts_with("www.shop.test ") && line.ends_with(" shop.test")), "{listed}");
+    hq.by_ssh(&["domains", "redirect", "blog", "new.test", "new.test"]).ended(1).said(&["it is the same"]);
+    assert_eq!(hq.get("new.test", "/").status, 404, "what fails changes nothing");
+
+    // Orders and the repository meet in the table only.
+    let circle = "web:\n  health: /\n  domains: x.test\n  router:\n    redirect: {shop.test: www.shop.test}\n";
+    repository.write("quarry.yml", circle);
+    repository.commit("a circle");
+    hq.push(&repository, "blog").failed().said(&["visitors of `shop.test` would be led in a circle"]);
+    assert_eq!(hq.get("shop.test", "/").status, 200);
     hq.by_ssh(&["domains", "redirect", "--off", "blog", "www.shop.test"]).succeeded();
     assert_eq!(hq.get("www.shop.test", "/").status, 200);
+}
+
+/// One whose build says `building` and then takes some seconds, each time anew.
+fn slow_dockerfile() -> String {
+    let now = jiff::Timestamp::now();
+    let usual = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/samples/dockerfile/Dockerfile"));
+    usual.unwrap().replacen("WORKDIR", &format!("RUN echo building at {now}; sleep 8\nWORKDIR"), 1)
+}
+
+#[test]
+fn what_the_router_would_refuse_is_refused_before_anything_changes() {
+    let hq = Hq::start();
+    let node = |name: &str, domains: &str| {
+        format!("{name}:\n  dockerfile: Dockerfile\n  type: web\n  health: /\n  domains: {domains}\n")
+    };
+    let led = "  router:\n    redirect: [b.test]\n";
+    for yml in [
+        format!("{}{led}{}", node("web", "a.test"), node("admin", "b.test")),
+        format!("{}{}", node("web", "x.test"), node("admin", "blog.localhost")),
+        format!("{}{}", node("web", "admin.blog.localhost"), node("admin", "x.test")),
+    ] {
+        hq.push(&app(&[("quarry.yml", &yml)]), "blog").failed().said(&["would lead to `admin` and to `web`"]);
+    }
+    // Somebody else gets the domain while the image is built.
+    hq.push(&app(&[]), "quick").succeeded();
+    let slow = app(&[("quarry.yml", "web:\n  health: /\n  domains: x.test\n")]);
+    slow.write("Dockerfile", &slow_dockerfile());
+    slow.commit("slow");
+    let mut push = hq.push_beside(&slow, "blog");
+    push.wait_for("building");
+    hq.quarry(&["domains", "add", "quick", "x.test"]).succeeded();
+    push.wait().failed().said(&["`x.test` belongs to another stack"]);
+    assert_eq!(hq.get("x.test", "/").status, 200);
+    hq.quarry(&["stacks", "list"]).succeeded();
+    hq.push(&app(&[]), "blog").succeeded();
 }
 
 #[test]
@@ -112,6 +156,20 @@ fn a_stack_is_closed_and_opened_again_and_a_push_changes_nothing_about_that() {
     assert_eq!(hq.by_ssh(&["maintenance", "show", "blog"]).succeeded().text(), "maintenance\n");
     hq.by_ssh(&["maintenance", "off", "blog"]).succeeded();
     assert!(page(&hq).1.contains("Second"));
+
+    // Also while somebody builds, and what is built comes to a closed stack.
+    repository.write("Dockerfile", &slow_dockerfile());
+    repository.write("greeting", "Third\n");
+    repository.commit("slow");
+    let mut push = hq.push_beside(&repository, "blog");
+    push.wait_for("building");
+    hq.by_ssh(&["maintenance", "on", "blog"]).succeeded();
+    assert_eq!(page(&hq).0, 503);
+    assert!(!push.has_ended(), "it did not wait for the push");
+    push.wait().succeeded();
+    assert_eq!(page(&hq).0, 503);
+    hq.by_ssh(&["maintenance", "off", "blog"]).succeeded();
+    assert!(page(&hq).1.contains("Third"), "{:?}", page(&hq));
 }
 
 #[test]

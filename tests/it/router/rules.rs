@@ -22,20 +22,20 @@ fn domain(text: &str) -> Domain {
 }
 
 /// A stack `blog` with the node `web` at blog.test and www.blog.test, under these rules.
-fn ruled(target: Target, json: &str) -> StackRoutes {
+pub fn ruled(target: Target, json: &str) -> StackRoutes {
     let mut routes = table("blog", 1, &[("web", &["blog.test", "www.blog.test"], target)]);
     routes.nodes.get_mut(&"web".parse().unwrap()).unwrap().rules = rules(json);
     routes
 }
 
-async fn with(json: &str) -> (Lab, App) {
+pub async fn with(json: &str) -> (Lab, App) {
     let (lab, app) = (Lab::start().await, App::start("app").await);
     lab.nginx.set(&ruled(peers(&[app.address]), json)).await.unwrap();
     (lab, app)
 }
 
 /// The status of one request with these headers, from this address of the machine.
-async fn status_from(lab: &Lab, from: [u8; 4], headers: &[&str]) -> u16 {
+pub async fn status_from(lab: &Lab, from: [u8; 4], headers: &[&str]) -> u16 {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::from((from, 0))).unwrap();
     let stream = socket.connect(lab.listen).await.unwrap();
@@ -101,7 +101,7 @@ async fn a_buffered_node_gets_a_request_when_all_of_it_is_there() {
     assert_eq!((reply.status, reply.body.as_str(), app.requests()), (200, "app 10", 2));
 }
 
-fn hash() -> String {
+pub fn hash() -> String {
     let made = std::process::Command::new("openssl").args(["passwd", "-6", "-salt", "abcdefgh", "secret"]).output();
     String::from_utf8(made.unwrap().stdout).unwrap().trim().to_owned()
 }

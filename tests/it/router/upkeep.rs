@@ -52,6 +52,17 @@ async fn a_new_address_comes_without_a_restart_and_keeps_the_tables() {
 }
 
 #[tokio::test]
+async fn it_moves_to_addresses_that_those_it_has_are_in_the_way_of() {
+    let (lab, _app) = lab_with_app().await;
+    let everywhere = std::net::SocketAddr::from(([0, 0, 0, 0], lab.listen.port()));
+    for listen in [everywhere, lab.listen] {
+        let nginx = Nginx::listening(lab.folder.path(), Listen { http: vec![listen], ..lab.both() });
+        assert_eq!(nginx.start_or_adopt().await.unwrap(), Came::Started, "{listen}");
+        assert!(answers(&lab).await);
+    }
+}
+
+#[tokio::test]
 async fn an_address_that_is_taken_is_an_error_and_what_ran_runs_on() {
     let (lab, _app) = lab_with_app().await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

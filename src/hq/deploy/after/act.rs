@@ -1,11 +1,17 @@
 //! Runs the commands that come after a deploy, in a container of their own, and gives a stack what it wishes for.
 
+use std::sync::Arc;
+
+use super::Aftermath;
 use crate::env::Env;
+use crate::hq::deploy::source::act::{Source, read_checkout};
 use crate::hq::oneoff::OneOff;
 use crate::hq::progress::{detail, phase};
+use crate::hq::rights::Access;
 use crate::hq::{Hq, HqError};
 use crate::launch::Step;
 use crate::launch::act::{LaunchError, Say};
+use crate::launch::journal::act::Book;
 use crate::names::StackName;
 use crate::stack::Command;
 use crate::stack::wishes::{Wish, grant};
@@ -40,6 +46,48 @@ impl Hq {
                     return;
                 }
             }
+        }
+    }
+
+    /// What an earlier HQ did not live to do once a release was live; in the background, in the stack's turn.
+    pub fn catch_up_after(self: &Arc<Self>, stack: &StackName) {
+        let (hq, stack) = (self.clone(), stack.clone());
+        tokio::spawn(async move {
+            let _turn = hq.turn(&stack, "what comes after a deploy, for an HQ that ended in it", &|_| {}).await;
+            if let Err(error) = hq.run_missed(&stack).await {
+                tracing::error!(%stack, error = ?error, "what comes after its deploy waits for the next start of HQ");
+            }
+        });
+    }
+
+    async fn run_missed(&self, stack: &StackName) -> Result<(), HqError> {
+        let book = self.book(stack).await?;
+        // A deploy that had its turn first has put its own there, or nothing.
+        let Some(number) = book.read().await.after else { return Ok(()) };
+        let current = self.current(stack).await?;
+        if let Some(commit) = current.commit.filter(|_| current.number == number) {
+            let folder = self.stack_folder(stack).join("src");
+            let access = Access::full(current.user);
+            self.checkout(stack, &commit, &folder, Some(&access), &|_| {}).await?;
+            let env = self.env(stack).await?;
+            let Source { described, folder, .. } = read_checkout(&folder, self.settings.packs.as_deref(), &env).await?;
+            let given = self.given_certificates(&described.stack, &folder).await?;
+            let after = Aftermath::of(number, described.after, given);
+            tracing::info!(%stack, release = %number, "what comes after its deploy is done now");
+            self.keep_given(after.given).await;
+            self.run_after(stack, &after.commands, &|line| tracing::debug!(%stack, line)).await;
+        }
+        self.close_after(&book).await;
+        Ok(())
+    }
+
+    /// Notes that all of it is done.
+    pub(in crate::hq::deploy) async fn close_after(&self, book: &Book) {
+        if book.read().await.after.is_none() {
+            return;
+        }
+        if let Err(error) = book.write(|journal| journal.after = None).await {
+            tracing::warn!(stack = %book.stack(), %error, "what came after a deploy will come again");
         }
     }
 

@@ -90,6 +90,9 @@ impl Dockerfile {
     }
 }
 
+/// Texts that one instruction may announce.
+const MANY: usize = 32;
+
 impl Instruction {
     /// What `ONBUILD` puts off until somebody builds from the image.
     pub fn put_off(&self) -> Option<Self> {
@@ -99,6 +102,9 @@ impl Instruction {
 
     /// What in its heredocs engines may understand in different ways: where one ends decides what is an instruction.
     fn odd(&self) -> Option<String> {
+        if self.heredocs.len() > MANY {
+            return Some(format!("more than {MANY} texts in one instruction"));
+        }
         let plain = |heredoc: &&Heredoc| {
             let written = heredoc.word.split_once("<<").map_or("", |(_, name)| name);
             let written = written.strip_prefix('-').unwrap_or(written);

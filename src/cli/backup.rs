@@ -80,10 +80,10 @@ impl Backup {
         };
         let volumes = if self.volumes { Volumes::Along } else { Volumes::Stay };
         let (queue, mut pieces) = mpsc::channel(WAITING);
-        let work =
-            cx.beside(
-                |say| async move { hq.backup(&etc, Wishes { images, volumes }, queue, &|line| say.line(line)).await },
-            );
+        let work = cx.beside(|say| async move {
+            let _packs = hq.packs.read().await;
+            hq.backup(&etc, Wishes { images, volumes }, queue, &|line| say.line(line)).await
+        });
         let passing = async {
             while let Some(piece) = pieces.recv().await {
                 cx.out.data(piece).await?;

@@ -145,6 +145,8 @@ pub struct Hq {
     tasks_changed: tokio::sync::Notify,
     /// A run of a task has ended.
     run_ended: tokio::sync::Notify,
+    /// Held by whoever reads repositories file by file; alone, while their packs are put together.
+    pub packs: tokio::sync::RwLock<()>,
     /// Servers that are being taken out of the grid.
     leaving: servers::leave::Leaving,
     members: RwLock<BTreeMap<ServerName, fleet::Member>>,
@@ -212,6 +214,7 @@ impl Hq {
             diaries: tokio::sync::Mutex::default(),
             tasks_changed: tokio::sync::Notify::new(),
             run_ended: tokio::sync::Notify::new(),
+            packs: tokio::sync::RwLock::default(),
             leaving: servers::leave::Leaving::default(),
             members: RwLock::new(BTreeMap::from([(here, member)])),
             memory: Arc::default(),

@@ -138,25 +138,7 @@ impl World {
 
     /// A container that is none of quarry's.
     fn request(&self) -> ContainerRequest {
-        ContainerRequest {
-            name: "stranger".parse().unwrap(),
-            image: self.image.to_string(),
-            entrypoint: None,
-            command: Vec::new(),
-            cwd: None,
-            env: Default::default(),
-            labels: BTreeMap::new(),
-            ports: Vec::new(),
-            binds: Vec::new(),
-            network: None,
-            memory: None,
-            cpus: None,
-            pids: None,
-            restart: Restart::No,
-            stop_timeout: Millis(0),
-            tty: false,
-            stdin: false,
-        }
+        request(&self.image)
     }
 
     /// A service, two web containers, a worker that may exist only once, and (in odd releases) a worker that comes and
@@ -181,6 +163,29 @@ impl World {
             _ => list.push(Instruction::Scale { node: node("extra"), count: 0 }),
         }
         list
+    }
+}
+
+/// A container that is none of quarry's.
+pub fn request(image: &ImageId) -> ContainerRequest {
+    ContainerRequest {
+        name: "stranger".parse().unwrap(),
+        image: image.to_string(),
+        entrypoint: None,
+        command: Vec::new(),
+        cwd: None,
+        env: Default::default(),
+        labels: BTreeMap::new(),
+        ports: Vec::new(),
+        binds: Vec::new(),
+        network: None,
+        memory: None,
+        cpus: None,
+        pids: None,
+        restart: Restart::No,
+        stop_timeout: Millis(0),
+        tty: false,
+        stdin: false,
     }
 }
 

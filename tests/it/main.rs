@@ -23,6 +23,7 @@ mod registry;
 mod repository;
 mod router;
 mod stack_golden;
+mod tasks;
 mod tidy;
 mod ways;
 mod world;

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use quarry::hq::git::packs::{Packs, put_together};
 use quarry::hq::git::{Fetching, GitError, Repository, Settings, Stand};
 use quarry::names::reach::Reach;
 use quarry::names::{CommitId, ReleaseNumber};
@@ -372,4 +373,44 @@ fn a_server_that_says_nothing_is_given_up_by_itself_and_on_request() {
     let ended = Instant::now();
     fetching.join().unwrap().unwrap_err();
     assert!(ended.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
+fn packs_become_one_and_nothing_that_is_needed_or_new_is_lost() {
+    let place = place();
+    let bare = place.path("stack/repo.git");
+    let git = |words: &[&str]| place.git("stack/repo.git", words);
+    let mut commits = Vec::new();
+    for number in 1..=3 {
+        place.write("work/file", &format!("{number}\n"));
+        commits.push(place.commit("work", "one more"));
+        git(&["repack", "-d", "-q"]);
+    }
+    place.repository.pin(ReleaseNumber(1), &commits[0]).unwrap();
+    // What nothing leads to: of a push that was refused long ago, and of one that is under way.
+    let lost = |text: &str| {
+        let tree = git(&["rev-parse", "HEAD^{tree}"]);
+        git(&["commit-tree", &tree, "-m", text])
+    };
+    git(&["update-ref", "refs/heads/master", commits[2].as_str()]);
+    let (old, new) = (lost("old"), lost("new"));
+    let object = format!("stack/repo.git/objects/{}/{}", &old[..2], &old[2..]);
+    let file = fs::File::options().write(true).open(place.path(&object));
+    let file = file.or_else(|_| {
+        fs::set_permissions(place.path(&object), fs::Permissions::from_mode(0o644))?;
+        fs::File::options().write(true).open(place.path(&object))
+    });
+    file.unwrap().set_modified(std::time::SystemTime::now() - Duration::from_secs(3 * 86_400)).unwrap();
+    let packs = Packs::of(&bare).unwrap();
+    assert!(packs.count == 3 && packs.bytes > 0 && packs.first.is_some() && packs.tried.is_none(), "{packs:?}");
+    put_together(&bare, &packs).unwrap();
+    let after = Packs::of(&bare).unwrap();
+    assert!(after.count <= 2 && after.tried.is_some(), "{after:?}");
+    for commit in &commits {
+        assert_eq!(place.repository.commit(commit).unwrap().subject, "one more");
+    }
+    assert_eq!(git(&["cat-file", "-t", &new]), "commit");
+    let gone = Command::new("git").arg("--git-dir").arg(&bare).args(["cat-file", "-e", &old]).output().unwrap();
+    assert!(!gone.status.success(), "what was refused long ago is kept");
+    assert_eq!(Packs::of(&place.path("nowhere.git")).unwrap(), Packs::default());
 }

@@ -15,13 +15,16 @@ mod words;
 
 use words::expanded;
 
+/// So many mistakes are shown.
+const SHOWN: usize = 20;
+
 /// What in a Dockerfile is not done here, each with its line from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotDone(Vec<(usize, String)>);
 
 impl fmt::Display for NotDone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<String> = self.0.iter().map(|(line, what)| format!("line {line}: {what}")).collect();
+        let lines: Vec<String> = self.0.iter().take(SHOWN).map(|(line, what)| format!("line {line}: {what}")).collect();
         f.write_str(&lines.join("\n"))
     }
 }
@@ -86,6 +89,8 @@ fn platform(around: Around<'_>) -> BTreeMap<String, Option<String>> {
 #[derive(Default)]
 struct Found {
     images: Vec<String>,
+    /// The same, to be looked up.
+    known: BTreeSet<String>,
     /// Arguments by their names; those without a value cannot be known here.
     values: BTreeMap<String, Option<String>>,
     stages: BTreeSet<String>,
@@ -116,8 +121,9 @@ impl Found {
                     if source.contains('$') { format!(", or write `./{source}` if it is a path") } else { String::new() }
                 ));
             }),
+            // Engines refuse one that puts off another.
             "ONBUILD" => {
-                if let Some(later) = instruction.put_off() {
+                if let Some(later) = instruction.put_off().filter(|later| later.word != "ONBUILD") {
                     self.take(&later, arguments, wrong);
                 }
             }
@@ -167,7 +173,7 @@ impl Found {
     }
 
     fn image(&mut self, name: String) {
-        if !self.stages.contains(&name.to_ascii_lowercase()) && !self.images.contains(&name) {
+        if !self.stages.contains(&name.to_ascii_lowercase()) && self.known.insert(name.clone()) {
             self.images.push(name);
         }
     }
@@ -292,6 +298,7 @@ mod tests {
             check(&format!("FROM a\nADD {plain}"), &["a"]);
         }
         check("FROM a\nADD <<E /x\nhttp://h\nE\nCOPY $X /y", &["a"]);
+        check(&format!("FROM a\n{}RUN x", "ONBUILD ".repeat(100_000)), &["a"]);
         let around = Around { arguments: &Env::new(), architecture: "amd64" };
         assert!(put_off(&["ADD http://h /x".to_owned()], around).is_err());
         assert_eq!(put_off(&["RUN x".to_owned(), "COPY --from=b x y".to_owned()], around).unwrap(), ["b"]);

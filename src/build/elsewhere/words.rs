@@ -6,17 +6,31 @@ use std::str::Chars;
 /// A word with its quotes taken away and its variables put in; one that has no value is empty, as docker has it. `None`
 /// where docker's builders do not agree, and for variables whose value cannot be known.
 pub fn expanded(word: &str, values: &BTreeMap<String, Option<String>>) -> Option<String> {
-    Word { rest: word.chars(), values }.text(None)
+    Word { rest: word.chars(), values, depth: 0 }.text(None)
 }
+
+/// Quotes and defaults within one another are read so deep.
+const DEEPEST: usize = 16;
+
+/// No name of an image is longer; values of values would grow without end.
+const LONGEST: usize = 4096;
 
 struct Word<'a> {
     rest: Chars<'a>,
     values: &'a BTreeMap<String, Option<String>>,
+    depth: usize,
 }
 
 impl Word<'_> {
     /// What comes before `end`, or all.
     fn text(&mut self, end: Option<char>) -> Option<String> {
+        self.depth += 1;
+        let text = if self.depth > DEEPEST { None } else { self.before(end) };
+        self.depth -= 1;
+        text
+    }
+
+    fn before(&mut self, end: Option<char>) -> Option<String> {
         let mut text = String::new();
         while let Some(c) = self.rest.next() {
             match c {
@@ -27,6 +41,9 @@ impl Word<'_> {
                 '"' => text.push_str(&self.text(Some('"'))?),
                 '$' => text.push_str(&self.variable()?),
                 c => text.push(c),
+            }
+            if text.len() > LONGEST {
+                return None;
             }
         }
         end.is_none().then_some(text)
@@ -92,6 +109,8 @@ mod tests {
         check("$A_b$NONE", Some(""));
         check("${E:-d}${A:-d}${NONE:-${A}}${A:+b}${E:+b}", Some("daab"));
         check("\"$A\"'$A'", Some("a$A"));
+        check(&"${NONE:-".repeat(100_000), None);
+        check(&"$A".repeat(100_000), None);
         for wrong in ["$U", "${U:-x}", "a\\b", "'x", "\"x", "${A", "${A:?x}", "${A-x}", "$1", "$$", "$", "a`", "\"'\""]
         {
             check(wrong, None);

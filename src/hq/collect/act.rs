@@ -8,11 +8,14 @@ use std::{fs, io};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Budget, ENDED, Room, Surplus, Then, is_begun, stray_files, surplus, unused_env};
+use super::{Budget, ENDED, Room, Surplus, Then, are_scattered, is_begun, stray_files, surplus, unused_env};
 use crate::db::{DbError, Guard, layout};
 use crate::docker::{EngineError, State};
 use crate::hq::doctor::act::disk_used;
 use crate::hq::fleet::Seen;
+use crate::hq::git::GitError;
+use crate::hq::git::packs::{Packs, put_together};
+use crate::hq::tasks::Diary;
 use crate::hq::{Hq, HqError};
 use crate::instruction::Instruction;
 use crate::launch::files::remove_folder;
@@ -55,7 +58,27 @@ impl Hq {
         }
         found.extend(self.collect_images(stack, (kept, &dropped), needed, (room, then)).await?);
         found.extend(self.collect_files(stack, (kept, &dropped), room, then).await?);
+        found.extend(self.collect_packs(stack, then).await);
         Ok(found)
+    }
+
+    /// Packs of the stack's repositories that are put together. Not while a backup reads them one by one.
+    async fn collect_packs(&self, stack: &StackName, then: Then) -> Vec<Surplus> {
+        let Ok(_alone) = self.packs.try_write() else { return Vec::new() };
+        let (root, stack, now) = (self.root.clone(), stack.clone(), self.clock.now());
+        let work = tokio::task::spawn_blocking(move || {
+            let mut found = Vec::new();
+            for repository in ["repo.git", "modules.git"] {
+                let path = format!("stacks/{stack}/{repository}");
+                match gather(&root.join(&path), now, then) {
+                    Ok(Some(count)) => found.push(Surplus::Packs { path, count }),
+                    Ok(None) => {}
+                    Err(error) => tracing::warn!(%stack, error = ?error, "packs are not put together for now"),
+                }
+            }
+            found
+        });
+        work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }
 
     /// The images that kept releases launch and that nodes have, whether a container of theirs runs or not.
@@ -155,7 +178,8 @@ impl Hq {
             let journal = self.book(&stack).await?.read().await;
             known.extend(journal.going().into_iter().map(|(_, container)| container.clone()));
             let tasks = self.tasks(&stack).await?;
-            known.extend(tasks.values().flat_map(|(_, diary)| diary.runs.values().map(|run| run.container.clone())));
+            let running = |diary: &Diary| diary.running().map(|number| diary.runs[&number].container.clone()).collect();
+            known.extend(tasks.values().flat_map(|(_, diary)| -> Vec<_> { running(diary) }));
         }
         let before = self.clock.now().checked_sub(ENDED).map_or(0, Timestamp::as_second);
         let mut found = Vec::new();
@@ -321,6 +345,18 @@ fn take(path: &Path, then: Then) -> io::Result<()> {
         Then::Take if path.is_dir() => remove_folder(path),
         Then::Take => fs::remove_file(path),
     }
+}
+
+/// Puts the packs of a repository together where that is due; how many there were.
+fn gather(path: &Path, now: Timestamp, then: Then) -> Result<Option<usize>, GitError> {
+    let packs = Packs::of(path)?;
+    if !are_scattered(&packs, now) {
+        return Ok(None);
+    }
+    if then == Then::Take {
+        put_together(path, &packs)?;
+    }
+    Ok(Some(packs.count))
 }
 
 /// The images a release launches.

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::build::reached::UNFINISHED;
 use crate::etc::Settings;
+use crate::hq::git::packs::Packs;
 use crate::launch::record::Release;
 use crate::names::{ContainerName, ReleaseNumber, ServerName, StackName};
 
@@ -20,6 +21,15 @@ pub const ALWAYS: usize = 2;
 
 /// A container that ran once and has ended stays for so long, for whoever wants to know why.
 pub const ENDED: SignedDuration = SignedDuration::from_hours(1);
+
+/// More packs than these make a repository slow.
+pub const MANY: usize = 20;
+
+/// How often the packs of a repository are put together.
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+/// Before packs that could not be put together are tried again.
+const TRIED: SignedDuration = SignedDuration::from_hours(1);
 
 /// How many releases are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +114,13 @@ pub enum Surplus {
         /// Which.
         day: Date,
     },
+    /// The packs of a repository, which become one.
+    Packs {
+        /// Where, below HQ's root.
+        path: String,
+        /// How many.
+        count: usize,
+    },
     /// What BuildKit kept of builds.
     Cache {
         /// In bytes.
@@ -120,6 +137,7 @@ impl fmt::Display for Surplus {
             Surplus::Checkout { stack } => write!(f, "the checkout of {stack}"),
             Surplus::Container { server, container } => write!(f, "the container {container} on {server}"),
             Surplus::Events { day } => write!(f, "the events of {day}"),
+            Surplus::Packs { path, count } => write!(f, "{count} packs of the repository {path}, which become one"),
             Surplus::Cache { bytes } => write!(f, "{} MB of BuildKit's cache", bytes >> 20),
         }
     }
@@ -151,6 +169,15 @@ pub fn is_begun(image: &str, current: Option<&Release>) -> bool {
     let Some((name, tag)) = image.rsplit_once(':') else { return false };
     let number = tag.split('-').next().and_then(|number| number.parse().ok()).map(ReleaseNumber);
     name.ends_with(UNFINISHED) && number > current.map(|release| release.number)
+}
+
+/// Whether the packs of a repository are worth the work of putting them together: every day where there are some, at once
+/// where there are many, unless that was just tried.
+pub fn are_scattered(packs: &Packs, now: Timestamp) -> bool {
+    let older = |time: Timestamp, than: SignedDuration| now.duration_since(time) >= than;
+    let daily = packs.tried.or(packs.first).is_some_and(|time| older(time, DAY));
+    let at_once = packs.tried.is_none_or(|time| older(time, TRIED));
+    packs.count > 1 && daily || packs.count > MANY && at_once
 }
 
 /// Files and folders that begin with the number of a release, such as `3` and `3.tar.gz`, of none that is kept.
@@ -208,6 +235,25 @@ mod tests {
         check("quarry/blog/web.unfinished:3-0123", false);
         check("quarry/blog/web:4-0123", false);
         assert!(is_begun("quarry/blog/web.unfinished:1-0123", None));
+    }
+
+    #[test]
+    fn packs_are_put_together_where_there_are_many_and_every_day() {
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        let ago = |hours: i64| Some(now - SignedDuration::from_hours(hours));
+        let check = |count, first, tried, expected: bool| {
+            let packs = Packs { count, bytes: 0, first: ago(first), tried };
+            assert_eq!(are_scattered(&packs, now), expected, "{packs:?}");
+        };
+        check(MANY + 1, 0, None, true);
+        check(MANY, 0, None, false);
+        check(2, 25, None, true);
+        check(1, 25, None, false);
+        check(MANY + 1, 25, ago(0), false);
+        check(MANY + 1, 25, ago(2), true);
+        check(2, 100, ago(23), false);
+        check(2, 100, ago(25), true);
+        assert!(!are_scattered(&Packs::default(), now));
     }
 
     #[test]

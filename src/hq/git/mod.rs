@@ -14,6 +14,7 @@ use crate::names::{CommitId, ReleaseNumber};
 
 mod checkout;
 mod history;
+pub mod packs;
 pub mod push;
 mod settings;
 mod socks;

@@ -10,14 +10,15 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use tokio::time::sleep;
 
+pub use super::failure::TaskError;
 use super::files::{self, LONGEST};
-use super::{Diary, Due, KEPT, Outcome, Run, agenda};
+use super::{Diary, Due, KEPT, Outcome, Run, Timing, agenda};
 use crate::db::{DbError, Guard, layout};
-use crate::docker::{Engine, EngineError, LogRequest, Output};
+use crate::docker::{Engine, EngineError, LogRequest, Output, State};
 use crate::hq::oneoff::OneOff;
 use crate::hq::{Hq, HqError};
 use crate::launch::Proc;
-use crate::names::{NodeName, StackName, UserName};
+use crate::names::{ContainerName, NodeName, StackName, UserName};
 use crate::stack::{Kind, ZoneName};
 use crate::units::Millis;
 
@@ -27,47 +28,6 @@ const REST: Duration = Duration::from_secs(20);
 const AGAIN: Duration = Duration::from_secs(2);
 /// How long a run that is ended may finish.
 const GRACE: Millis = Millis::seconds(10);
-
-/// Why a task is not run.
-#[derive(Debug, thiserror::Error)]
-pub enum TaskError {
-    /// The stack has no such task.
-    #[error("`{stack}` has no task `{node}`; it has: {known}")]
-    NoTask {
-        /// Whose.
-        stack: StackName,
-        /// Which.
-        node: NodeName,
-        /// Those there are.
-        known: String,
-    },
-    /// No such run, or its output is gone.
-    #[error("nothing is kept of run {number} of `{stack}/{node}`; `tasks history {stack}/{node}` lists what is")]
-    NoRun {
-        /// Whose.
-        stack: StackName,
-        /// Which task.
-        node: NodeName,
-        /// Which run.
-        number: u64,
-    },
-    /// The machine does not know the time zone.
-    #[error("node `{node}`: this machine knows no time zone `{}`; see /usr/share/zoneinfo (apt install tzdata)", zone.as_str())]
-    Zone {
-        /// Whose.
-        node: NodeName,
-        /// Which.
-        zone: ZoneName,
-    },
-    /// Its output cannot be read.
-    #[error("cannot read what run {number} printed")]
-    Output {
-        /// Which run.
-        number: u64,
-        /// Why.
-        source: std::io::Error,
-    },
-}
 
 /// The time zone of a task.
 ///
@@ -85,8 +45,10 @@ pub fn zone(node: &NodeName, name: Option<&ZoneName>) -> Result<TimeZone, TaskEr
 impl Hq {
     /// Runs tasks at their times, until the process ends.
     pub async fn keep_tasks(self: Arc<Self>) {
-        if let Err(error) = self.take_up_runs().await {
-            tracing::warn!(error = ?error, "runs of tasks that were under way are not followed");
+        // Before anything is begun: whatever is under way now was begun before.
+        while let Err(error) = self.take_up_runs().await {
+            tracing::warn!(error = ?error, "runs of tasks that were under way are not followed yet");
+            sleep(AGAIN).await;
         }
         loop {
             let rest = match self.see_to_tasks().await {
@@ -196,10 +158,12 @@ impl Hq {
     ) -> Result<Option<Timestamp>, HqError> {
         let Some(schedule) = &proc.settings.schedule else { return Ok(None) };
         let zone = zone(node, proc.settings.timezone.as_ref())?;
-        let agenda = agenda((schedule, proc.settings.task_overlap), &zone, &diary, self.clock.now());
-        if agenda.due.is_some() || diary.seen.is_none() {
+        let timing = Timing { schedule: schedule.clone(), timezone: proc.settings.timezone.clone() };
+        let agenda = agenda((&timing, proc.settings.task_overlap), &zone, &diary, self.clock.now());
+        if agenda.due.is_some() || diary.seen.is_none() || diary.timing.as_ref() != Some(&timing) {
             // First, so that a HQ that dies over it does not run it twice.
-            self.change_diary(stack, node, |diary| diary.seen = Some(agenda.seen)).await?;
+            let seen = |diary: &mut Diary| (diary.seen, diary.timing) = (Some(agenda.seen), Some(timing));
+            self.change_diary(stack, node, seen).await?;
         }
         match agenda.due {
             Some(Due::Run) => {
@@ -227,12 +191,25 @@ impl Hq {
         node: &NodeName,
         by: Option<UserName>,
     ) -> Result<u64, HqError> {
-        self.task(stack, node).await?;
+        let (proc, _) = self.task(stack, node).await?;
         let wanted = OneOff { stack: stack.clone(), node: Some(node.clone()), words: None, tty: false };
-        let plan = self.one_off(&wanted).await?;
-        let (server, container) = (plan.server.clone(), plan.name.clone());
+        let planned = self.one_off(&wanted).await;
+        let (server, container) = match &planned {
+            Ok(plan) => (plan.server.clone(), plan.name.clone()),
+            Err(_) => {
+                let container = self.launcher.identity.container(stack, node, proc.release, 0);
+                (proc.home.unwrap_or_else(|| self.engines().here().clone()), container)
+            }
+        };
         let run = Run { began: self.clock.now(), ended: None, by, server, container, outcome: Outcome::Running };
         let number = self.change_diary(stack, node, |diary| diary.begin(run)).await?;
+        let plan = match planned {
+            Ok(plan) => plan,
+            Err(error) => {
+                self.note_end(stack, node, number, Outcome::Failed(error.to_string())).await?;
+                return Err(error);
+            }
+        };
         let begin = async {
             let request = self.launcher.request(&plan).await?;
             let engine = self.engines().of(&plan.server)?;
@@ -248,8 +225,9 @@ impl Hq {
         Ok(number)
     }
 
-    /// Follows what an HQ before this one has begun.
+    /// Follows what an HQ before this one has begun: all of it, or nothing yet.
     async fn take_up_runs(self: &Arc<Self>) -> Result<(), HqError> {
+        let mut found = Vec::new();
         for stack in self.known_stacks().await? {
             for entry in layout::all(&*self.db, &layout::diaries_prefix(&stack)).await? {
                 let Some(node) = entry.key.last().strip_suffix(".json").and_then(|name| name.parse::<NodeName>().ok())
@@ -257,11 +235,12 @@ impl Hq {
                     continue;
                 };
                 let diary = self.diary(&stack, &node).await?;
-                for number in diary.running() {
-                    let (hq, stack, node) = (self.clone(), stack.clone(), node.clone());
-                    tokio::spawn(async move { hq.follow_run(&stack, &node, number).await });
-                }
+                found.extend(diary.running().map(|number| (stack.clone(), node.clone(), number)));
             }
+        }
+        for (stack, node, number) in found {
+            let hq = self.clone();
+            tokio::spawn(async move { hq.follow_run(&stack, &node, number).await });
         }
         Ok(())
     }
@@ -284,17 +263,21 @@ impl Hq {
             Ok(engine) => engine,
             Err(_) => {
                 let gone = Outcome::Failed(format!("its server {} is gone", run.server));
-                return Ok(self.note_end(stack, node, number, gone).await?);
+                return Ok(self.note_end(stack, node, number, gone).await.map(drop)?);
             }
         };
-        let code = match engine.wait(&run.container).await {
+        let code = match self.wait_for(&*engine, &run.container).await {
             Ok(code) => code,
             Err(EngineError::NotFound { .. }) => {
                 let gone = Outcome::Failed("its container is gone".to_owned());
-                return Ok(self.note_end(stack, node, number, gone).await?);
+                return Ok(self.note_end(stack, node, number, gone).await.map(drop)?);
             }
             Err(error) => return Err(error.into()),
         };
+        // Replaced meanwhile: by now its container's name may be that of another run's.
+        if !self.diary(stack, node).await?.running().any(|running| running == number) {
+            return Ok(());
+        }
         let output = printed(&*engine, &run.container).await?;
         let folder = self.task_logs(stack, node);
         let oldest = number.saturating_sub(KEPT);
@@ -304,26 +287,46 @@ impl Hq {
         if let Err(error) = kept.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())) {
             tracing::warn!(%stack, %node, number, %error, "what a task printed is not kept");
         }
-        self.note_end(stack, node, number, Outcome::Exited(code)).await?;
-        Ok(engine.remove(&run.container).await?)
+        match self.note_end(stack, node, number, Outcome::Exited(code)).await? {
+            true => Ok(engine.remove(&run.container).await?),
+            false => Ok(()),
+        }
+    }
+
+    /// Waits until a container has ended. One that an HQ made and died over has not begun, and begins now.
+    async fn wait_for(&self, engine: &dyn Engine, container: &ContainerName) -> Result<i64, EngineError> {
+        let found = engine.container(container).await?;
+        if found.is_some_and(|found| found.state == State::Created) {
+            engine.start(container).await?;
+        }
+        engine.wait(container).await
     }
 
     /// Ends a run, for another to take its place.
     async fn end_run(&self, stack: &StackName, node: &NodeName, number: u64) -> Result<(), HqError> {
         let diary = self.diary(stack, node).await?;
         let Some(run) = diary.runs.get(&number) else { return Ok(()) };
-        self.note_end(stack, node, number, Outcome::Replaced).await?;
+        if !self.note_end(stack, node, number, Outcome::Replaced).await? {
+            return Ok(());
+        }
         let engine = self.engines().of(&run.server)?;
         engine.stop(&run.container, GRACE).await?;
         Ok(engine.remove(&run.container).await?)
     }
 
-    async fn note_end(&self, stack: &StackName, node: &NodeName, number: u64, outcome: Outcome) -> Result<(), DbError> {
+    /// Notes what came of a run; tells whether that was not known yet.
+    async fn note_end(
+        &self,
+        stack: &StackName,
+        node: &NodeName,
+        number: u64,
+        outcome: Outcome,
+    ) -> Result<bool, DbError> {
         tracing::info!(%stack, %node, number, ?outcome, "a run of a task has ended");
         let now = self.clock.now();
-        self.change_diary(stack, node, |diary| diary.end(number, outcome, now)).await?;
+        let is_new = self.change_diary(stack, node, |diary| diary.end(number, outcome, now)).await?;
         self.run_ended.notify_waiters();
-        Ok(())
+        Ok(is_new)
     }
 
     /// Waits until a run of any task ends.
@@ -353,7 +356,7 @@ impl Hq {
 }
 
 /// The end of what a container has printed, in order.
-async fn printed(engine: &dyn Engine, container: &crate::names::ContainerName) -> Result<Vec<u8>, EngineError> {
+async fn printed(engine: &dyn Engine, container: &ContainerName) -> Result<Vec<u8>, EngineError> {
     let mut log = engine.logs(container, LogRequest { tail: None, follow: false, timestamps: false }).await?;
     let mut kept = Vec::new();
     while let Some(chunk) = log.next().await {

@@ -7,9 +7,10 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{ContainerName, ServerName, UserName};
-use crate::stack::{Schedule, TaskOverlap};
+use crate::stack::{Schedule, TaskOverlap, ZoneName};
 
 pub mod act;
+pub mod failure;
 pub mod files;
 
 /// What is kept of a task besides its settings: `stacks/<stack>/tasks/<node>.json`.
@@ -20,9 +21,22 @@ pub struct Diary {
     pub suspended: bool,
     /// Up to here its times have been seen to.
     pub seen: Option<Timestamp>,
+    /// Which times those were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timing: Option<Timing>,
     /// Its last runs by number; those without an end are under way.
     #[serde(default)]
     pub runs: BTreeMap<u64, Run>,
+}
+
+/// When a task runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timing {
+    /// Its times.
+    pub schedule: Schedule,
+    /// Where clocks show them; in UTC without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<ZoneName>,
 }
 
 /// One run.
@@ -38,7 +52,7 @@ pub struct Run {
     pub by: Option<UserName>,
     /// Where it runs.
     pub server: ServerName,
-    /// In what.
+    /// In what; one that could not be made has the name all the same.
     pub container: ContainerName,
     /// What came of it.
     pub outcome: Outcome,
@@ -89,17 +103,19 @@ pub enum Due {
     Skip,
 }
 
-/// What is to be done with a task at `now`. Times that came while it was suspended, or long ago, are gone.
-pub fn agenda((schedule, overlap): (&Schedule, TaskOverlap), zone: &TimeZone, diary: &Diary, now: Timestamp) -> Agenda {
+/// What is to be done with a task at `now`. Times that came while it was suspended, while it had others, or long ago, are
+/// gone.
+pub fn agenda((timing, overlap): (&Timing, TaskOverlap), zone: &TimeZone, diary: &Diary, now: Timestamp) -> Agenda {
     let oldest = now.checked_sub(LATE).unwrap_or(now);
     // What was seen to shortly after now was seen to: the clock was set back. What lies far ahead was a wrong clock's.
     let ahead = now.checked_add(BACK).unwrap_or(now);
     let seen = diary.seen.filter(|seen| *seen <= ahead).unwrap_or(now);
-    let from = seen.max(oldest);
-    let first = schedule.next(&from.to_zoned(zone.clone()));
+    let is_new = diary.timing.as_ref().is_some_and(|known| known != timing);
+    let from = seen.max(if is_new { now } else { oldest });
+    let first = timing.schedule.next(&from.to_zoned(zone.clone()));
     let come = first.as_ref().is_some_and(|time| time.timestamp() <= now);
     let next = match come {
-        true => schedule.next(&now.to_zoned(zone.clone())),
+        true => timing.schedule.next(&now.to_zoned(zone.clone())),
         false => first,
     };
     let running: Vec<u64> = diary.running().collect();
@@ -130,11 +146,14 @@ impl Diary {
         number
     }
 
-    /// Notes what came of a run.
-    pub fn end(&mut self, number: u64, outcome: Outcome, now: Timestamp) {
-        if let Some(run) = self.runs.get_mut(&number).filter(|run| run.outcome == Outcome::Running) {
+    /// Notes what came of a run; tells whether that was not known yet.
+    pub fn end(&mut self, number: u64, outcome: Outcome, now: Timestamp) -> bool {
+        let run = self.runs.get_mut(&number).filter(|run| run.outcome == Outcome::Running);
+        let is_new = run.is_some();
+        if let Some(run) = run {
             (run.outcome, run.ended) = (outcome, Some(now));
         }
+        is_new
     }
 }
 
@@ -161,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_task_runs_at_its_time_and_once() {
-        let hourly: Schedule = "0 * * * *".parse().unwrap();
+        let hourly = timing("0 * * * *");
         let check = |diary: &Diary, overlap, now: &str, due: Option<Due>, next: &str| {
             let agenda = agenda((&hourly, overlap), &TimeZone::UTC, diary, at(now));
             assert_eq!((agenda.due, agenda.next), (due, Some(at(next))), "{diary:?} at {now}");
@@ -182,6 +201,26 @@ mod tests {
         check(&suspended, TaskOverlap::Skip, "12:00:00", None, "13:00:00");
     }
 
+    fn timing(schedule: &str) -> Timing {
+        Timing { schedule: schedule.parse().unwrap(), timezone: None }
+    }
+
+    #[test]
+    fn times_that_a_task_did_not_have_yet_are_none() {
+        let check = |known: Option<Timing>, due: Option<Due>| {
+            let diary = Diary { timing: known, ..diary("11:59:59", 0) };
+            let noon = timing("0 12 * * *");
+            let agenda = agenda((&noon, TaskOverlap::Skip), &TimeZone::UTC, &diary, at("12:07:00"));
+            assert_eq!((agenda.due, agenda.seen), (due, at("12:07:00")), "{diary:?}");
+        };
+        check(Some(timing("0 12 * * *")), Some(Due::Run));
+        check(Some(timing("0 3 * * *")), None);
+        let elsewhere = Timing { timezone: Some("Europe/Berlin".parse().unwrap()), ..timing("0 12 * * *") };
+        check(Some(elsewhere), None);
+        // Kept by an HQ that did not know.
+        check(None, Some(Due::Run));
+    }
+
     #[test]
     fn the_last_runs_are_kept_and_those_under_way() {
         let mut diary = Diary::default();
@@ -191,8 +230,8 @@ mod tests {
             diary.end(number, Outcome::Exited(0), at("01:00:00"));
         }
         assert_eq!((diary.runs.len() as u64, diary.running().collect::<Vec<_>>()), (KEPT, vec![1]));
-        diary.end(1, Outcome::Exited(3), at("02:00:00"));
-        diary.end(1, Outcome::Replaced, at("03:00:00"));
+        assert!(diary.end(1, Outcome::Exited(3), at("02:00:00")));
+        assert!(!diary.end(1, Outcome::Replaced, at("03:00:00")));
         assert_eq!(diary.runs[&1].outcome, Outcome::Exited(3), "an end is one");
     }
 }

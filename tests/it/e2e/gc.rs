@@ -113,3 +113,33 @@ fn an_image_stays_as_long_as_a_kept_release_or_a_node_has_it() {
         (images(&hq) == 2).then_some(())
     });
 }
+
+#[test]
+fn many_pushes_leave_few_packs_and_everything_is_still_there() {
+    let hq = Hq::start();
+    let repository = app(&[]);
+    hq.push(&repository, "blog").succeeded();
+    for number in 1..=25 {
+        greet(&repository, &format!("Side {number}"));
+        hq.push_as(&repository, "blog", &[&format!("HEAD:refs/heads/side-{number}")]).succeeded();
+    }
+    let packs = || {
+        let files = fs::read_dir(hq.root().join("stacks/blog/repo.git/objects/pack")).unwrap();
+        files.filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|is| is == "pack")).count()
+    };
+    assert!(packs() > 20, "{}", packs());
+    let told = hq.quarry(&["gc", "--dry-run"]).succeeded().text();
+    assert!(told.contains("packs of the repository stacks/blog/repo.git"), "{told}");
+    assert_eq!(hq.by_ssh(&["gc"]).succeeded().text(), told);
+    assert!(packs() <= 2, "{}", packs());
+    assert_eq!(hq.quarry(&["gc", "--dry-run"]).succeeded().text(), "");
+    let copy = hq.file("copy");
+    hq.git(repository.path(), &["clone", "-q", &hq.url("blog"), copy.to_str().unwrap()]).succeeded();
+    hq.git(&copy, &["fsck", "--strict"]).succeeded();
+    for number in [1, 13, 25] {
+        let text = hq.git(&copy, &["show", &format!("origin/side-{number}:greeting")]).succeeded().text();
+        assert_eq!(text, format!("Side {number}\n"));
+    }
+    hq.by_ssh(&["deploy", "blog", "side-25"]).succeeded();
+    assert_eq!(hq.page("blog.localhost", "/"), "Side 25 from release 2\n");
+}

@@ -22,6 +22,18 @@ pub enum BuildError {
         /// What the engine says.
         source: EngineError,
     },
+    /// A ready image of a registry that nobody knows.
+    #[error(
+        "node `{node}`: the image `{reference}` is not on this server, and its registry is not known; check its name, or `docker load` it there"
+    )]
+    NoRegistry {
+        /// Whose image.
+        node: NodeName,
+        /// Its name.
+        reference: String,
+        /// What the system says of the registry's name.
+        source: std::io::Error,
+    },
     /// An id where a name is meant.
     #[error("node `{node}`: `{id}` is the id of an image, and images are found by name here, such as `debian:12`")]
     Id {

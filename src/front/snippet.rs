@@ -243,6 +243,7 @@ impl Reader<'_> {
         loop {
             match self.next()? {
                 None | Some('\n') => return Err(self.bad("a quote does not end on its line")),
+                Some('\r') => return Err(self.bad("there is a control character")),
                 Some('\\') => self.escaped(&mut word)?,
                 Some(c) if c == quote => return Ok(Token::Word(word)),
                 Some(c) => word.push(c),
@@ -283,7 +284,7 @@ impl Reader<'_> {
     /// As nginx reads what follows a backslash.
     fn escaped(&mut self, word: &mut String) -> Result<(), BadSnippet> {
         match self.next()? {
-            None | Some('\n') => return Err(self.bad("a backslash stands alone")),
+            None | Some('\n' | '\r') => return Err(self.bad("a backslash stands alone")),
             Some(c @ ('"' | '\'' | '\\')) => word.push(c),
             Some(c @ ('t' | 'r' | 'n')) => return Err(self.bad(&format!("`\\{c}` has no place here"))),
             Some(c) => {
@@ -330,6 +331,7 @@ mod tests {
         check(r"rewrite ^/(.*)\.html$ /$1 permanent;", "rewrite \"^/(.*)\\\\.html$\" \"/$1\" \"permanent\";\n");
         check("add_header X-B ${host}-a;", "add_header \"X-B\" \"${host}-a\";\n");
         check("", "");
+        check("gzip on;\r\nexpires 1h;\r\n", "gzip \"on\";\nexpires \"1h\";\n");
     }
 
     #[test]
@@ -364,6 +366,8 @@ mod tests {
         check_refused("add_header Quarry-Router 1;", "router's own");
         check_refused("gzip on;\n\n;", "on line 3");
         check_refused("add_header X a\u{1}b;", "control character");
+        check_refused("add_header X 'a\rSet-Cookie: b';", "control character");
+        check_refused("add_header X a\\\rb;", "backslash stands alone");
         check_refused("add_header X $quarry_pass;", "router's own");
         check_refused("rewrite '^/(?<quarry_root>/[a-z/]+)$' / break;", "has no name");
         check_refused("proxy_buffers 100000 1m;", "may take 1m");

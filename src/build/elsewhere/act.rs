@@ -1,5 +1,7 @@
 //! Finds or fetches the images that a repository names.
 
+use std::io;
+
 use super::{Around, images, put_off, tcp};
 use crate::build::act::BuildJob;
 use crate::build::dockerfile::Dockerfile;
@@ -34,8 +36,11 @@ pub async fn named(
         return Ok(image);
     }
     if let (Some(reach), Some(host)) = (&job.settings.reach, name.registry()) {
-        let inside = |source| BuildError::Registry { node: node.clone(), reference: reference.to_owned(), source };
-        tcp::check(reach, host).await.map_err(inside)?;
+        let (node, reference) = (node.clone(), reference.to_owned());
+        tcp::check(reach, host).await.map_err(|source| match source.kind() {
+            io::ErrorKind::PermissionDenied => BuildError::Registry { node, reference, source },
+            _ => BuildError::NoRegistry { node, reference, source },
+        })?;
     }
     say(&format!("-----> Fetching {reference}"));
     let missing = |source| BuildError::NoImage { node: node.clone(), reference: reference.to_owned(), source };

@@ -2,9 +2,10 @@
 
 use super::{OneOff, one_off_plan};
 use crate::hq::{Hq, HqError};
-use crate::launch::ContainerPlan;
 use crate::launch::plan::PlanError;
-use crate::names::{ContainerName, ServerName};
+use crate::launch::record::Release;
+use crate::launch::{ContainerPlan, Plan, Step};
+use crate::names::{ContainerName, ServerName, StackName};
 
 impl Hq {
     /// Makes the container of a one-off command, not yet started, and gives its server and name.
@@ -55,7 +56,26 @@ impl Hq {
         }
         let near = proc.home.clone().or_else(|| world.of(&proc.node).map(|instance| instance.server.clone()).next());
         let server = near.filter(|server| world.servers.contains_key(server)).unwrap_or_else(|| world.here.clone());
+        if world.servers.get(&server).is_some_and(|footing| !footing.network_exists) {
+            self.found_network(&wanted.stack, &server, &current).await?;
+        }
         let network = self.launcher.identity.network(&wanted.stack);
         Ok(one_off_plan(server, name, proc, &procs, wanted, network))
+    }
+
+    /// Makes the stack's network on a server: where nothing of the stack stands, such as one of tasks alone, no launch
+    /// has needed it.
+    async fn found_network(&self, stack: &StackName, server: &ServerName, current: &Release) -> Result<(), HqError> {
+        // Nobody else plans with the same subnet meanwhile.
+        let reserved = self.planning.lock().await;
+        let world = self.gather(stack, current.number, current.env_version, &reserved).await?;
+        let Some(footing) = world.servers.get(server).filter(|footing| !footing.network_exists) else {
+            return Ok(());
+        };
+        let (name, subnet) = (self.launcher.identity.network(stack), footing.subnet.clone());
+        let step = Step::Network { server: server.clone(), name, subnet };
+        self.launcher.perform(stack, &step, &|_| {}).await?;
+        self.note_networks(stack, &Plan { stage: vec![step], ..Plan::default() });
+        Ok(())
     }
 }

@@ -46,6 +46,16 @@ fn a_task_is_run_by_hand_and_its_output_and_exit_code_are_kept() {
 }
 
 #[test]
+fn a_stack_of_tasks_alone_needs_nothing_that_stands() {
+    let hq = Hq::start();
+    let text = "nightly:\n  type: task\n  dockerfile: Dockerfile\n  run: echo tidied\n  schedule: '@daily'\n";
+    hq.push(&app(&[("quarry.yml", text)]), "blog").succeeded();
+    assert!(hq.by_ssh(&["tasks", "run", "blog/nightly"]).succeeded().text().contains("tidied"));
+    assert_eq!(hq.by_ssh(&["run", "blog", "echo", "here"]).succeeded().text(), "here\n");
+    hq.by_ssh(&["destroy", "blog", "--force"]).succeeded();
+}
+
+#[test]
 fn a_task_runs_at_its_times_until_it_is_suspended() {
     let hq = Hq::start();
     hq.push(&with_task("echo tick", "  schedule: '* * * * *'\n  timezone: Europe/Berlin\n"), "blog").succeeded();

@@ -18,6 +18,7 @@ local balancer = require "ngx.balancer"
 local ssl = require "ngx.ssl"
 local ocsp = require "ngx.ocsp"
 local ffi = require "ffi"
+local bit = require "bit"
 local get_request = require("resty.core.base").get_request
 
 ffi.cdef [[
@@ -147,6 +148,8 @@ local function read(raw)
         end
         -- Workers start at different peers, so that the first container does not get every first request.
         made.turn = #made.peers > 1 and math.random(0, #made.peers - 1) or 0
+        -- Whether every request that may be answered at all goes to a peer, and as it is.
+        made.plain = #made.peers > 0 and not (made.mode or made.rules or made.grpc or made.pass) and next(made.redirects) == nil
         read.nodes[name] = made
         for _, domain in ipairs(node.domains) do
             if read.domains[domain] then
@@ -347,6 +350,7 @@ local function search(peers, first, tried)
         local peer = peers[(first + step) % #peers + 1]
         if not tried[peer.key] then
             if peer.rests_until <= time then
+                peer.rests_until = 0
                 return peer
             end
             second = second or peer
@@ -373,6 +377,91 @@ local journeys = {}
 local function id()
     local at = tonumber(ffi.cast(address, get_request()))
     return at
+end
+
+-- The names of requests: what this worker has drawn for all of its own, and their number, mixed with what else it has
+-- drawn. So no two are the same, and none tells how many there were.
+local drawn, mixers, number
+
+local function draw()
+    local lot = io.open("/dev/urandom", "rb")
+    local bytes = { lot:read(28):byte(1, 28) }
+    lot:close()
+    local digits = {}
+    for place = 1, 12 do
+        digits[place] = ("%02x"):format(bytes[place])
+    end
+    mixers = {}
+    for place = 1, 8 do
+        mixers[place] = bytes[11 + 2 * place] * 256 + bytes[12 + 2 * place]
+    end
+    drawn, number = table.concat(digits), 0
+end
+
+local function mixed(half, factor, summand)
+    return bit.band(half * factor + summand, 0xffff)
+end
+
+local function new_id()
+    number = number + 1
+    if number == 2 ^ 32 then
+        draw()
+    end
+    local high, low = bit.rshift(number, 16), bit.band(number, 0xffff)
+    high = bit.bxor(high, mixed(low, mixers[1], mixers[2]))
+    low = bit.bxor(low, mixed(high, mixers[3], mixers[4]))
+    high = bit.bxor(high, mixed(low, mixers[5], mixers[6]))
+    low = bit.bxor(low, mixed(high, mixers[7], mixers[8]))
+    return drawn .. bit.tohex(high, 4) .. bit.tohex(low, 4)
+end
+
+-- Requests of the usual kind by what nginx says of them: the host that each asks for. Whoever asked once in just these
+-- words, and had nothing in the way but what its node's table says, is known the next time. See is_on_board().
+local usual, usual_count = {}, 0
+-- Most of them that a worker remembers.
+local MOST_USUAL = 4096
+
+-- Journeys of usual requests that are over, each with the next in `spare`: there is one for every request.
+local spare
+
+local function remember(host)
+    if usual_count >= MOST_USUAL then
+        usual, usual_count = {}, 0
+    end
+    usual[var.quarry_words], usual_count = host, usual_count + 1
+end
+
+-- The short way of most requests: true when this one is on board. The look at the table comes after the count, as in
+-- board(); where it shows a change, or anything else is in the way, the request goes the long way as if it had just come.
+local function is_on_board()
+    local host = usual[var.quarry_words]
+    local node = host and seen[host]
+    if not node or not node.plain then
+        return false
+    end
+    local peers, turn = node.peers, node.turn
+    local peer = peers[turn % #peers + 1]
+    if peer.rests_until ~= 0 then
+        return false
+    end
+    flights:incr(peer.key, 1, 0)
+    if routes:get("changes") ~= seen_at then
+        flights:incr(peer.key, -1)
+        return false
+    end
+    node.turn = turn + 1
+    local journey = spare
+    if journey then
+        spare = journey.spare
+    else
+        journey = { tried = NONE, usual = true }
+    end
+    journey.node, journey.peer, journey.asked = node, peer, false
+    journeys[id()] = journey
+    var.quarry_id = new_id()
+    var.quarry_stack = node.stack
+    var.quarry_node = node.name
+    return true
 end
 
 -- Chooses a peer of the node as the table names it now and counts the request there; nil when there is none. The
@@ -545,6 +634,13 @@ local function location(node, fellow)
     end
 end
 
+-- Whether the next request in the same words needs no look at them. Such that may have a body or are not safe went to
+-- another location before.
+local function is_usual()
+    local is_led = https and var.quarry_scheme ~= "https"
+    return var.quarry_words ~= "" and not (is_led or var.http_content_length or var.http_upgrade)
+end
+
 -- `moved`: it came from one location to another, and everything has been looked at.
 local function route(moved)
     local host = var.host
@@ -556,9 +652,10 @@ local function route(moved)
     -- The index of a folder of a site is looked for anew, and whoever asks has come in.
     local again = moved or (node.site and ngx.req.is_internal())
     if not moved then
+        var.quarry_id = new_id()
         var.quarry_stack = node.stack
         var.quarry_node = node.name
-        if node.rules and node.rules.hsts and not fellow then
+        if node.rules and node.rules.hsts and not fellow and var.quarry_scheme == "https" then
             var.quarry_hsts_wanted = node.rules.hsts
         end
     end
@@ -597,6 +694,8 @@ local function route(moved)
     local named = var.http_host
     if named ~= host and not (named and is_spelling(named, host)) then
         var.quarry_host = host
+    elseif known and not moved and node.plain and is_usual() then
+        remember(host)
     end
     if node.grpc then
         return ngx.exec("@grpc")
@@ -604,7 +703,9 @@ local function route(moved)
 end
 
 function M.route()
-    return route(false)
+    if not is_on_board() then
+        return route(false)
+    end
 end
 
 function M.route_body()
@@ -629,8 +730,8 @@ end
 function M.balance()
     local journey = journeys[id()]
     local peer = journey.peer
-    if journey.tried == NONE then
-        journey.tried = {}
+    if not journey.asked then
+        journey.asked = true
         local more = math.min(#journey.node.peers, TRIES) - 1
         if more > 0 then
             balancer.set_more_tries(more)
@@ -638,6 +739,9 @@ function M.balance()
     else
         local _, status = balancer.get_last_failure()
         peer.rests_until = now() + (status == 504 and LONG_REST or REST)
+        if journey.tried == NONE then
+            journey.tried = {}
+        end
         journey.tried[peer.key] = true
         land(journey)
         peer = board(journey, journey.node, nil)
@@ -645,10 +749,12 @@ function M.balance()
             return ngx.exit(ngx.ERROR)
         end
     end
-    if var.quarry_upgrade ~= "" then
+    -- A usual one has neither.
+    local rules = journey.node.rules
+    if not journey.usual and var.quarry_upgrade ~= "" then
         balancer.set_timeouts(nil, UPGRADED, UPGRADED)
-    elseif journey.node.rules and journey.node.rules.timeout then
-        balancer.set_timeouts(nil, journey.node.rules.timeout, journey.node.rules.timeout)
+    elseif rules and rules.timeout then
+        balancer.set_timeouts(nil, rules.timeout, rules.timeout)
     end
     local ok, problem = balancer.set_current_peer(peer.host, peer.port)
     if not ok then
@@ -667,11 +773,18 @@ end
 
 -- The last thing of every request, also of one whose client went away.
 function M.finish()
+    -- Where nothing was answered the record would have a number that begins with 0, which JSON does not know.
+    if ngx.status < 100 then
+        ngx.status = 499
+    end
     local at = id()
     local journey = journeys[at]
     if journey then
         journeys[at] = nil
         land(journey)
+        if journey.usual and journey.tried == NONE then
+            journey.node, journey.spare, spare = nil, spare, journey
+        end
     end
 end
 
@@ -847,6 +960,7 @@ function M.start_worker()
     pid = tostring(ngx.worker.pid())
     cache, seen, seen_at = {}, {}, nil
     young, old, count, secure_at = {}, {}, 0, nil
+    draw()
     math.randomseed(ngx.worker.pid() + math.floor(now() * 1000) % 100000)
     workers:set(pid, true)
 end

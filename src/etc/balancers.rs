@@ -26,6 +26,11 @@ impl Balancers {
         Ok(())
     }
 
+    /// Whether they say in a request's headers who its visitor is and how he came.
+    pub fn speak_for_visitors(&self) -> bool {
+        !self.trusted.is_empty() && !self.proxy_protocol
+    }
+
     /// What is missing beside what is there.
     pub(super) fn lack(&self) -> Option<Mistake> {
         let what = "`router/proxy-protocol` is on, but nobody is named here who may speak for visitors".to_owned();

@@ -73,8 +73,14 @@ pub fn render(listen: &Listen, size: Size, snippets: &BTreeSet<Snippet>) -> Text
     let secure = listen.https.iter().map(|address| listen_line(address, &format!(" ssl http2{proxied}")));
     let listens = lines(plain.chain(secure));
     let https = listen.https.first().map_or_else(|| "nil".to_owned(), |address| address.port().to_string());
+    let (scheme, port) = match listen.front.speak_for_visitors() {
+        true => ("$quarry_scheme", "$quarry_port"),
+        false => ("$scheme", "$server_port"),
+    };
     let configuration = CONFIGURATION
         .replace("{{listen}}", &listens)
+        .replace("{{scheme}}", scheme)
+        .replace("{{port}}", port)
         .replace("{{https}}", &https)
         .replace("{{known}}", &lua_set(snippets.iter().map(Snippet::digest)))
         .replace("{{front}}", &front(&listen.front))
@@ -105,7 +111,8 @@ fn lua_set(words: impl Iterator<Item = String>) -> String {
     words.map(|word| format!("[\"{word}\"] = true, ")).collect()
 }
 
-/// What is known of a visitor who comes by himself.
+/// What is known of a visitor who comes by himself, for the Lua; the configuration names nginx's own variables, which are
+/// at hand.
 const ALONE: &str = r#"    map "" $quarry_trusted { default 0; }
     map "" $quarry_scheme { default $scheme; }
     map "" $quarry_port { default $server_port; }"#;
@@ -131,9 +138,9 @@ fn front(front: &Balancers) -> String {
     if front.trusted.is_empty() {
         return ALONE.to_owned();
     }
-    let (header, of_visitors) = match front.proxy_protocol {
-        true => ("proxy_protocol", ALONE.to_owned()),
-        false => {
+    let (header, of_visitors) = match front.speak_for_visitors() {
+        false => ("proxy_protocol", ALONE.to_owned()),
+        true => {
             let trusted = lines(front.trusted.iter().map(|net| format!("        {net} 1;")));
             ("X-Forwarded-For", BEHIND.replace("{{trusted}}", &trusted))
         }

@@ -750,11 +750,11 @@ function M.balance()
         end
     end
     -- A usual one has neither.
-    local rules = journey.node.rules
+    local own = journey.node.rules
     if not journey.usual and var.quarry_upgrade ~= "" then
         balancer.set_timeouts(nil, UPGRADED, UPGRADED)
-    elseif rules and rules.timeout then
-        balancer.set_timeouts(nil, rules.timeout, rules.timeout)
+    elseif own and own.timeout then
+        balancer.set_timeouts(nil, own.timeout, own.timeout)
     end
     local ok, problem = balancer.set_current_peer(peer.host, peer.port)
     if not ok then
@@ -773,13 +773,12 @@ end
 
 -- The last thing of every request, also of one whose client went away.
 function M.finish()
-    -- Where nothing was answered the record would have a number that begins with 0, which JSON does not know.
-    if ngx.status < 100 then
-        ngx.status = 499
-    end
     local at = id()
     local journey = journeys[at]
-    if journey then
+    if not journey and ngx.status < 100 then
+        -- Nothing was answered: the record would have a number that begins with 0, which JSON does not know.
+        ngx.status = 499
+    elseif journey then
         journeys[at] = nil
         land(journey)
         if journey.usual and journey.tried == NONE then

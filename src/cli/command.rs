@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 
 use super::{
-    backup, certs, cluster, config, deploy, destroy, doctor, domains, env, events, gc, grid, keys, launch, logs,
+    backup, certs, cluster, config, deploy, destroy, doctor, domains, env, events, gc, grid, jobs, keys, launch, logs,
     maintenance, network, pause, ps, releases, restart, rights, rollback, run, scale, servers, stacks, tasks, upgrade,
     urls, version,
 };
@@ -24,6 +24,7 @@ pub enum HqCommand {
     Env(env::EnvCommand),
     Logs(logs::Logs),
     Run(run::Run),
+    Jobs(jobs::Jobs),
     Releases(releases::Releases),
     Rollback(rollback::Rollback),
     Deploy(deploy::Deploy),
@@ -69,6 +70,7 @@ impl HqCommand {
             HqCommand::Network(network) => network.changes(),
             HqCommand::Config(config) => config.changes(),
             HqCommand::Tasks(tasks) => tasks.changes(),
+            HqCommand::Jobs(jobs) => jobs.changes(),
             HqCommand::Certs(certs) => certs.changes(),
             HqCommand::Domains(domains) => domains.changes(),
             HqCommand::Maintenance(maintenance) => maintenance.changes(),
@@ -91,6 +93,7 @@ impl HqCommand {
         match self {
             HqCommand::Launch(launch) => launch.file.as_deref(),
             HqCommand::Keys(keys) => keys.file(),
+            HqCommand::Jobs(jobs) => jobs.file(),
             _ => None,
         }
     }
@@ -150,6 +153,7 @@ impl HqCommand {
             | HqCommand::Env(_)
             | HqCommand::Logs(_)
             | HqCommand::Run(_)
+            | HqCommand::Jobs(_)
             | HqCommand::Releases(_)
             | HqCommand::Rollback(_)
             | HqCommand::Deploy(_)

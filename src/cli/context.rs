@@ -70,7 +70,10 @@ impl Context {
     }
 
     /// The command is about this stack, and begins if the caller has this right on it.
-    async fn enter(&self, stack: &StackName, needed: Right) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// When the caller may not.
+    pub(super) async fn enter(&self, stack: &StackName, needed: Right) -> Result<(), Failure> {
         self.trace.about(stack);
         if let Err(error) = self.hq.check_right(&self.access, stack, needed).await {
             if matches!(error, HqError::Rights(_)) {

@@ -74,6 +74,7 @@ impl From<HqError> for Failure {
             | HqError::Compile(_)
             | HqError::Images(_)
             | HqError::Tarball(_)
+            | HqError::Job(_)
             | HqError::Front(_)
             | HqError::Sizing(_) => Exit::Mistake,
             HqError::State(_)

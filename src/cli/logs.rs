@@ -34,6 +34,11 @@ pub struct Logs {
 }
 
 impl Logs {
+    /// Those of a node: its last lines, and what comes.
+    pub(super) fn of(target: String, follow: bool, lines: u32) -> Self {
+        Self { target: Some(target), follow, lines, timestamps: false }
+    }
+
     /// Runs the command.
     ///
     /// # Errors

@@ -41,6 +41,7 @@ pub mod failure;
 pub mod gc;
 pub mod grid;
 pub mod install;
+pub mod jobs;
 pub mod keys;
 pub mod launch;
 pub mod local;
@@ -213,6 +214,9 @@ async fn dispatch(command: HqCommand, cx: &Context, io: Io) -> Result<u8, Failur
     if let HqCommand::Run(run) = command {
         return run.run(cx, run::Streams { stdin, terminal, events, hung_up }).await;
     }
+    if let HqCommand::Jobs(jobs) = command {
+        return jobs.run(cx, run::Streams { stdin, terminal, events, hung_up }).await;
+    }
     if let HqCommand::Upgrade(upgrade) = command {
         let given_up = async {
             tokio::select! {
@@ -241,11 +245,11 @@ async fn dispatch(command: HqCommand, cx: &Context, io: Io) -> Result<u8, Failur
     }
 }
 
-/// Every command but `run`, which has keys and signals of its own, `tasks`, which has exit codes, and `upgrade`, which
+/// Every command but `run` and `jobs`, which have keys and signals of their own, `tasks`, which has exit codes, and `upgrade`, which
 /// cannot be interrupted at its end. Work that others wait for goes on when this is dropped.
 async fn carry_out(command: HqCommand, cx: &Context, stdin: Stdin, hung_up: CancellationToken) -> Result<(), Failure> {
     match command {
-        HqCommand::Run(_) | HqCommand::Tasks(_) | HqCommand::Upgrade(_) => Ok(()),
+        HqCommand::Run(_) | HqCommand::Jobs(_) | HqCommand::Tasks(_) | HqCommand::Upgrade(_) => Ok(()),
         HqCommand::Logs(logs) => tokio::select! {
             done = logs.run(cx) => done,
             () = hung_up.cancelled() => Err(failure::hung_up()),

@@ -69,7 +69,16 @@ impl Run {
     }
 }
 
-async fn attached(cx: &Context, engine: &dyn Engine, name: &ContainerName, streams: Streams) -> Result<u8, Failure> {
+/// Starts a container and hands its streams to the caller, until it has ended; its exit code.
+///
+/// # Errors
+/// When docker fails, or the caller hangs up, which ends it.
+pub(super) async fn attached(
+    cx: &Context,
+    engine: &dyn Engine,
+    name: &ContainerName,
+    streams: Streams,
+) -> Result<u8, Failure> {
     let Streams { stdin, terminal, mut events, hung_up } = streams;
     let Attached { mut output, input } = engine.attach(name).await?;
     engine.start(name).await?;

@@ -7,8 +7,8 @@ use super::context::{Context, Target};
 use super::failure::{Exit, Failure};
 use super::ps::age;
 use crate::hq::rights::Right;
+use crate::hq::runs::{Outcome, Run};
 use crate::hq::tasks::act::zone;
-use crate::hq::tasks::{Outcome, Run};
 use crate::names::{NodeName, StackName};
 
 /// List tasks, run them now, suspend them, and show what became of them
@@ -72,10 +72,12 @@ struct Row {
 
 /// A run as listings show it.
 #[derive(Debug, Serialize)]
-struct Past {
-    run: u64,
+pub(super) struct Past {
+    /// Its number.
+    pub run: u64,
+    /// What became of it.
     #[serde(flatten)]
-    details: Run,
+    pub details: Run,
 }
 
 impl Tasks {
@@ -138,7 +140,7 @@ async fn list(cx: &Context, stack: Option<String>) -> Result<(), Failure> {
                 timezone: settings.timezone.as_ref().map(|zone| zone.as_str().to_owned()),
                 suspended: diary.suspended,
                 next,
-                running: diary.running().count(),
+                running: diary.runs.running().count(),
                 last: last.map(|(run, details)| Past { run: *run, details: details.clone() }),
             });
         }
@@ -178,6 +180,7 @@ fn said(outcome: &Outcome) -> String {
         Outcome::Exited(0) => "done".to_owned(),
         Outcome::Exited(code) => format!("exit code {code}"),
         Outcome::Replaced => "replaced".to_owned(),
+        Outcome::Ended => "ended".to_owned(),
         Outcome::Failed(why) => format!("not run: {why}"),
     }
 }
@@ -219,7 +222,7 @@ async fn suspend(cx: &Context, target: String, suspended: bool) -> Result<(), Fa
 async fn history(cx: &Context, target: String) -> Result<(), Failure> {
     let (stack, node) = task(cx, target, Right::View).await?;
     let (_, diary) = cx.hq.task(&stack, &node).await?;
-    let runs: Vec<Past> = diary.runs.into_iter().map(|(run, details)| Past { run, details }).collect();
+    let runs: Vec<Past> = diary.runs.0.into_iter().map(|(run, details)| Past { run, details }).collect();
     if cx.out.json {
         return cx.out.value(&runs).await;
     }
@@ -227,7 +230,8 @@ async fn history(cx: &Context, target: String) -> Result<(), Failure> {
     cx.out.table(&["RUN", "BEGAN", "TOOK", "BY", "SERVER", "RESULT"], &rows).await
 }
 
-fn past(past: &Past) -> Vec<String> {
+/// The cells of a run in a table.
+pub(super) fn past(past: &Past) -> Vec<String> {
     let Run { began, ended, by, server, outcome, .. } = &past.details;
     vec![
         past.run.to_string(),

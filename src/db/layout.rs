@@ -43,6 +43,16 @@ pub fn diary(stack: &StackName, node: &NodeName) -> Key {
     key(format!("stacks/{stack}/tasks/{node}.json"))
 }
 
+/// `stacks/<stack>/jobs/<name>.json`: JSON, the runs of a job.
+pub fn job(stack: &StackName, name: &NodeName) -> Key {
+    key(format!("stacks/{stack}/jobs/{name}.json"))
+}
+
+/// The prefix of what is kept of a stack's jobs.
+pub fn jobs_prefix(stack: &StackName) -> String {
+    format!("stacks/{stack}/jobs")
+}
+
 /// The prefix of what is kept of a stack's tasks.
 pub fn diaries_prefix(stack: &StackName) -> String {
     format!("stacks/{stack}/tasks")

@@ -1,7 +1,6 @@
 //! The one way every operation goes: gather, plan, journal, stage, switch, commit, and retire in the background.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +42,8 @@ pub struct Job {
     pub env: Option<u64>,
     /// Nodes whose containers are all replaced.
     pub renew: BTreeSet<NodeName>,
+    /// Nodes that are no more: they rest, and are not known any longer.
+    pub ended: Vec<NodeName>,
     /// What is ordered of its routing from now on; `None` leaves it.
     pub front: Option<Front>,
     /// Whether something of its commit is still to come once the release is live.
@@ -60,6 +61,7 @@ impl Job {
             branch: None,
             env: None,
             renew: BTreeSet::new(),
+            ended: Vec::new(),
             front: None,
             after: false,
         }
@@ -243,7 +245,8 @@ impl Hq {
             None => Shortage::default(),
         };
         let planned = match plan(&job.instructions, &world) {
-            Ok(plan) => {
+            Ok(mut plan) => {
+                plan.end(&job.ended);
                 self.check_tables(&plan, &world, &reserved).await?;
                 let claim = Claim::of(&plan);
                 claim.add(&mut reserved);
@@ -392,9 +395,4 @@ impl Hq {
         .await?;
         Ok(())
     }
-}
-
-/// A service's fixed address as text, for listings.
-pub fn address_text(address: Option<Ipv4Addr>) -> String {
-    address.map(|address| address.to_string()).unwrap_or_default()
 }

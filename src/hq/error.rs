@@ -1,6 +1,6 @@
 //! Why HQ does not do what it is asked to.
 
-use super::{backup, certs, cloud, cluster, env, front, git, rights, servers, tasks, upgrade};
+use super::{backup, certs, cloud, cluster, env, front, git, jobs, rights, servers, tasks, upgrade};
 use crate::db::DbError;
 use crate::docker::EngineError;
 use crate::instruction::compile::CompileError;
@@ -30,6 +30,9 @@ pub enum HqError {
     /// A task.
     #[error(transparent)]
     Task(#[from] tasks::act::TaskError),
+    /// A job.
+    #[error(transparent)]
+    Job(#[from] jobs::JobError),
     /// Somebody may not do that.
     #[error(transparent)]
     Rights(#[from] rights::RightsError),

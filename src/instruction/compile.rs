@@ -76,6 +76,10 @@ pub fn compile(stack: &Stack, context: &Context<'_>) -> Result<Vec<Instruction>,
     let mut ensures = Vec::new();
     let mut deploys = Vec::new();
     for (name, node) in stack.nodes.iter().filter(|(_, node)| node.runs() || node.kind == Kind::Task) {
+        if let Some(stays) = context.previous.iter().find(|one| node.is_static && is_deployed_static(one, name)) {
+            deploys.push(recounted(stays, count(name, node, context)));
+            continue;
+        }
         match settings(stack, name, node, context) {
             Ok(settings) if node.kind == Kind::Service => {
                 ensures.push(Instruction::Ensure { node: name.clone(), settings: Box::new(settings) });
@@ -95,6 +99,20 @@ pub fn compile(stack: &Stack, context: &Context<'_>) -> Result<Vec<Instruction>,
     let mut instructions = [ensures, deploys, routes(stack, context.stack, context.hostnames)].concat();
     succeed(&mut instructions, context.previous);
     Ok(instructions)
+}
+
+/// Whether this is the deployment of a node that a push leaves as it is.
+fn is_deployed_static(instruction: &Instruction, name: &NodeName) -> bool {
+    let Instruction::Deploy { node, settings, .. } = instruction else { return false };
+    node == name && settings.is_static
+}
+
+/// The same deployment of so many containers.
+fn recounted(instruction: &Instruction, count: u32) -> Instruction {
+    match instruction.clone() {
+        Instruction::Deploy { node, release, settings, .. } => Instruction::Deploy { node, release, count, settings },
+        other => other,
+    }
 }
 
 /// How many containers stand. Those of a task come and go with its runs.
@@ -164,6 +182,7 @@ fn settings(stack: &Stack, name: &NodeName, node: &Node, context: &Context<'_>) 
         links,
         filter: node.filter.clone(),
         fixed: node.fixed,
+        is_static: node.is_static,
         size: node.size.unwrap_or(context.size),
         cpus: node.cpus,
         health,
@@ -288,8 +307,12 @@ fn endings(new: &[Instruction], previous: &[Instruction]) -> Vec<Instruction> {
         document_root: None,
         rules: Box::default(),
     });
-    let ended = launched(previous);
-    let rest = ended.difference(&still).map(|node| Instruction::Scale { node: (*node).clone(), count: 0 });
+    let ended = previous.iter().filter(|one| one.launches().is_some_and(|node| !still.contains(node)));
+    // One that survives pushes is of each release from its first one on.
+    let rest = ended.map(|one| match one {
+        Instruction::Deploy { settings, .. } if settings.is_static => one.clone(),
+        _ => Instruction::Scale { node: one.launches().expect("it launches a node").clone(), count: 0 },
+    });
     unroute.chain(rest).collect()
 }
 

@@ -140,6 +140,9 @@ pub struct Settings {
     /// Its containers stay on the server where they first came up, as with volumes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fixed: bool,
+    /// A push leaves it as it is.
+    #[serde(default, rename = "static", skip_serializing_if = "std::ops::Not::not")]
+    pub is_static: bool,
     /// Memory limit.
     pub size: Megabytes,
     /// Processor share.

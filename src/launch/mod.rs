@@ -58,6 +58,12 @@ impl Plan {
         self.stage.iter().chain(&self.switch)
     }
 
+    /// Beside what it does, these nodes are no more.
+    pub fn end(&mut self, nodes: &[NodeName]) {
+        self.procs.retain(|node, _| !nodes.contains(node));
+        self.ended.extend_from_slice(nodes);
+    }
+
     /// The tables that the router gets with the commit.
     pub fn tables(&self) -> impl Iterator<Item = &StackRoutes> {
         self.route.iter().filter_map(|step| match step {

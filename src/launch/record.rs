@@ -43,6 +43,8 @@ pub enum Cause {
     Rollback(ReleaseNumber),
     /// A launch of an instruction tarball.
     Launch,
+    /// The first job: what has no repository needs a beginning, too.
+    Jobs,
 }
 
 impl fmt::Display for Cause {
@@ -53,6 +55,7 @@ impl fmt::Display for Cause {
             Cause::Env(names) => write!(f, "env {}", names.join(" ")),
             Cause::Rollback(number) => write!(f, "rollback to {number}"),
             Cause::Launch => f.write_str("launch"),
+            Cause::Jobs => f.write_str("jobs"),
         }
     }
 }

@@ -68,6 +68,7 @@ pub fn settings() -> Settings {
         size: Megabytes(100),
         filter: Filter::default(),
         fixed: false,
+        is_static: false,
         cpus: None,
         health: None,
         release: None,

@@ -343,6 +343,7 @@ fn capacity(node: &mut Node, keys: &Keys<'_>, notes: &mut Notes<'_>) {
     }
     // What keeps data is fixed, whatever is written.
     node.fixed = keys.found("fixed").and_then(|key| values::flag(key, notes)).unwrap_or(false);
+    node.is_static = keys.found("static").and_then(|key| values::flag(key, notes)).unwrap_or(false);
     if let Some(key) = keys.found("volumes") {
         node.volumes = settings::volumes(key, notes);
     }

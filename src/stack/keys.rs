@@ -7,7 +7,7 @@ use super::mistakes::{Notes, nearest, shown};
 use super::tree::{Entry, Spot, Tree};
 
 /// Keys of other tools, and what means the same here.
-const ELSEWHERE: [(&str, &str); 16] = [
+const ELSEWHERE: [(&str, &str); 15] = [
     ("build", "dockerfile"),
     ("depends_on", "link"),
     ("entrypoint", "run"),
@@ -19,7 +19,6 @@ const ELSEWHERE: [(&str, &str); 16] = [
     ("mem_limit", "size"),
     ("memory", "size"),
     ("port", "expose"),
-    ("ports", "expose"),
     ("replicas", "scale"),
     ("start", "run"),
     ("stop_grace_period", "grace"),
@@ -37,7 +36,7 @@ enum Standing {
 use Standing::{Later, Now};
 
 /// As written, what it means, and whether it has its effect yet.
-const KEYS: [(&str, &str, Standing); 40] = [
+const KEYS: [(&str, &str, Standing); 41] = [
     ("args", "args", Now),
     ("buildpack", "buildpack", Now),
     ("command", "run", Now),
@@ -61,6 +60,7 @@ const KEYS: [(&str, &str, Standing); 40] = [
     ("install", "install", Now),
     ("link", "link", Now),
     ("overlap", "overlap", Now),
+    ("ports", "expose", Now),
     ("protocol", "protocol", Now),
     ("release", "release", Now),
     ("route", "domains", Now),
@@ -71,7 +71,7 @@ const KEYS: [(&str, &str, Standing); 40] = [
     ("size", "size", Now),
     ("ssl_cert", "ssl_cert", Now),
     ("ssl_key", "ssl_key", Now),
-    ("static", "static", Later),
+    ("static", "static", Now),
     ("tags", "filter", Now),
     ("timezone", "timezone", Now),
     ("type", "type", Now),
@@ -195,6 +195,11 @@ impl<'t> Keys<'t> {
             }
         }
     }
+}
+
+/// Whether a node may have this key.
+pub(super) fn is_known(key: &str) -> bool {
+    KEYS.iter().any(|(written, _, _)| *written == key)
 }
 
 fn unknown(node: &str, key: &str, spot: Spot, notes: &mut Notes<'_>) {

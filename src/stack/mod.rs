@@ -20,6 +20,7 @@ pub mod files;
 mod foreign;
 mod health;
 mod healthchecks;
+pub mod job;
 mod json;
 mod keys;
 mod mistakes;
@@ -189,6 +190,9 @@ pub struct Node {
     pub filter: Filter,
     /// It stays on the server where it first came up.
     pub fixed: bool,
+    /// It survives pushes: what runs stays as it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_static: bool,
     /// Memory limit and size of its block.
     pub size: Option<Megabytes>,
     /// Processor share.
@@ -246,6 +250,7 @@ impl Node {
             size: None,
             filter: Filter::default(),
             fixed: false,
+            is_static: false,
             cpus: None,
             health: None,
             release: None,

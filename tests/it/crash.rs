@@ -205,6 +205,7 @@ pub fn settings(image: &ImageId, kind: Kind, overlap: Overlap) -> Box<Settings> 
         size: Megabytes(64),
         filter: Default::default(),
         fixed: false,
+        is_static: false,
         cpus: None,
         health: Some(Health {
             probe: Probe::Command(Command::Words(vec!["true".into()])),

@@ -10,7 +10,8 @@ use quarry::docker::engines::Engines;
 use quarry::docker::fake::Behaviour;
 use quarry::docker::{self, ContainerRequest, Engine, Network};
 use quarry::etc::Settings as Etc;
-use quarry::hq::tasks::{Diary, Outcome, Run};
+use quarry::hq::runs::{Outcome, Run, Runs};
+use quarry::hq::tasks::Diary;
 use quarry::hq::{Awake, Hq, Parts};
 use quarry::instruction::tarball::{FORMAT, Manifest};
 use quarry::instruction::{Instruction, Settings};
@@ -88,11 +89,12 @@ impl World {
             began: Timestamp::UNIX_EPOCH,
             ended: None,
             by: None,
+            attached: false,
             server: "hq".parse().unwrap(),
             container: container.parse().unwrap(),
             outcome: Outcome::Running,
         };
-        let diary = Diary { suspended: true, runs: [(1, run)].into(), ..Diary::default() };
+        let diary = Diary { suspended: true, runs: Runs([(1, run)].into()), ..Diary::default() };
         layout::put_json(&*self.tree, &layout::diary(&blog(), &nightly()), &diary, Guard::Any).await.unwrap();
     }
 
@@ -107,7 +109,7 @@ impl World {
 
 async fn outcomes(hq: &Hq) -> Vec<Outcome> {
     let (_, diary) = hq.task(&blog(), &nightly()).await.unwrap();
-    diary.runs.into_values().map(|run| run.outcome).collect()
+    diary.runs.0.into_values().map(|run| run.outcome).collect()
 }
 
 /// Waits for the first look, which only learns from when on a task's times count.

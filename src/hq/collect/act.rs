@@ -178,7 +178,8 @@ impl Hq {
             let journal = self.book(&stack).await?.read().await;
             known.extend(journal.going().into_iter().map(|(_, container)| container.clone()));
             let tasks = self.tasks(&stack).await?;
-            let running = |diary: &Diary| diary.running().map(|number| diary.runs[&number].container.clone()).collect();
+            let running =
+                |diary: &Diary| diary.runs.running().map(|number| diary.runs[&number].container.clone()).collect();
             known.extend(tasks.values().flat_map(|(_, diary)| -> Vec<_> { running(diary) }));
         }
         let before = self.clock.now().checked_sub(ENDED).map_or(0, Timestamp::as_second);

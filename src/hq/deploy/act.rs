@@ -16,6 +16,7 @@ use crate::build::plan::plan;
 use crate::db::{Guard, layout};
 use crate::env::Env;
 use crate::hq::act::Job;
+use crate::hq::jobs::endings;
 use crate::hq::progress::{detail, phase, took};
 use crate::hq::tasks::act::zone;
 use crate::hq::{Hq, HqError};
@@ -82,6 +83,7 @@ impl Hq {
             self.take_back(&book, say).await;
         }
         launched?;
+        self.note_ended_jobs(&request.stack).await;
         self.keep_given(after.given).await;
         say(&detail(&format!("live after {}", took(launching.elapsed()))));
         self.say_urls(&request.stack, &release, began, say).await;
@@ -128,7 +130,11 @@ impl Hq {
             mtime: u64::try_from(commit.time).unwrap_or_default(),
         };
         let built = self.build_images(&building, say).await?;
-        let instructions = self.compile(stack, &described.stack, number, previous, &built).await?;
+        let mut instructions = self.compile(stack, &described.stack, number, previous, &built).await?;
+        if let Some(previous) = previous {
+            let ended = endings(&self.procs(stack).await?, previous, &instructions);
+            instructions.extend(ended);
+        }
         for line in too_large(&instructions, crate::hq::limits::memory(), crate::hq::limits::processors()) {
             say(&phase(&line));
         }

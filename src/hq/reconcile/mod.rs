@@ -1,11 +1,11 @@
 //! Desired against actual: which instructions bring a stack at rest back to what should run; [`act`] emits them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::instruction::Instruction;
 use crate::launch::Proc;
-use crate::launch::world::World;
+use crate::launch::world::{Instance, World};
 use crate::names::{NodeName, ServerName};
 use crate::router::Target;
 use crate::units::Millis;
@@ -17,31 +17,34 @@ pub mod falls;
 /// the containers.
 pub fn drift(world: &World) -> Vec<Instruction> {
     let mut instructions = Vec::new();
+    let mut instances: BTreeMap<&NodeName, Vec<&Instance>> = BTreeMap::new();
+    for instance in &world.instances {
+        instances.entry(&instance.node).or_default().push(instance);
+    }
     // What cannot move waits for its server.
     let waits = |proc: &Proc| proc.home.as_ref().is_some_and(|home| !world.servers.contains_key(home));
     for (node, proc) in world.procs.iter().filter(|(_, proc)| !waits(proc)) {
-        let found: Vec<_> = world.of(node).collect();
+        let found = instances.get(node).map(Vec::as_slice).unwrap_or_default();
         let wrong_number = found.len() != proc.count as usize;
         let strange = found.iter().any(|instance| instance.release != Some(proc.release));
         let asleep = found.iter().any(|instance| !instance.runs);
-        if wrong_number || strange || asleep || misrouted(world, node) {
+        if wrong_number || strange || asleep || misrouted(world, node, found) {
             instructions.push(Instruction::Scale { node: node.clone(), count: proc.count });
         }
     }
-    let known: BTreeSet<&NodeName> = world.procs.keys().collect();
-    for orphan in world.instances.iter().filter(|instance| !known.contains(&instance.node)) {
+    for orphan in world.instances.iter().filter(|instance| !world.procs.contains_key(&instance.node)) {
         instructions.push(Instruction::Kill { container: orphan.name.clone(), grace: Millis::seconds(10) });
     }
     instructions
 }
 
 /// Whether the router names a container of the node that is not there, or leaves one out.
-fn misrouted(world: &World, node: &NodeName) -> bool {
+fn misrouted(world: &World, node: &NodeName, found: &[&Instance]) -> bool {
     let Some(routes) = world.routes.as_ref().and_then(|table| table.nodes.get(node)) else { return false };
     let Target::Peers(peers) = &routes.target else { return false };
     let routed: BTreeMap<_, _> = peers.iter().map(|peer| (&peer.container, peer.address)).collect();
     let actual: BTreeMap<_, _> =
-        world.of(node).filter_map(|instance| Some((&instance.name, instance.published?))).collect();
+        found.iter().filter_map(|instance| Some((&instance.name, instance.published?))).collect();
     routed != actual
 }
 

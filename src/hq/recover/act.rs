@@ -140,6 +140,7 @@ impl Hq {
         let journal = book.read().await;
         let known = journal.going();
         // Runs of tasks go on, and are taken up.
+        self.end_lost_jobs(stack).await?;
         let tasks = self.tasks(stack).await?;
         let runs: BTreeSet<_> =
             tasks.values().flat_map(|(_, diary)| diary.runs.values().map(|run| &run.container)).collect();

@@ -12,10 +12,11 @@ use tokio::time::sleep;
 
 pub use super::failure::TaskError;
 use super::files::{self, LONGEST};
-use super::{Diary, Due, KEPT, Outcome, Run, Timing, agenda};
+use super::{Diary, Due, Timing, agenda};
 use crate::db::{DbError, Guard, layout};
 use crate::docker::{Engine, EngineError, LogRequest, Output, State};
 use crate::hq::oneoff::OneOff;
+use crate::hq::runs::{KEPT, Outcome, Run};
 use crate::hq::{Hq, HqError};
 use crate::launch::Proc;
 use crate::names::{ContainerName, NodeName, StackName, UserName};
@@ -201,8 +202,16 @@ impl Hq {
                 (proc.home.unwrap_or_else(|| self.engines().here().clone()), container)
             }
         };
-        let run = Run { began: self.clock.now(), ended: None, by, server, container, outcome: Outcome::Running };
-        let number = self.change_diary(stack, node, |diary| diary.begin(run)).await?;
+        let run = Run {
+            began: self.clock.now(),
+            ended: None,
+            by,
+            attached: false,
+            server,
+            container,
+            outcome: Outcome::Running,
+        };
+        let number = self.change_diary(stack, node, |diary| diary.runs.begin(run)).await?;
         let plan = match planned {
             Ok(plan) => plan,
             Err(error) => {
@@ -235,7 +244,7 @@ impl Hq {
                     continue;
                 };
                 let diary = self.diary(&stack, &node).await?;
-                found.extend(diary.running().map(|number| (stack.clone(), node.clone(), number)));
+                found.extend(diary.runs.running().map(|number| (stack.clone(), node.clone(), number)));
             }
         }
         for (stack, node, number) in found {
@@ -275,7 +284,7 @@ impl Hq {
             Err(error) => return Err(error.into()),
         };
         // Replaced meanwhile: by now its container's name may be that of another run's.
-        if !self.diary(stack, node).await?.running().any(|running| running == number) {
+        if !self.diary(stack, node).await?.runs.running().any(|running| running == number) {
             return Ok(());
         }
         let output = printed(&*engine, &run.container).await?;
@@ -324,7 +333,7 @@ impl Hq {
     ) -> Result<bool, DbError> {
         tracing::info!(%stack, %node, number, ?outcome, "a run of a task has ended");
         let now = self.clock.now();
-        let is_new = self.change_diary(stack, node, |diary| diary.end(number, outcome, now)).await?;
+        let is_new = self.change_diary(stack, node, |diary| diary.runs.end(number, outcome, now)).await?;
         self.run_ended.notify_waiters();
         Ok(is_new)
     }

@@ -1,12 +1,10 @@
 //! Tasks at their times: which are due, which run, and what became of them. [`act`] runs them.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use crate::names::{ContainerName, ServerName, UserName};
+use super::runs::Runs;
 use crate::stack::{Schedule, TaskOverlap, ZoneName};
 
 pub mod act;
@@ -26,7 +24,7 @@ pub struct Diary {
     pub timing: Option<Timing>,
     /// Its last runs by number; those without an end are under way.
     #[serde(default)]
-    pub runs: BTreeMap<u64, Run>,
+    pub runs: Runs,
 }
 
 /// When a task runs.
@@ -38,42 +36,6 @@ pub struct Timing {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timezone: Option<ZoneName>,
 }
-
-/// One run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Run {
-    /// When it was due, or asked for.
-    pub began: Timestamp,
-    /// When it ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ended: Option<Timestamp>,
-    /// Who asked for it; its schedule without.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub by: Option<UserName>,
-    /// Where it runs.
-    pub server: ServerName,
-    /// In what; one that could not be made has the name all the same.
-    pub container: ContainerName,
-    /// What came of it.
-    pub outcome: Outcome,
-}
-
-/// What came of a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    /// It is under way.
-    Running,
-    /// It ended with this exit code.
-    Exited(i64),
-    /// Another run took its place.
-    Replaced,
-    /// It could not be run.
-    Failed(String),
-}
-
-/// How many runs are kept of a task.
-pub const KEPT: u64 = 50;
 
 /// A time that HQ was not there for counts for so long: a restart loses none, a long absence does not bring a crowd.
 const LATE: jiff::SignedDuration = jiff::SignedDuration::from_mins(10);
@@ -118,7 +80,7 @@ pub fn agenda((timing, overlap): (&Timing, TaskOverlap), zone: &TimeZone, diary:
         true => timing.schedule.next(&now.to_zoned(zone.clone())),
         false => first,
     };
-    let running: Vec<u64> = diary.running().collect();
+    let running: Vec<u64> = diary.runs.running().collect();
     let due = match (running.is_empty(), overlap) {
         _ if !come || diary.suspended => None,
         (true, _) | (false, TaskOverlap::Allow) => Some(Due::Run),
@@ -128,38 +90,10 @@ pub fn agenda((timing, overlap): (&Timing, TaskOverlap), zone: &TimeZone, diary:
     Agenda { due, seen: now.max(seen), next: next.map(|time| time.timestamp()) }
 }
 
-impl Diary {
-    /// The runs under way.
-    pub fn running(&self) -> impl Iterator<Item = u64> {
-        self.runs.iter().filter(|(_, run)| run.outcome == Outcome::Running).map(|(number, _)| *number)
-    }
-
-    /// Notes a run that begins, and gives its number. The oldest that have ended go.
-    pub fn begin(&mut self, run: Run) -> u64 {
-        let number = self.runs.last_key_value().map_or(1, |(last, _)| last + 1);
-        self.runs.insert(number, run);
-        while self.runs.len() as u64 > KEPT {
-            let ended = self.runs.iter().find(|(_, run)| run.outcome != Outcome::Running);
-            let Some(oldest) = ended.map(|(number, _)| *number) else { break };
-            self.runs.remove(&oldest);
-        }
-        number
-    }
-
-    /// Notes what came of a run; tells whether that was not known yet.
-    pub fn end(&mut self, number: u64, outcome: Outcome, now: Timestamp) -> bool {
-        let run = self.runs.get_mut(&number).filter(|run| run.outcome == Outcome::Running);
-        let is_new = run.is_some();
-        if let Some(run) = run {
-            (run.outcome, run.ended) = (outcome, Some(now));
-        }
-        is_new
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hq::runs::{Outcome, Run};
 
     fn at(text: &str) -> Timestamp {
         format!("2026-11-22T{text}Z").parse().unwrap()
@@ -167,13 +101,13 @@ mod tests {
 
     fn run(outcome: Outcome) -> Run {
         let (server, container) = ("hq".parse().unwrap(), "blog.nightly.1.1".parse().unwrap());
-        Run { began: at("00:00:00"), ended: None, by: None, server, container, outcome }
+        Run { began: at("00:00:00"), ended: None, by: None, attached: false, server, container, outcome }
     }
 
     fn diary(seen: &str, running: usize) -> Diary {
         let mut diary = Diary { seen: Some(at(seen)), ..Diary::default() };
         for _ in 0..running {
-            diary.begin(run(Outcome::Running));
+            diary.runs.begin(run(Outcome::Running));
         }
         diary
     }
@@ -219,19 +153,5 @@ mod tests {
         check(Some(elsewhere), None);
         // Kept by an HQ that did not know.
         check(None, Some(Due::Run));
-    }
-
-    #[test]
-    fn the_last_runs_are_kept_and_those_under_way() {
-        let mut diary = Diary::default();
-        diary.begin(run(Outcome::Running));
-        for _ in 0..KEPT + 5 {
-            let number = diary.begin(run(Outcome::Running));
-            diary.end(number, Outcome::Exited(0), at("01:00:00"));
-        }
-        assert_eq!((diary.runs.len() as u64, diary.running().collect::<Vec<_>>()), (KEPT, vec![1]));
-        assert!(diary.end(1, Outcome::Exited(3), at("02:00:00")));
-        assert!(!diary.end(1, Outcome::Replaced, at("03:00:00")));
-        assert_eq!(diary.runs[&1].outcome, Outcome::Exited(3), "an end is one");
     }
 }

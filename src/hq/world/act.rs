@@ -133,7 +133,7 @@ impl Hq {
     /// When the tree cannot be read or written.
     pub async fn note_data(&self, stack: &StackName, procs: impl Iterator<Item = &Proc>) -> Result<(), HqError> {
         let known = self.data(stack).await?;
-        let keeping = procs.filter(|proc| !proc.settings.volumes.is_empty());
+        let keeping = procs.filter(|proc| proc.settings.fixed || !proc.settings.volumes.is_empty());
         let lies = keeping.filter_map(|proc| Some((proc.node.clone(), proc.home.clone()?)));
         let now: BTreeMap<_, _> = known.clone().into_iter().chain(lies).collect();
         if now != known {

@@ -24,6 +24,7 @@ mod gc;
 mod git;
 mod hostile;
 mod inward;
+mod jobs;
 mod killed;
 mod local;
 mod logs;

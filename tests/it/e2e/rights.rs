@@ -7,7 +7,7 @@ use crate::harness::program::run;
 use crate::harness::{Hq, Repository, Running, until};
 
 /// Every command about one stack, with the stack as `STACK`.
-const ABOUT_A_STACK: [&[&str]; 21] = [
+const ABOUT_A_STACK: [&[&str]; 26] = [
     &["ps", "STACK"],
     &["logs", "STACK"],
     &["releases", "STACK"],
@@ -29,6 +29,11 @@ const ABOUT_A_STACK: [&[&str]; 21] = [
     &["rights", "grant", "eve", "STACK", "admin"],
     &["rights", "revoke", "ada", "STACK"],
     &["ps", "--stack", "STACK"],
+    &["jobs", "list", "STACK"],
+    &["jobs", "run", "--stack", "STACK", "--image", "debian", "--", "id"],
+    &["jobs", "logs", "STACK/import"],
+    &["jobs", "kill", "STACK/import"],
+    &["jobs", "history", "STACK/import"],
 ];
 
 /// Every command about everybody.

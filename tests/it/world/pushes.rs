@@ -112,6 +112,7 @@ fn settings(image: &ImageId, kind: Kind, overlap: Overlap, volumes: &[&str]) -> 
         size: SIZE,
         filter: Default::default(),
         fixed: false,
+        is_static: false,
         cpus: None,
         health: Some(Health {
             probe: Probe::Command(Command::Words(vec!["true".into()])),

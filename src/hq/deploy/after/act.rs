@@ -7,6 +7,7 @@ use crate::env::Env;
 use crate::hq::deploy::source::act::{Source, read_checkout};
 use crate::hq::oneoff::OneOff;
 use crate::hq::progress::{detail, phase};
+use crate::hq::random::hex;
 use crate::hq::rights::Access;
 use crate::hq::{Hq, HqError};
 use crate::launch::Step;
@@ -107,21 +108,13 @@ impl Hq {
             return Ok(env);
         }
         let granted =
-            grant(wishes, &env, secret).map_err(|mistake| HqError::Mistakes(mistake.of_stack(stack).into()))?;
+            grant(wishes, &env, hex::<SECRET>).map_err(|mistake| HqError::Mistakes(mistake.of_stack(stack).into()))?;
         if !granted.set.is_empty() {
             let names: Vec<&str> = granted.set.iter().map(|name| name.as_str()).collect();
             say(&phase(&format!("app.json sets {}", names.join(", "))));
         }
         Ok(granted.env)
     }
-}
-
-fn secret() -> String {
-    let mut bytes = [0; SECRET];
-    // The kernel gives as much at once.
-    let given = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    given.expect("the kernel gives random bytes");
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn shown(command: &Command) -> String {

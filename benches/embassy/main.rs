@@ -98,9 +98,10 @@ impl Way {
     fn to_haproxy(place: &Place, name: &'static str, options: &str, servers: &Way) -> Self {
         let [echoes, sends] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 3], free_port())));
         let threads = std::thread::available_parallelism().unwrap();
-        let most = files() / 2 - 100;
+        // Beside them it has files of its own, pipes among them.
+        let most = files() / 2 - 400;
         let mut text = format!(
-            "global\n  nbthread {threads}\n  maxconn {most}\ndefaults\n  mode tcp\n  maxconn {most}\n  {options}\n  \
+            "global\n  nbthread {threads}\n  maxconn {most}\n  maxpipes 100\ndefaults\n  mode tcp\n  maxconn {most}\n  {options}\n  \
              timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n"
         );
         for (what, bind, server) in [("echoes", echoes, servers.echoes), ("sends", sends, servers.sends)] {

@@ -66,7 +66,11 @@ impl Worker {
             if !from.is_some_and(|from| entry.allows(from.ip())) {
                 entry.tally.refused.fetch_add(1, Relaxed);
                 will_reset(&client);
-            } else if let Some(other) = self.shared.lighter(self.own) {
+                continue;
+            }
+            // Its two files count from now on, whichever thread it is for.
+            self.shared.files.fetch_add(2, Relaxed);
+            if let Some(other) = self.shared.lighter(self.own) {
                 let ready = self.ready[usize::from(entry.is_ipv6())].take();
                 self.shared.seats[other].hand(Handed { id, client, ready });
             } else {
@@ -87,7 +91,7 @@ impl Worker {
                 }
                 None => {
                     will_reset(&client);
-                    seat.open.fetch_sub(1, Relaxed);
+                    self.nobody(seat);
                 }
             }
         }
@@ -111,14 +115,13 @@ impl Worker {
         let Some((socket, backend)) = self.attempt(entry, &mut tried) else {
             entry.tally.unserved.fetch_add(1, Relaxed);
             will_reset(&client);
-            seat.open.fetch_sub(1, Relaxed);
+            self.nobody(seat);
             return;
         };
         let until = self.now + entry.connect;
         let mut link = Link::new(id, client, socket, backend, until);
         link.tried = tried;
         let token = self.links.insert(link);
-        self.shared.files.fetch_add(2, Relaxed);
         self.timers.insert((until, token));
         let Some(link) = self.links.get(token) else { return };
         let both = watch(seat, link, ENDPOINT, token).and_then(|()| watch(seat, link, CLIENT, token));
@@ -126,6 +129,12 @@ impl Worker {
             tracing::warn!(%error, "the embassy cannot watch a connection");
             self.close(token, Step::Broken);
         }
+    }
+
+    /// A client was led nowhere.
+    fn nobody(&mut self, seat: &Seat) {
+        seat.open.fetch_sub(1, Relaxed);
+        self.left(2);
     }
 
     /// Begins to connect to an endpoint that was not tried, to the next one where that fails at once; `None` when none

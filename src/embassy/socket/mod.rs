@@ -42,8 +42,8 @@ pub fn open(address: IpAddr, port: Port) -> io::Result<OwnedFd> {
         Protocol::Tcp => {
             let socket = rustix::net::socket_with(family(at.is_ipv6()), SocketType::STREAM, FLAGS, None)?;
             sockopt::set_socket_reuseaddr(&socket, true)?;
-            // Connections that are accepted inherit these.
-            prepare(&socket)?;
+            // Connections that are accepted inherit it.
+            sockopt::set_tcp_nodelay(&socket, true)?;
             socket
         }
         Protocol::Udp => rustix::net::socket_with(family(at.is_ipv6()), SocketType::DGRAM, FLAGS, None)?,
@@ -58,7 +58,8 @@ pub fn open(address: IpAddr, port: Port) -> io::Result<OwnedFd> {
 /// A socket for a connection to an endpoint.
 fn stream(is_ipv6: bool) -> Result<OwnedFd, Errno> {
     let socket = rustix::net::socket_with(family(is_ipv6), SocketType::STREAM, FLAGS, None)?;
-    prepare(&socket)?;
+    // Small writes go at once.
+    sockopt::set_tcp_nodelay(&socket, true)?;
     Ok(socket)
 }
 
@@ -69,9 +70,8 @@ fn datagrams(to: SocketAddr) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
-/// Small writes go at once, and a peer whose machine is gone is noticed.
-fn prepare(socket: &OwnedFd) -> Result<(), Errno> {
-    sockopt::set_tcp_nodelay(socket, true)?;
+/// Has a peer whose machine is gone be noticed. It is four calls: those who stay for a moment only are spared them.
+fn keep_watch(socket: &OwnedFd) -> Result<(), Errno> {
     sockopt::set_socket_keepalive(socket, true)?;
     sockopt::set_tcp_keepidle(socket, QUIET)?;
     sockopt::set_tcp_keepintvl(socket, AGAIN)?;

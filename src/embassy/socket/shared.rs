@@ -88,7 +88,7 @@ impl Shared {
         let open = self.seats[own].open.load(Relaxed);
         let (place, least) =
             self.seats.iter().map(|seat| seat.open.load(Relaxed)).enumerate().min_by_key(|(_, open)| *open)?;
-        (open > least + 1 + least / 8).then_some(place)
+        (open > least + 1 + least / 4).then_some(place)
     }
 
     /// Whether there is room for so many files more.

@@ -1,6 +1,6 @@
 //! A thread of the embassy: everything that happens to its connections, one event after the other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -16,12 +16,14 @@ use super::super::state::{Backend, Moment, NEVER};
 use super::relay::{CLIENT, Desk, ENDPOINT, Link, Phase, Step};
 use super::shared::{Seat, Shared, WAKE};
 use super::udp::Datagrams;
-use super::will_reset;
+use super::{keep_watch, will_reset};
 
 /// Events that are taken at once.
 const EVENTS: usize = 256;
 /// How long both sides of a connection that is ended may take to close, in milliseconds.
 const GOODBYE: u64 = 2000;
+/// How long a connection lives until its peers are watched, in milliseconds.
+const YOUNG: u64 = 3000;
 /// How long a thread that can accept nobody waits until it tries again, in milliseconds.
 pub const PAUSE: u64 = 100;
 
@@ -58,6 +60,8 @@ pub struct Worker {
     pub(super) datagrams: Datagrams,
     pub(super) now: Moment,
     desk: Desk,
+    /// Connections whose peers are not watched yet, and when they are to be.
+    young: VecDeque<(Moment, Token)>,
     /// Connections that have more to carry.
     queue: Vec<Token>,
 }
@@ -78,6 +82,7 @@ impl Worker {
             datagrams,
             now: 0,
             desk: Desk::default(),
+            young: VecDeque::new(),
             queue: Vec::new(),
         }
     }
@@ -152,6 +157,7 @@ impl Worker {
         link.backend.total.fetch_add(1, Relaxed);
         link.tried = Vec::new();
         link.phase = Phase::Open;
+        self.young.push_back((self.now + YOUNG, token));
         self.carry(token);
     }
 
@@ -219,7 +225,12 @@ impl Worker {
     fn timeout(&self, seat: &Seat) -> Option<Timespec> {
         let now = if self.queue.is_empty() { NEVER } else { self.now };
         let timer = self.timers.first().map_or(NEVER, |(due, _)| *due);
-        let due = now.min(timer).min(self.resume_at).min(self.datagrams.due()).min(seat.ends_at.load(SeqCst));
+        let due = now
+            .min(timer)
+            .min(self.young.front().map_or(NEVER, |(due, _)| *due))
+            .min(self.resume_at)
+            .min(self.datagrams.due())
+            .min(seat.ends_at.load(SeqCst));
         let left = due.saturating_sub(self.now);
         (due != NEVER).then(|| Timespec {
             tv_sec: i64::try_from(left / 1000).unwrap_or(i64::MAX),
@@ -237,6 +248,7 @@ impl Worker {
                 Some(Phase::Open) | None => {}
             }
         }
+        self.watch_young();
         if seat.ends_at.load(SeqCst) <= self.now {
             self.end_leaving(seat);
         }
@@ -245,6 +257,17 @@ impl Worker {
         }
         if self.datagrams.due() <= self.now {
             self.expire();
+        }
+    }
+
+    /// Has the peers of connections that stay be watched.
+    fn watch_young(&mut self) {
+        while let Some((_, token)) = self.young.front().copied().filter(|(due, _)| *due <= self.now) {
+            self.young.pop_front();
+            for side in self.links.get(token).iter().flat_map(|link| &link.sides) {
+                // A socket that is gone already needs no watch.
+                let _ = keep_watch(&side.socket);
+            }
         }
     }
 

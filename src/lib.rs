@@ -3,7 +3,7 @@
 //! The folders are the nouns. A module imports only from layers below its own; `tests/it/tidy.rs` keeps it so:
 //!
 //! ```text
-//! 8 cli   7 hq   6 agent launch   5 build network   4 certs instruction servers   3 stack docker router
+//! 8 cli   7 hq   6 agent launch   5 build embassy network   4 certs instruction servers   3 stack docker router
 //! 2 etc db front grid buildpacks seal   1 env   0 names units clock
 //! ```
 //!
@@ -18,6 +18,7 @@ pub mod cli;
 pub mod clock;
 pub mod db;
 pub mod docker;
+pub mod embassy;
 pub mod env;
 pub mod etc;
 pub mod front;

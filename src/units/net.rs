@@ -46,6 +46,11 @@ impl Net {
         self.address.is_ipv4()
     }
 
+    /// How many first bits its addresses share: all of them for a single address.
+    pub fn bits(&self) -> u8 {
+        self.bits
+    }
+
     /// Whether the address is one of these.
     pub fn contains(&self, address: IpAddr) -> bool {
         address.is_ipv4() == self.is_ipv4() && Self::new(address, self.bits) == *self

@@ -13,6 +13,7 @@ mod db_etcd;
 mod db_files;
 mod docker_contract;
 mod e2e;
+mod embassy;
 mod harness;
 mod hostile;
 mod install;

@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 9] = [
     &["etc", "db", "front", "grid", "buildpacks", "seal"],
     &["stack", "docker", "router"],
     &["certs", "instruction", "servers"],
-    &["build", "network"],
+    &["build", "embassy", "network"],
     &["agent", "launch"],
     &["hq"],
     &["cli"],

@@ -98,7 +98,7 @@ impl FromStr for Net {
             return Err(bad("is everybody"));
         }
         // A network may begin with the address of nobody.
-        if (net.is_single() && address.is_unspecified()) || address.is_multicast() {
+        if (net.is_single() && net.address.is_unspecified()) || net.address.is_multicast() {
             return Err(bad("is the address of no machine"));
         }
         Ok(net)
@@ -153,6 +153,8 @@ mod tests {
             "fe80::1%eth0",
             "server",
             "0.0.0.0",
+            "::ffff:0.0.0.0",
+            "::ffff:224.0.0.1",
             "0.0.0.0/0",
             "::/0",
             "224.0.0.1",

@@ -44,7 +44,8 @@ fn end(mut child: Child) {
 
 /// Says that it is ready, and waits for the end of its input.
 fn ready(what: &str) {
-    writeln!(std::io::stdout(), "ready {what}").unwrap();
+    let mut out = std::io::stdout();
+    writeln!(out, "ready {what}").unwrap();
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::context::{Context, Target};
-use super::failure::{Exit, Failure};
+use super::failure::{Exit, Failure, interrupted};
+use super::interruption;
 use super::logs::Logs;
 use super::ps::age;
 use super::run::{Streams, attached};
@@ -173,21 +174,33 @@ impl Jobs {
     /// # Errors
     /// When there is no such job, or it does not run. Whoever is attached gets its exit code.
     pub async fn run(self, cx: &Context, streams: Streams) -> Result<u8, Failure> {
-        match self.verb {
-            None => list(cx, None).await.map(|()| 0),
-            Some(Verb::Run(wanted)) => run(cx, *wanted, streams).await,
-            Some(Verb::List { stack }) => list(cx, stack).await.map(|()| 0),
-            Some(Verb::Show { job }) => show(cx, job).await.map(|()| 0),
-            Some(Verb::Logs { job, follow, lines }) => {
-                let (stack, name) = target(cx, job, Right::View).await?;
-                let logs = Logs::of(format!("{stack}/{name}"), follow, lines);
+        match self.verb.unwrap_or(Verb::List { stack: None }) {
+            Verb::Run(wanted) => run(cx, *wanted, streams).await,
+            other => {
+                let Streams { mut events, hung_up, .. } = streams;
                 tokio::select! {
-                    done = logs.run(cx) => done.map(|()| 0),
-                    () = streams.hung_up.cancelled() => Err(super::failure::hung_up()),
+                    done = other.carry_out(cx) => done.map(|()| 0),
+                    () = interruption(&mut events) => Err(interrupted("")),
+                    () = hung_up.cancelled() => Err(super::failure::hung_up()),
                 }
             }
-            Some(Verb::Kill { job }) => kill(cx, job).await.map(|()| 0),
-            Some(Verb::History { job }) => history(cx, job).await.map(|()| 0),
+        }
+    }
+}
+
+impl Verb {
+    /// Every verb but `run`, which has keys and signals of its own.
+    async fn carry_out(self, cx: &Context) -> Result<(), Failure> {
+        match self {
+            Verb::Run(_) => Ok(()),
+            Verb::List { stack } => list(cx, stack).await,
+            Verb::Show { job } => show(cx, job).await,
+            Verb::Logs { job, follow, lines } => {
+                let (stack, name) = target(cx, job, Right::View).await?;
+                Logs::of(format!("{stack}/{name}"), follow, lines).run(cx).await
+            }
+            Verb::Kill { job } => kill(cx, job).await,
+            Verb::History { job } => history(cx, job).await,
         }
     }
 }
@@ -204,7 +217,7 @@ async fn target(cx: &Context, job: String, needed: Right) -> Result<(StackName, 
 }
 
 async fn run(cx: &Context, wanted: Wanted, streams: Streams) -> Result<u8, Failure> {
-    let Streams { mut stdin, terminal, events, hung_up } = streams;
+    let Streams { mut stdin, terminal, mut events, hung_up } = streams;
     let mut text = String::new();
     let mut file = "flags".to_owned();
     if let Some(path) = &wanted.file {
@@ -221,7 +234,10 @@ async fn run(cx: &Context, wanted: Wanted, streams: Streams) -> Result<u8, Failu
     cx.hq.found_job_stack(&stack, &cx.access).await?;
     cx.enter(&stack, Right::Deploy).await?;
     if job.daemonize {
-        return start(cx, stack, job).await.map(|()| 0);
+        return tokio::select! {
+            done = start(cx, stack, job) => done.map(|()| 0),
+            () = interruption(&mut events) => Err(interrupted("interrupted; what had begun finishes by itself")),
+        };
     }
     let tty = terminal.is_some();
     let ready = cx.within(|say| async move {

@@ -271,6 +271,24 @@ pub async fn build_images(
     say: Say<'_>,
 ) -> Result<BTreeMap<NodeName, Built>, HqError> {
     let began = Instant::now();
+    let built = find_images(engine, settings, building, reach, say).await?;
+    if !built.is_empty() {
+        say(&detail(&format!("images ready after {}", took(began.elapsed()))));
+    }
+    Ok(built)
+}
+
+/// The same, of which nothing is said where they are there already.
+///
+/// # Errors
+/// As [`build_images`].
+pub async fn find_images(
+    engine: &dyn crate::docker::Engine,
+    settings: &crate::etc::Settings,
+    building: &Building<'_>,
+    reach: Option<Reach>,
+    say: Say<'_>,
+) -> Result<BTreeMap<NodeName, Built>, HqError> {
     let mut env = building.env.clone();
     env.cover(&settings.build.env);
     let build_settings = BuildSettings {
@@ -292,11 +310,7 @@ pub async fn build_images(
         plans: &plans,
         settings: &build_settings,
     };
-    let built = images(engine, &job, say).await?;
-    if !built.is_empty() {
-        say(&detail(&format!("images ready after {}", took(began.elapsed()))));
-    }
-    Ok(built)
+    Ok(images(engine, &job, say).await?)
 }
 
 /// What compilation needs of the built images.

@@ -8,7 +8,7 @@ use crate::buildpacks::Repository;
 use crate::db::{DbError, Guard, layout};
 use crate::env::Env;
 use crate::hq::act::{Job as Operation, Planned};
-use crate::hq::deploy::act::{Building, build_images, node_images};
+use crate::hq::deploy::act::{Building, find_images, node_images};
 use crate::hq::random::hex;
 use crate::hq::rights::Access;
 use crate::hq::runs::{Outcome, Run, Runs};
@@ -100,7 +100,7 @@ impl Hq {
             mtime: 0,
         };
         let reach = self.reach(&self.settings.build.registries).await?;
-        let built = build_images(self.engines().local(), &self.settings, &building, Some(reach), say).await?;
+        let built = find_images(self.engines().local(), &self.settings, &building, Some(reach), say).await?;
         let context = Context {
             stack,
             release: release.number,
@@ -185,7 +185,7 @@ impl Hq {
 
     /// Refuses a name that something of the stack has.
     async fn check_job_name(&self, stack: &StackName, name: &NodeName) -> Result<(), HqError> {
-        let is_proc = self.procs(stack).await?.iter().any(|proc| proc.node == *name && proc.count > 0);
+        let is_proc = self.procs(stack).await?.iter().any(|proc| proc.node == *name);
         if is_proc || self.job_runs(stack, name).await?.running().next().is_some() {
             return Err(JobError::Taken { stack: stack.clone(), name: name.clone() }.into());
         }

@@ -1,6 +1,6 @@
-//! Jobs: processes that are run by name and image, without a push. A job that runs by itself is a node of its stack from
-//! then on: a statement of intent in `proc`, which the reconciler makes come true. Somebody is attached to another one, in
-//! whose hands it ends. [`act`] runs them.
+//! Jobs: processes that are run by name and image, without a push. A job that runs by itself is a node of its stack
+//! from then on: a statement of intent in `proc`, which the reconciler makes come true. Somebody is attached to another
+//! one, in whose hands it ends. [`act`] runs them.
 
 use std::collections::BTreeSet;
 

@@ -145,6 +145,8 @@ fn a_push_of_its_stack_ends_a_job_that_is_not_static() {
         hq.by_ssh(&words).succeeded();
     }
     hq.by_ssh(&["jobs", "kill", "blog/web"]).ended(1).said(&["`web` is a node of the repository of `blog`"]);
+    let taken = ["jobs", "run", "--stack", "blog", "--name", "web", "--image", IMAGE, "--", "true"];
+    hq.by_ssh(&taken).ended(1).said(&["`blog` has a node `web` already"]);
     let lasting = hq.containers(&["node=lasting"]);
     greet(&repository, "Second");
     hq.push(&repository, "blog").succeeded();

@@ -3,15 +3,19 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use quarry::servers::ssh::{Address, HostKey, KeyPair, Line, Login, quote};
 
-use super::program::{Done, run};
+use super::program::{Done, Running, run};
 
 /// A lab of the test's own. It goes when it is dropped, or, after a test that was killed, when the next lab is made.
 pub struct Lab {
     id: String,
 }
+
+/// The first one on a machine makes a Debian of packages.
+const TAKING: Duration = Duration::from_secs(300);
 
 impl Lab {
     /// Servers 1 to `count`, with the base image; all answer.
@@ -36,7 +40,8 @@ impl Lab {
     /// One that lives as long as another process.
     pub fn owned_by(owner: u32, count: usize, more: &[&str]) -> Self {
         let (owner, count) = (owner.to_string(), count.to_string());
-        let done = run(command().args([&["take", &owner, &count], more].concat())).succeeded();
+        let taking = Running::start(command().args([&["take", &owner, &count], more].concat()));
+        let done = taking.wait_within(TAKING).succeeded();
         Self { id: done.text().trim().to_owned() }
     }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// How long anything may take on a machine whose two cores build images for another test.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(150);
 
 /// Polls until there is a value.
 pub fn until<T>(what: &str, value: impl FnMut() -> Option<T>) -> T {

@@ -425,10 +425,14 @@ local MOST_USUAL = 4096
 local spare
 
 local function remember(host)
+    local words = var.quarry_words
+    if words == "" or usual[words] then
+        return
+    end
     if usual_count >= MOST_USUAL then
         usual, usual_count = {}, 0
     end
-    usual[var.quarry_words], usual_count = host, usual_count + 1
+    usual[words], usual_count = host, usual_count + 1
 end
 
 -- The short way of most requests: true when this one is on board. The look at the table comes after the count, as in
@@ -638,7 +642,7 @@ end
 -- another location before.
 local function is_usual()
     local is_led = https and var.quarry_scheme ~= "https"
-    return var.quarry_words ~= "" and not (is_led or var.http_content_length or var.http_upgrade)
+    return not (is_led or var.http_content_length or var.http_upgrade)
 end
 
 -- `moved`: it came from one location to another, and everything has been looked at.

@@ -98,7 +98,8 @@ impl FromStr for Net {
             return Err(bad("is everybody"));
         }
         // A network may begin with the address of nobody.
-        if (net.is_single() && net.address.is_unspecified()) || net.address.is_multicast() {
+        let is_group = address.is_multicast() || net.address.is_multicast();
+        if (net.is_single() && net.address.is_unspecified()) || is_group {
             return Err(bad("is the address of no machine"));
         }
         Ok(net)
@@ -158,6 +159,8 @@ mod tests {
             "0.0.0.0/0",
             "::/0",
             "224.0.0.1",
+            "224.0.0.1/2",
+            "255.0.0.1/3",
             "ff02::1",
             " 1.2.3.4",
             "1.2.3.4\n",

@@ -179,6 +179,7 @@ fn settings() -> Settings {
         volumes: Vec::new(),
         env: Default::default(),
         links: BTreeMap::new(),
+        outside: Default::default(),
         filter: Filter::default(),
         fixed: false,
         is_static: false,

@@ -10,9 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use self::printable::{excerpt, is_harmless};
 
+mod place;
 pub mod printable;
 pub mod reach;
 pub mod reference;
+
+pub use place::{BadStackNode, StackNode};
 
 /// A name that does not have the shape its type asks for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

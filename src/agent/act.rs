@@ -16,6 +16,7 @@ use super::mind::{Action, Event, Mind, Ticket};
 use super::ward::act::Ward;
 use super::{AgentError, Applied, Config, Routing, Turn, Vitals, stats, vitals};
 use crate::docker::{Engine, EngineError};
+use crate::embassy::{PortCounts, Table};
 use crate::router::StackRoutes;
 use crate::router::edge::Edge;
 
@@ -52,7 +53,7 @@ pub struct Host {
 struct Tickets {
     last: Ticket,
     configurations: BTreeMap<Ticket, oneshot::Sender<Result<Applied, AgentError>>>,
-    routings: BTreeMap<Ticket, oneshot::Sender<Result<(), AgentError>>>,
+    changes: BTreeMap<Ticket, oneshot::Sender<Result<(), AgentError>>>,
 }
 
 /// Runs the agent that lives in this folder; never returns while it can listen.
@@ -140,13 +141,20 @@ impl Host {
                     host.tell(Event::Routed(ticket, turn, routed)).await;
                 });
             }
+            Action::Expose(ticket, table) => {
+                let host = self.clone();
+                tokio::spawn(async move {
+                    let exposed = host.ward.expose(table).await;
+                    host.tell(Event::Exposed(ticket, exposed)).await;
+                });
+            }
             // Whoever has hung up needs no answer.
             Action::Answer(ticket, answer) => {
                 let asked = self.tickets().configurations.remove(&ticket);
                 let _ = asked.map(|asked| asked.send(answer));
             }
-            Action::AnswerRoute(ticket, answer) => {
-                let asked = self.tickets().routings.remove(&ticket);
+            Action::AnswerChange(ticket, answer) => {
+                let asked = self.tickets().changes.remove(&ticket);
                 let _ = asked.map(|asked| asked.send(answer));
             }
             Action::Show(vitals) => drop(self.vitals.send_replace(Some(vitals))),
@@ -250,9 +258,19 @@ impl Service for Host {
     }
 
     async fn route(&self, turn: Turn, routing: Routing) -> Result<(), AgentError> {
-        let (ticket, answered) = self.ticket(|tickets| &mut tickets.routings);
+        let (ticket, answered) = self.ticket(|tickets| &mut tickets.changes);
         self.tell(Event::Route(ticket, turn, routing)).await;
         answered.await.unwrap_or_else(|_| Err(ending()))
+    }
+
+    async fn expose(&self, turn: Turn, table: Table) -> Result<(), AgentError> {
+        let (ticket, answered) = self.ticket(|tickets| &mut tickets.changes);
+        self.tell(Event::Expose(ticket, turn, table)).await;
+        answered.await.unwrap_or_else(|_| Err(ending()))
+    }
+
+    async fn ports(&self) -> Result<Vec<PortCounts>, AgentError> {
+        Ok(self.ward.ports())
     }
 
     async fn confirm(&self, trial: &str) -> Result<(), AgentError> {
@@ -266,7 +284,7 @@ impl Service for Host {
     }
 
     async fn in_flight(&self, peer: SocketAddr) -> Result<u64, AgentError> {
-        Ok(self.ward.edge()?.in_flight(peer).await.map_err(|error| AgentError::Router(error.to_string()))?)
+        self.ward.in_flight(peer).await
     }
 
     fn vitals(&self) -> watch::Receiver<Option<Vitals>> {

@@ -4,7 +4,7 @@
 pub const PROGRAM: &str = "/usr/local/lib/quarry/quarry";
 
 /// What an agent needs on its server, with the package each piece is in.
-pub const PACKAGES: [(&str, &str); 1] = [("/usr/sbin/nft", "nftables")];
+pub const PACKAGES: [(&str, &str); 2] = [("/usr/sbin/nft", "nftables"), ("/bin/ip", "iproute2")];
 
 /// What a server needs beside to route.
 pub const ROUTER_PACKAGES: [(&str, &str); 3] = [

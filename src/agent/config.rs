@@ -1,7 +1,7 @@
 //! What HQ wants of a server, whole, and in which order such wishes count.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -47,13 +47,16 @@ pub struct Config {
     /// Balancers in front of it.
     #[serde(default)]
     pub balancers: Balancers,
+    /// Where its embassy listens; `None` when it has none.
+    #[serde(default)]
+    pub embassy: Option<IpAddr>,
 }
 
 impl Config {
     /// Of a server that is nothing in particular.
     pub fn nothing(turn: Turn) -> Self {
-        let (label, locknet, wall, hosts, files, router, https, balancers) = Default::default();
-        Self { turn, label, locknet, wall, hosts, files, router, https, balancers }
+        let (label, locknet, wall, hosts, files, router, https, balancers, embassy) = Default::default();
+        Self { turn, label, locknet, wall, hosts, files, router, https, balancers, embassy }
     }
 }
 
@@ -110,6 +113,8 @@ pub enum Part {
     Files,
     /// Its router.
     Router,
+    /// Its embassy.
+    Embassy,
 }
 
 /// What became of a configuration.

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::config::in_order;
 use super::vitals::{Docker, Machine};
 use super::{Agent, AgentError, Applied, Config, Routing, Turn, Vitals};
+use crate::embassy::{PortCounts, Table};
 use crate::names::StackName;
 use crate::network::Policy;
 use crate::network::act::Standing;
@@ -34,6 +35,8 @@ struct Inner {
 struct World {
     config: Option<Config>,
     routes: Option<Turn>,
+    exposed: Option<Turn>,
+    ports: Table,
     confirmed: Option<Policy>,
     trial: Option<(String, Policy)>,
     trials: u64,
@@ -72,6 +75,11 @@ impl FakeAgent {
     /// What it was told, in order.
     pub fn history(&self) -> Vec<Config> {
         self.world().history.clone()
+    }
+
+    /// The embassy's ports as it was told them last.
+    pub fn exposed(&self) -> Table {
+        self.world().ports.clone()
     }
 
     /// From now on nothing comes through, either way.
@@ -202,8 +210,27 @@ impl Agent for FakeAgent {
         self.router()?.tables().await.map_err(router)
     }
 
+    async fn expose(&self, turn: Turn, table: &Table) -> Result<(), AgentError> {
+        let mut world = self.reached()?;
+        in_order(world.exposed, turn).map_err(|held| AgentError::Stale { held })?;
+        (world.exposed, world.ports) = (Some(turn), table.clone());
+        if world.config.as_ref().is_none_or(|config| config.embassy.is_none()) {
+            return Err(AgentError::Embassy("no embassy stands on the server".to_owned()));
+        }
+        Ok(())
+    }
+
+    async fn ports(&self) -> Result<Vec<PortCounts>, AgentError> {
+        // Nobody connects to a fake.
+        self.reached().map(|_| Vec::new())
+    }
+
     async fn in_flight(&self, peer: SocketAddr) -> Result<u64, AgentError> {
-        self.router()?.in_flight(peer).await.map_err(router)
+        drop(self.reached()?);
+        match self.router() {
+            Ok(edge) => edge.in_flight(peer).await.map_err(router),
+            Err(_) => Ok(0),
+        }
     }
 
     async fn vitals(&self) -> Result<BoxStream<'static, Result<Vitals, AgentError>>, AgentError> {

@@ -4,6 +4,7 @@
 //! lock            held by the one that runs, with its process id
 //! control/        agent.sock; the folder is closed to everybody but root
 //! config.json     what HQ wanted last
+//! embassy.json    the embassy's ports as HQ told them last
 //! network/ config/ router/    what locknet, the config files and the router remember
 //! ```
 
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use tokio::net::UnixListener;
 
 use super::config::Config;
+use crate::embassy::Table;
 use crate::network::files::{Owner, put, read};
 
 /// Where an agent lives.
@@ -116,6 +118,26 @@ pub fn kept(folder: &Path) -> io::Result<Option<Config>> {
         Some(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
         None => Ok(None),
     }
+}
+
+/// The embassy's ports, as the folder has them.
+///
+/// # Errors
+/// They cannot be read or are damaged.
+pub fn kept_ports(folder: &Path) -> io::Result<Option<Table>> {
+    match read(&folder.join("embassy.json"), LIMIT)? {
+        Some(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        None => Ok(None),
+    }
+}
+
+/// Keeps them, on the disk when this returns.
+///
+/// # Errors
+/// Then those before are kept.
+pub fn keep_ports(folder: &Path, table: &Table) -> io::Result<()> {
+    let bytes = serde_json::to_vec(table).expect("a table of ports has string keys and serialises");
+    put(&folder.join("embassy.json"), &bytes, Owner::fresh(0o600))
 }
 
 /// Keeps it, on the disk when this returns.

@@ -8,6 +8,8 @@
 //! PUT    /v1/routes/STACK       one table
 //! DELETE /v1/routes/STACK
 //! PUT    /v1/tls                a change of certificates and challenges, with that header too
+//! PUT    /v1/embassy            the embassy's ports, with that header too
+//! GET    /v1/embassy            what they have counted
 //! GET    /v1/in-flight?peer=    a number
 //! GET    /v1/vitals             one JSON line now, at each change and at least each second
 //! ```
@@ -36,6 +38,7 @@ pub use self::client::{Client, Way};
 use super::config::{Applied, Config, Turn};
 use super::vitals::Vitals;
 use super::{AgentError, Routing};
+use crate::embassy::{PortCounts, Table};
 use crate::names::StackName;
 use crate::router::StackRoutes;
 
@@ -60,6 +63,10 @@ pub trait Service: Send + Sync + 'static {
     async fn configure(&self, config: Config) -> Result<Applied, AgentError>;
     /// As [`super::Agent::route`].
     async fn route(&self, turn: Turn, routing: Routing) -> Result<(), AgentError>;
+    /// As [`super::Agent::expose`].
+    async fn expose(&self, turn: Turn, table: Table) -> Result<(), AgentError>;
+    /// As [`super::Agent::ports`].
+    async fn ports(&self) -> Result<Vec<PortCounts>, AgentError>;
     /// As [`super::Agent::confirm`].
     async fn confirm(&self, trial: &str) -> Result<(), AgentError>;
     /// As [`super::Agent::tables`].
@@ -104,6 +111,8 @@ async fn answer(service: &impl Service, request: Request<Incoming>) -> Response<
     let answered = match (request.method(), &words[..]) {
         (&Method::GET, ["v1", "vitals"]) => return stream(service.vitals()),
         (&Method::GET, ["v1", "routes"]) => service.tables().await.map(|tables| json(&tables)),
+        (&Method::GET, ["v1", "embassy"]) => service.ports().await.map(|counts| json(&counts)),
+        (&Method::PUT, ["v1", "embassy"]) => expose(service, request).await,
         (&Method::GET, ["v1", "in-flight"]) => in_flight(service, &request).await,
         (&Method::PUT, ["v1", "config"]) => configure(service, request).await,
         (&Method::POST, ["v1", "locknet", "confirm"]) => confirm(service, request).await,
@@ -145,6 +154,12 @@ async fn secure(service: &impl Service, request: Request<Incoming>) -> Result<By
     let turn = turn(&request)?;
     let change = read(request).await?;
     service.route(turn, Routing::Tls(change)).await.map(|()| Bytes::new())
+}
+
+async fn expose(service: &impl Service, request: Request<Incoming>) -> Result<Bytes, AgentError> {
+    let turn = turn(&request)?;
+    let table = read(request).await?;
+    service.expose(turn, table).await.map(|()| Bytes::new())
 }
 
 async fn set(service: &impl Service, stack: &str, request: Request<Incoming>) -> Result<Bytes, AgentError> {
@@ -211,7 +226,7 @@ fn json(value: &impl Serialize) -> Bytes {
 fn status(error: &AgentError) -> StatusCode {
     match error {
         AgentError::Stale { .. } | AgentError::NoRouter | AgentError::Trial(_) => StatusCode::CONFLICT,
-        AgentError::Router(_) | AgentError::Disk(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        AgentError::Router(_) | AgentError::Embassy(_) | AgentError::Disk(_) => StatusCode::INTERNAL_SERVER_ERROR,
         AgentError::Away { .. } => StatusCode::BAD_GATEWAY,
         AgentError::Foreign { .. } => StatusCode::BAD_REQUEST,
     }

@@ -1,11 +1,13 @@
-//! What an agent does next: configurations are applied one after the other, the router's tables change one after the
-//! other, neither waits for the other, and whatever changes is told.
+//! What an agent does next: configurations are applied one after the other, the tables of the router and of the embassy
+//! change one after the other, none of the three waits for another, and whatever changes is told.
 
 use std::collections::VecDeque;
 
 use super::config::{Applied, Config, Turn, in_order};
+use super::lane::Lane;
 use super::vitals::{Docker, Machine, Vitals};
 use super::{AgentError, Routing};
+use crate::embassy::Table;
 use crate::network::act::Standing;
 
 /// One question of HQ's, to be answered once.
@@ -18,12 +20,16 @@ pub enum Event {
     Configure(Ticket, Box<Config>),
     /// HQ wants the router to serve this.
     Route(Ticket, Turn, Routing),
+    /// HQ wants the embassy to have these ports.
+    Expose(Ticket, Turn, Table),
     /// A configuration was applied, or could not even be kept.
     Applied(Option<Ticket>, Result<Applied, AgentError>),
     /// Locknet's rules stand like this.
     Stands(Option<Standing>),
     /// The router's tables were changed, or not.
     Routed(Ticket, Turn, Result<(), AgentError>),
+    /// The embassy's ports were changed, or not.
+    Exposed(Ticket, Result<(), AgentError>),
     /// Docker is like this.
     Docker(Docker),
     /// The machine is like this.
@@ -41,10 +47,12 @@ pub enum Action {
     Apply(Option<Ticket>, Box<Config>, How),
     /// Changes the router's tables.
     Route(Ticket, Turn, Routing),
+    /// Changes the embassy's ports.
+    Expose(Ticket, Table),
     /// Tells HQ what became of a configuration.
     Answer(Ticket, Result<Applied, AgentError>),
     /// Tells HQ what became of a change of the tables.
-    AnswerRoute(Ticket, Result<(), AgentError>),
+    AnswerChange(Ticket, Result<(), AgentError>),
     /// Tells everybody who listens how the server is.
     Show(Vitals),
 }
@@ -67,9 +75,8 @@ pub struct Mind {
     heard: Option<Turn>,
     applying: Option<Config>,
     wanted: VecDeque<(Ticket, Config)>,
-    routing: bool,
-    routes_heard: Option<Turn>,
-    routings: VecDeque<(Ticket, Turn, Routing)>,
+    routings: Lane<(Ticket, Turn, Routing)>,
+    exposures: Lane<(Ticket, Table)>,
     vitals: Vitals,
 }
 
@@ -90,9 +97,8 @@ impl Mind {
             config: kept,
             applying: None,
             wanted: VecDeque::new(),
-            routing: false,
-            routes_heard: None,
-            routings: VecDeque::new(),
+            routings: Lane::default(),
+            exposures: Lane::default(),
             vitals,
         };
         let actions = mind.decide(Event::Look);
@@ -115,9 +121,11 @@ impl Mind {
         match event {
             Event::Configure(ticket, config) => self.configure(ticket, *config),
             Event::Route(ticket, turn, routing) => self.route(ticket, turn, routing),
+            Event::Expose(ticket, turn, table) => self.expose(ticket, turn, table),
             Event::Applied(ticket, outcome) => self.applied(ticket, outcome),
             Event::Stands(standing) => self.show(|vitals| vitals.locknet = standing),
             Event::Routed(ticket, turn, outcome) => self.routed(ticket, turn, outcome),
+            Event::Exposed(ticket, outcome) => self.exposed(ticket, outcome),
             Event::Docker(docker) => self.show(|vitals| vitals.docker = docker),
             // Each second: that nothing has changed is news too.
             Event::Machine(machine) => {
@@ -164,32 +172,32 @@ impl Mind {
     }
 
     fn route(&mut self, ticket: Ticket, turn: Turn, routing: Routing) -> Vec<Action> {
-        if let Err(held) = in_order(self.routes_heard, turn) {
-            return vec![Action::AnswerRoute(ticket, Err(AgentError::Stale { held }))];
+        match self.routings.take(turn, (ticket, turn, routing)) {
+            Ok(next) => next.map(route).into_iter().collect(),
+            Err(held) => vec![Action::AnswerChange(ticket, Err(AgentError::Stale { held }))],
         }
-        self.routes_heard = Some(turn);
-        self.routings.push_back((ticket, turn, routing));
-        self.next_routing().into_iter().collect()
-    }
-
-    fn next_routing(&mut self) -> Option<Action> {
-        if self.routing {
-            return None;
-        }
-        let (ticket, turn, routing) = self.routings.pop_front()?;
-        self.routing = true;
-        Some(Action::Route(ticket, turn, routing))
     }
 
     fn routed(&mut self, ticket: Ticket, turn: Turn, outcome: Result<(), AgentError>) -> Vec<Action> {
-        self.routing = false;
         let mut actions = Vec::new();
         if outcome.is_ok() {
             actions.extend(self.show(|vitals| vitals.routes = Some(turn)));
         }
-        actions.push(Action::AnswerRoute(ticket, outcome));
-        actions.extend(self.next_routing());
+        actions.push(Action::AnswerChange(ticket, outcome));
+        actions.extend(self.routings.done().map(route));
         actions
+    }
+
+    fn expose(&mut self, ticket: Ticket, turn: Turn, table: Table) -> Vec<Action> {
+        match self.exposures.take(turn, (ticket, table)) {
+            Ok(next) => next.map(expose).into_iter().collect(),
+            Err(held) => vec![Action::AnswerChange(ticket, Err(AgentError::Stale { held }))],
+        }
+    }
+
+    fn exposed(&mut self, ticket: Ticket, outcome: Result<(), AgentError>) -> Vec<Action> {
+        let next = self.exposures.done().map(expose);
+        [Action::AnswerChange(ticket, outcome)].into_iter().chain(next).collect()
     }
 
     fn look(&mut self) -> Vec<Action> {
@@ -208,6 +216,14 @@ impl Mind {
         change(&mut self.vitals);
         if before == self.vitals { Vec::new() } else { vec![Action::Show(self.vitals.clone())] }
     }
+}
+
+fn route((ticket, turn, routing): (Ticket, Turn, Routing)) -> Action {
+    Action::Route(ticket, turn, routing)
+}
+
+fn expose((ticket, table): (Ticket, Table)) -> Action {
+    Action::Expose(ticket, table)
 }
 
 #[cfg(test)]
@@ -288,12 +304,28 @@ mod tests {
         assert_eq!(deeds(&mut mind, Event::Route(2, turn(1), remove())), [Action::Route(2, turn(1), remove())]);
         assert_eq!(deeds(&mut mind, Event::Route(3, turn(3), remove())), []);
         let stale = Err(AgentError::Stale { held: turn(3) });
-        assert_eq!(deeds(&mut mind, Event::Route(4, turn(2), remove())), [Action::AnswerRoute(4, stale)]);
+        assert_eq!(deeds(&mut mind, Event::Route(4, turn(2), remove())), [Action::AnswerChange(4, stale)]);
         assert_eq!(
             deeds(&mut mind, Event::Routed(2, turn(1), Ok(()))),
-            [Action::AnswerRoute(2, Ok(())), Action::Route(3, turn(3), remove())]
+            [Action::AnswerChange(2, Ok(())), Action::Route(3, turn(3), remove())]
         );
         assert_eq!(mind.vitals().routes, Some(turn(1)));
+    }
+
+    #[test]
+    fn the_embassys_ports_wait_for_each_other_and_for_nothing_else() {
+        let (mut mind, _) = Mind::new("1", None);
+        deeds(&mut mind, Event::Configure(1, config(9).into()));
+        deeds(&mut mind, Event::Route(2, turn(1), remove()));
+        let table = Table::default();
+        let begun = deeds(&mut mind, Event::Expose(3, turn(1), table.clone()));
+        assert_eq!(begun, [Action::Expose(3, table.clone())]);
+        assert_eq!(deeds(&mut mind, Event::Expose(4, turn(2), table.clone())), []);
+        let stale = Err(AgentError::Stale { held: turn(2) });
+        let refused = deeds(&mut mind, Event::Expose(5, turn(1), table.clone()));
+        assert_eq!(refused, [Action::AnswerChange(5, stale)]);
+        let went_on = deeds(&mut mind, Event::Exposed(3, Ok(())));
+        assert_eq!(went_on, [Action::AnswerChange(3, Ok(())), Action::Expose(4, table)]);
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! HQ speaks to it through this seam: over SSH to the socket [`http`] serves, or to the [`fake`]. [`mind`] decides,
 //! [`act`] does.
 //!
-//! It is told two things, and each in its own order ([`Turn`]): the configuration, and the router's tables, which change
-//! a hundred times as often and must not wait behind the rest.
+//! It is told three things, and each in its own order ([`Turn`]): the configuration, and the tables of the router and of
+//! the embassy, which change a hundred times as often and must not wait behind the rest.
 
 use std::net::SocketAddr;
 
@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
+use crate::embassy::{PortCounts, Table};
 use crate::names::StackName;
 use crate::router::StackRoutes;
 use crate::router::tls::TlsChange;
@@ -24,7 +25,9 @@ pub mod config;
 pub mod fake;
 pub mod files;
 pub mod http;
+pub mod lane;
 pub mod mind;
+mod post;
 pub mod process;
 pub mod ssh;
 pub mod stats;
@@ -58,6 +61,9 @@ pub enum AgentError {
     /// The router does not do it.
     #[error("{0}")]
     Router(String),
+    /// The embassy does not do it, or not in full.
+    #[error("{0}")]
+    Embassy(String),
     /// Locknet's trial is over, or was another one.
     #[error("{0}")]
     Trial(String),
@@ -115,10 +121,24 @@ pub trait Agent: Send + Sync {
     /// As [`Agent::route`].
     async fn tables(&self) -> Result<Vec<StackRoutes>, AgentError>;
 
-    /// How many requests are under way from this router to an address.
+    /// Has the embassy's ports be these, and has them on the server's disk; when it returns, nobody there is led to an
+    /// address that is not in the table.
     ///
     /// # Errors
-    /// As [`Agent::route`].
+    /// [`AgentError::Stale`], [`AgentError::Disk`]: nothing has changed. [`AgentError::Embassy`]: there is none, or it
+    /// cannot open some of the ports; the agent goes on trying.
+    async fn expose(&self, turn: Turn, table: &Table) -> Result<(), AgentError>;
+
+    /// What the embassy's ports have counted; none without one.
+    ///
+    /// # Errors
+    /// When the agent does not answer.
+    async fn ports(&self) -> Result<Vec<PortCounts>, AgentError>;
+
+    /// How many requests and connections are under way from this server's router and embassy to an address.
+    ///
+    /// # Errors
+    /// When the agent does not answer, or its router fails.
     async fn in_flight(&self, peer: SocketAddr) -> Result<u64, AgentError>;
 
     /// How the server is: now, at each change, and at least each second. Silence is a loss.

@@ -75,6 +75,7 @@ impl From<HqError> for Failure {
             | HqError::Images(_)
             | HqError::Tarball(_)
             | HqError::Job(_)
+            | HqError::Link { .. }
             | HqError::Front(_)
             | HqError::Sizing(_) => Exit::Mistake,
             HqError::State(_)
@@ -95,6 +96,7 @@ impl From<HqError> for Failure {
             | HqError::Full { .. }
             | HqError::Cancelled
             | HqError::DeployBranch { .. }
+            | HqError::NoNumber { .. }
             | HqError::ImageGone { .. } => Exit::Refused,
             HqError::Rights(RightsError::Hidden(_) | RightsError::Word(_) | RightsError::None { .. }) => Exit::Mistake,
             HqError::Task(TaskError::NoTask { .. } | TaskError::NoRun { .. } | TaskError::Zone { .. }) => Exit::Mistake,

@@ -50,9 +50,13 @@ impl Logs {
         let events = if self.follow { events(cx).await? } else { SelectAll::new() };
         let (sources, silent, streams) = Default::default();
         let mut reader = Reader { cx, wanted: &self, sources, silent, streams };
-        let survey = cx.hq.survey().await?;
+        let (survey, mut attached) = (cx.hq.survey().await?, false);
         for Seen { server, container } in survey.containers {
             if !is_of(cx, &target, &container.labels) {
+                continue;
+            }
+            if container.labels.contains_key(label::UNKEPT) {
+                attached = true;
                 continue;
             }
             match survey.silent.get(&server) {
@@ -63,6 +67,10 @@ impl Logs {
         if reader.sources.is_empty() {
             let asked = words.first().map_or(target.stack.as_str(), String::as_str);
             return Err(match reader.silent.is_empty() {
+                true if attached => Failure::new(
+                    Exit::Mistake,
+                    format!("what {asked} prints goes to whoever is attached to it, and is kept nowhere"),
+                ),
                 true => Failure::new(Exit::Mistake, format!("nothing of {asked} runs")),
                 false => Failure::new(Exit::Refused, format!("nothing of {asked} runs on servers that answer")),
             });
@@ -215,7 +223,8 @@ impl Reader<'_> {
 
     /// Follows what starts of the stack.
     async fn started(&mut self, target: &Target, server: ServerName, event: Event) -> Result<(), Failure> {
-        if event.action != "start" || !is_of(self.cx, target, &event.labels) {
+        let unkept = event.labels.contains_key(label::UNKEPT);
+        if event.action != "start" || unkept || !is_of(self.cx, target, &event.labels) {
             return Ok(());
         }
         let Ok(name) = event.container.parse::<ContainerName>() else { return Ok(()) };

@@ -229,6 +229,19 @@ pub fn config_path(key: &Key) -> Option<String> {
     Some(path.replace("%25", "%"))
 }
 
+/// The prefix of the numbers that ports have at the embassies.
+pub const EMBASSY_PORTS: &str = "embassy/ports";
+
+/// `embassy/ports/<number>.json`: JSON, whose number this is.
+pub fn embassy_port(number: u16) -> Key {
+    key(format!("{EMBASSY_PORTS}/{number}.json"))
+}
+
+/// The number that a key below [`EMBASSY_PORTS`] is of.
+pub fn embassy_number(key: &Key) -> Option<u16> {
+    key.last().strip_suffix(".json")?.parse().ok()
+}
+
 /// `grid/grid.json`: the grid's picture.
 pub fn grid() -> Key {
     key("grid/grid.json".into())

@@ -88,6 +88,8 @@ pub struct ContainerRequest {
     pub binds: Vec<(PathBuf, String)>,
     /// The network it joins, and its names and fixed address there.
     pub network: Option<Attachment>,
+    /// Names it knows beside those of the network.
+    pub hosts: BTreeMap<String, IpAddr>,
     /// Memory limit.
     pub memory: Option<Megabytes>,
     /// Processor share.
@@ -102,6 +104,19 @@ pub struct ContainerRequest {
     pub tty: bool,
     /// Standard input stays open.
     pub stdin: bool,
+    /// What becomes of its output, besides going to whoever is attached.
+    pub log: Log,
+}
+
+/// What an engine does with a container's output.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Log {
+    /// Keeps the last of it.
+    #[default]
+    Kept,
+    /// Nothing: it is for whoever is attached alone. Keeping it costs a line of JSON for each line, six bytes for each
+    /// that is no text.
+    None,
 }
 
 /// A container port made reachable on the server.

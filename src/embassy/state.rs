@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::choose::{Candidate, Standing, choose};
 use super::table::{Balance, Exposed, Health, Port, Protocol, Sources};
@@ -188,7 +188,7 @@ impl Allowed {
 }
 
 /// What a port has counted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortCounts {
     /// Which.
     pub port: Port,
@@ -201,7 +201,7 @@ pub struct PortCounts {
 }
 
 /// What an endpoint of a port has counted since it came into the table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointCounts {
     /// Where it is.
     pub address: SocketAddr,

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::{EtcError, Mistake, Settings, decide, etcd, is_setting};
 
 /// Folders that hold settings; others are mistakes.
-const FOLDERS: [&str; 9] = ["", "acme", "env", "build", "build/env", "etcd", "cloud", "gc", "router"];
+const FOLDERS: [&str; 10] = ["", "acme", "env", "build", "build/env", "etcd", "cloud", "embassy", "gc", "router"];
 
 /// The folder of the owner's buildpacks, which are folders of files.
 const PACKS: &str = "buildpacks";
@@ -94,7 +94,7 @@ fn collect(
             },
             Ok(found) if found.is_file() => mistake(format!("it is longer than {LONGEST} bytes")),
             Ok(_) => mistake(
-                "settings are plain files in this folder, acme, env, build, build/env, etcd, cloud, gc and router"
+                "settings are plain files in this folder, acme, env, build, build/env, etcd, cloud, embassy, gc and router"
                     .into(),
             ),
             Err(error) => mistake(error.to_string()),

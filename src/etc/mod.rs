@@ -14,6 +14,8 @@
 //! size               512mb    push-limit       2gb
 //! releases-kept      10       port-range       20000-29999       gc/age, gc/disk 85%, gc/events 90d, gc/build-cache
 //! subnets            10.208.0.0/12, cut into one subnet for each stack: a /23, smaller ones where there are few
+//! embassy/address    169.254.87.91, where containers find what they are linked to; or off
+//! embassy/ports      10000-19999, the numbers that ports get there
 //! etcd/endpoints     one address a line; with it the state lives in that cluster and not in files
 //! etcd/prefix        /quarry            etcd/user, etcd/password, etcd/ca, etcd/cert, etcd/key
 //! buildpacks/<NAME>  a buildpack of one's own: a folder with a Dockerfile.j2, or with bin/detect and bin/compile
@@ -42,12 +44,14 @@ pub mod acme;
 mod balancers;
 mod build;
 pub mod cloud;
+mod embassy;
 pub mod etcd;
 pub mod files;
 pub mod gc;
 
 pub use balancers::Balancers;
 pub use build::Build;
+pub use embassy::Embassy;
 
 /// Quarry's folder unless told otherwise.
 pub const ROOT: &str = "/home/quarry";
@@ -97,6 +101,8 @@ pub struct Settings {
     pub creators: Creators,
     /// Balancers in front of the router.
     pub balancers: Balancers,
+    /// Where containers find what they are linked to.
+    pub embassy: Embassy,
 }
 
 /// Who may make stacks.
@@ -131,6 +137,7 @@ impl Default for Settings {
             packs: None,
             creators: Creators::Everyone,
             balancers: Balancers::default(),
+            embassy: Embassy::default(),
         }
     }
 }
@@ -216,6 +223,7 @@ pub fn decide(files: &BTreeMap<String, String>) -> Result<Settings, EtcError> {
             Some(("cloud", name)) => cloud.set(name, text),
             Some(("acme", name)) => acme.set(name, text),
             Some(("router", name)) => settings.balancers.set(name, text),
+            Some(("embassy", name)) => settings.embassy.set(name, text),
             Some(("build", name)) => settings.build.set(name, text),
             Some(("gc", name)) => settings.gc.set(name, text),
             Some(_) | None => set(&mut settings, path, text),
@@ -293,7 +301,7 @@ fn creators(value: &str) -> Result<Creators, String> {
     }
 }
 
-/// Every file but those in `env/`, `build/`, `etcd/`, `cloud/`, `acme/`, `gc/` and `router/`.
+/// Every file but those in `env/`, `build/`, `etcd/`, `cloud/`, `acme/`, `gc/`, `embassy/` and `router/`.
 const KNOWN: [&str; 12] = [
     "address",
     "hostnames",
@@ -311,7 +319,7 @@ const KNOWN: [&str; 12] = [
 
 fn unknown(name: &str) -> String {
     format!(
-        "there is no setting `{name}`; there are {}, env/<NAME>, build/…, etcd/…, cloud/…, acme/…, gc/… and router/…",
+        "there is no setting `{name}`; there are {}, env/<NAME>, build/…, etcd/…, cloud/…, acme/…, embassy/…, gc/… and router/…",
         KNOWN.join(", ")
     )
 }

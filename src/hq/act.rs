@@ -234,6 +234,7 @@ impl Hq {
     /// When docker or the tree cannot be read; why there is no plan is part of the answer.
     pub(super) async fn try_plan(&self, job: &Job) -> Result<(Result<Planned, PlanError>, Shortage), HqError> {
         let (release, env_version) = self.numbers(job).await?;
+        self.hand_out(&job.stack, &job.instructions).await?;
         let mut reserved = self.planning.lock().await;
         let mut world = self.gather(&job.stack, release, env_version, &reserved).await?;
         world.forget(&job.renew);
@@ -295,6 +296,7 @@ impl Hq {
         };
         book.write(|journal| journal.active = Some(operation)).await?;
         self.open_ways(&plan, say).await;
+        self.agents.refresh().await;
         let staged = match self.launcher.before_commit(book, say).await {
             Ok(()) => self.commit(book).await.map_err(HqError::from),
             Err(error) => Err(error.into()),
@@ -362,6 +364,8 @@ impl Hq {
                 layout::put_json(&*self.db, &layout::routes(stack), table, Guard::Any).await?;
             }
         }
+        // With the same instant it is the new ones that other containers find.
+        self.agents.refresh().await;
         self.note_data(stack, active.plan.procs.values()).await?;
         for proc in active.plan.procs.values() {
             layout::put_json(&*self.db, &layout::proc(stack, &proc.node), proc, Guard::Any).await?;

@@ -7,7 +7,7 @@ use crate::instruction::compile::CompileError;
 use crate::instruction::tarball::TarballError;
 use crate::launch::act::LaunchError;
 use crate::launch::plan::PlanError;
-use crate::names::{NodeName, ReleaseNumber, ServerName, StackName};
+use crate::names::{NodeName, ReleaseNumber, ServerName, StackName, StackNode};
 use crate::router::BadDomains;
 use crate::stack::Mistakes;
 use crate::stack::files::RepositoryError;
@@ -58,6 +58,27 @@ pub enum HqError {
         stack: StackName,
         /// Those servers.
         servers: Vec<ServerName>,
+    },
+    /// Every number at the embassies is somebody's.
+    #[error(
+        "every port from {first} to {last} of the embassy is handed out; destroy a stack, or widen `embassy/ports` in \
+         quarry's settings"
+    )]
+    NoNumber {
+        /// The first there is.
+        first: u16,
+        /// The last.
+        last: u16,
+    },
+    /// A link to what its pusher may not use, or what is not there.
+    #[error("`{from}` links to `{to}`, but {why}")]
+    Link {
+        /// Who links.
+        from: NodeName,
+        /// To whom.
+        to: StackNode,
+        /// What is wrong with it.
+        why: String,
     },
     /// No release yet.
     #[error("`{0}` has never been deployed; push it first: git push <remote> master")]

@@ -36,6 +36,7 @@ pub mod deploy;
 pub mod destroy;
 pub mod doctor;
 pub mod door;
+pub mod embassies;
 pub mod env;
 mod error;
 pub mod events;
@@ -165,6 +166,8 @@ pub struct Hq {
     books: Mutex<BTreeMap<StackName, Arc<tokio::sync::OnceCell<Arc<Book>>>>>,
     /// Those who are inside.
     pub traffic: Arc<upgrade::Traffic>,
+    /// When it began.
+    begun: tokio::time::Instant,
     /// Its own home, while it serves.
     house: OnceLock<Arc<cluster::house::House>>,
 }
@@ -227,6 +230,7 @@ impl Hq {
             planning: tokio::sync::Mutex::default(),
             books: Mutex::default(),
             traffic: Arc::default(),
+            begun: tokio::time::Instant::now(),
             house: OnceLock::new(),
         })
     }
@@ -234,6 +238,22 @@ impl Hq {
     /// The docker of every server.
     pub fn engines(&self) -> &Engines {
         &self.launcher.engines
+    }
+
+    /// Whether an agent looks after HQ's own server: a machine's main HQ brings one, any other has one only if somebody
+    /// runs it in its folder.
+    pub fn has_own_agent(&self) -> bool {
+        self.is_main() || crate::agent::files::socket(&self.own_agent()).exists()
+    }
+
+    /// The folder of that agent.
+    pub fn own_agent(&self) -> PathBuf {
+        if self.is_main() { PathBuf::from(crate::agent::files::FOLDER) } else { self.root.join("agent") }
+    }
+
+    /// Whether it is the machine's main HQ.
+    fn is_main(&self) -> bool {
+        self.launcher.identity.suffix.is_empty()
     }
 
     /// The folder of one stack's own files.

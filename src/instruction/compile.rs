@@ -162,7 +162,8 @@ fn settings(stack: &Stack, name: &NodeName, node: &Node, context: &Context<'_>) 
         return Err(CompileError::NoHealthPort(name.clone()));
     }
     let mut links = BTreeMap::new();
-    for target in &node.link {
+    let (own, outside): (Vec<_>, Vec<_>) = node.outside.iter().partition(|target| target.stack == *context.stack);
+    for target in node.link.iter().chain(own.into_iter().map(|target| &target.node)) {
         let ports = link_ports(stack, target, context);
         if ports.is_empty() {
             return Err(CompileError::NoPort { from: name.clone(), to: target.clone() });
@@ -180,6 +181,7 @@ fn settings(stack: &Stack, name: &NodeName, node: &Node, context: &Context<'_>) 
         volumes: node.volumes.clone(),
         env: node.env.clone(),
         links,
+        outside: outside.into_iter().cloned().collect(),
         filter: node.filter.clone(),
         fixed: node.fixed,
         is_static: node.is_static,

@@ -1,6 +1,6 @@
 //! The five launch instructions: the only words by which a long-running container or a route changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::env::Env;
 use crate::front::Rules;
 use crate::grid::Filter;
-use crate::names::{ContainerName, ContainerPath, Domain, ImageId, InnerPath, NodeName, ReleaseNumber};
+use crate::names::{ContainerName, ContainerPath, Domain, ImageId, InnerPath, NodeName, ReleaseNumber, StackNode};
 use crate::stack::{Command, Health, Kind, Overlap, Schedule, TaskOverlap, ZoneName};
 use crate::units::{Megabytes, MilliCpus, Millis, Protocol};
 
@@ -134,6 +134,9 @@ pub struct Settings {
     pub env: Env,
     /// Nodes whose addresses it gets, with the ports they answer on.
     pub links: BTreeMap<NodeName, Vec<u16>>,
+    /// Nodes of other stacks whose addresses it gets.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub outside: BTreeSet<StackNode>,
     /// The servers that will do.
     #[serde(default, skip_serializing_if = "Filter::is_empty")]
     pub filter: Filter,

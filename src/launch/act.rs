@@ -12,7 +12,7 @@ use super::check::act::Awaited;
 use super::journal::Phase;
 use super::journal::act::Book;
 use super::undo::{Undo, undo};
-use super::{Identity, Step};
+use super::{Identity, Role, Step};
 use crate::db::{Db, DbError};
 use crate::docker::engines::Engines;
 use crate::docker::{Engine, EngineError, Restart};
@@ -264,6 +264,10 @@ impl Launcher {
                 let docker = self.engine(server)?;
                 let awaited = Awaited { engine: &*docker, container, node, port, published, role };
                 awaited.wait_until_up(check, say).await?;
+                // Who is made next may need it at once.
+                if let Some(edge) = self.edge.as_ref().filter(|_| role == Role::Service) {
+                    edge.follow_containers().await;
+                }
                 match restart {
                     Restart::UnlessStopped => docker.keep_running(container).await.map_err(engine),
                     Restart::No => Ok(()),
@@ -315,8 +319,11 @@ impl Launcher {
         if let Step::Unroute { stack } = step {
             edge.remove(stack).await.map_err(LaunchError::Edge)?;
         }
-        if let Step::Drain { published, grace, .. } = step {
-            drain(&**edge, *published, *grace).await;
+        if let Step::Drain { published, others, grace, .. } = step {
+            let until = Instant::now() + grace.duration();
+            for peer in [published].into_iter().chain(others) {
+                drain(&**edge, *peer, until).await;
+            }
         }
         Ok(())
     }
@@ -337,9 +344,8 @@ impl Launcher {
     }
 }
 
-/// Waits until no request is under way at the address, at most `grace`.
-async fn drain(edge: &dyn Edge, published: std::net::SocketAddr, grace: Millis) {
-    let until = Instant::now() + grace.duration();
+/// Waits until nothing is under way at the address, at most until then.
+async fn drain(edge: &dyn Edge, published: std::net::SocketAddr, until: Instant) {
     // A router that does not answer has nothing under way that could be waited for.
     while let Ok(1..) = edge.in_flight(published).await
         && Instant::now() < until

@@ -22,8 +22,9 @@ pub fn environment(etc: &Env, stack: &Env, container: &ContainerPlan) -> Env {
     env
 }
 
-/// Variables for every service of the stack and every node linked to. A service has a fixed address; other nodes are
-/// reached by their name on the stack's network, which always means the containers that run.
+/// Variables for every service of the stack and every node linked to. Where there is an embassy they lead there. Without,
+/// a service has a fixed address; other nodes are reached by their name on the stack's network, which always means the
+/// containers that run.
 fn links(container: &ContainerPlan) -> Env {
     let mut targets: BTreeMap<&NodeName, Reach> = BTreeMap::new();
     for (node, ports) in &container.settings.links {
@@ -33,12 +34,16 @@ fn links(container: &ContainerPlan) -> Env {
     for (node, reach) in container.services.iter().filter(|(node, _)| **node != container.node) {
         targets.insert(node, reach.clone());
     }
-    targets.into_iter().flat_map(|(node, reach)| link(node, &reach)).collect()
+    let own = targets.into_iter().flat_map(|(node, reach)| link(node.as_str(), &reach));
+    let outside = container.outside.iter();
+    let outside = outside.flat_map(|(node, reach)| link(&format!("{}-{}", node.stack, node.node), reach));
+    // What is the stack's own covers what is called alike.
+    outside.chain(own).collect()
 }
 
 /// One link in docker's form: `MONGO_PORT`, and for each port `MONGO_PORT_27017_TCP` with `_ADDR _PORT _PROTO`.
-fn link(node: &NodeName, reach: &Reach) -> Vec<(EnvName, String)> {
-    let prefix = node.as_str().to_ascii_uppercase().replace('-', "_");
+fn link(name: &str, reach: &Reach) -> Vec<(EnvName, String)> {
+    let prefix = name.to_ascii_uppercase().replace('-', "_");
     let Reach { host, ports } = reach;
     let first = ports.first().map(|(_, at)| (format!("{prefix}_PORT"), format!("tcp://{host}:{at}")));
     let all = ports.iter().flat_map(|(port, at)| {

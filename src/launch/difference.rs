@@ -18,7 +18,7 @@ pub fn difference(world: &World, node: &NodeName, runs: &Settings, wanted: &Sett
     part("expose", runs.ports != wanted.ports);
     part("volumes", runs.volumes != wanted.volumes);
     part("size", runs.size != wanted.size || runs.cpus != wanted.cpus);
-    part("link", runs.links != wanted.links);
+    part("link", runs.links != wanted.links || runs.outside != wanted.outside);
     if parts.is_empty() {
         parts.push("settings".to_owned());
     }

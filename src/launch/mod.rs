@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use self::step::Step;
-use crate::docker::Network;
+use crate::docker::{Container, Network};
 use crate::instruction::Settings;
-use crate::names::{ContainerName, NodeName, ReleaseNumber, ServerName, StackName};
+use crate::names::{ContainerName, NodeName, ReleaseNumber, ServerName, StackName, StackNode};
 use crate::router::StackRoutes;
 use crate::stack::Kind;
 
@@ -19,6 +19,7 @@ pub mod check;
 pub mod compose;
 pub mod container;
 pub mod difference;
+pub mod exchange;
 pub mod files;
 pub mod journal;
 pub mod no_plan;
@@ -131,6 +132,15 @@ pub struct Reach {
     pub ports: Vec<(u16, u16)>,
 }
 
+impl Reach {
+    /// Of these ports alone, in their order; `None` when one of them is not reached.
+    pub fn of(self, ports: &[u16]) -> Option<Self> {
+        let own = |port: &u16| self.ports.iter().find(|(own, _)| own == port).copied();
+        let ports = ports.iter().map(own).collect::<Option<Vec<_>>>()?;
+        (!ports.is_empty()).then_some(Self { ports, ..self })
+    }
+}
+
 /// What a container is to quarry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -175,8 +185,14 @@ pub struct ContainerPlan {
     pub settings: Settings,
     /// The version of the stack's variables it gets.
     pub env_version: u64,
-    /// Where the stack's services are reached from its server, by node.
+    /// Where the stack's services, and what else it links to in its stack, are reached from its server.
     pub services: BTreeMap<NodeName, Reach>,
+    /// Where it finds nodes of other stacks.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outside: BTreeMap<StackNode, Reach>,
+    /// Names that mean an address inside of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hosts: BTreeMap<String, IpAddr>,
     /// Its published ports, each with where it is reached on the server; the first one is routed.
     pub published: Vec<(u16, SocketAddr)>,
     /// The stack's network.
@@ -205,6 +221,10 @@ pub mod label {
     pub const SIZE: &str = "quarry.size";
     /// Further published ports of its server, with blanks between them.
     pub const PORTS: &str = "quarry.ports";
+    /// There where its output goes to whoever is attached and nowhere else.
+    pub const UNKEPT: &str = "quarry.unkept";
+    /// Every port it exposes, with where that is published: `80=10.0.0.2:20000`, with blanks between them.
+    pub const EXPOSED: &str = "quarry.exposed";
 }
 
 /// Which HQ this is on a machine: keeps names of two roots on one engine apart.
@@ -249,6 +269,11 @@ impl Identity {
     pub fn pass(&self, stack: &StackName) -> String {
         let digest = Sha256::digest(format!("router\n{}\n{stack}", self.secret));
         digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Whether a container is this HQ's.
+    pub fn owns(&self, container: &Container) -> bool {
+        container.labels.get(label::HQ) == Some(&self.id)
     }
 
     /// Whether an image's name ends like those of this HQ.

@@ -1,15 +1,16 @@
 //! Where the containers of a launch go, and what they find there: ports, addresses, services.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::address;
+use super::exchange::host_name;
 use super::plan::PlanError;
 use super::world::{Instance, World};
 use super::{Proc, Reach, Role};
 use crate::grid::{Block, Bond, Grid, Parent, Rules, Slice, Standing, Stay, Want, place};
 use crate::instruction::{Instruction, Settings};
-use crate::names::{ContainerName, NodeName, ServerName};
+use crate::names::{ContainerName, NodeName, ServerName, StackNode};
 
 /// Hands out servers, ports and addresses while one launch is planned.
 pub struct Places<'a> {
@@ -85,7 +86,7 @@ impl<'a> Places<'a> {
             None => address::fixed(&footing.subnet, taken)?,
         };
         let mut published = known.map(|proc| proc.published.clone()).unwrap_or_default();
-        if self.world.servers.len() > 1 {
+        if self.world.servers.len() > 1 || self.world.exchange.is_some() {
             for port in &proc.settings.ports {
                 if !published.iter().any(|(own, _)| own == port) {
                     published.push((*port, self.port(&home)?));
@@ -318,10 +319,49 @@ impl<'a> Places<'a> {
         Ok(address::port(&footing.ground, self.ports.entry(server.clone()).or_default())?)
     }
 
-    /// Where the stack's services are reached from a server: on the stack's own network, or at their published ports.
-    pub fn services(&self, from: &ServerName) -> BTreeMap<NodeName, Reach> {
-        self.services.iter().filter_map(|(node, proc)| Some((node.clone(), reach(proc, from)?))).collect()
+    /// What a container with these settings finds on a server.
+    pub fn surroundings(&self, from: &ServerName, settings: &Settings) -> Surroundings {
+        surroundings(self.world, self.services.values(), from, settings)
     }
+}
+
+/// What a container finds: where what it may talk to is reached.
+#[derive(Debug, Default)]
+pub struct Surroundings {
+    /// In its own stack.
+    pub services: BTreeMap<NodeName, Reach>,
+    /// In others.
+    pub outside: BTreeMap<StackNode, Reach>,
+    /// Names, with what they mean.
+    pub hosts: BTreeMap<String, IpAddr>,
+}
+
+/// Services are reached through the embassy of the server; without one on the stack's own network, or at their published
+/// ports. Other nodes that are linked to are reached through the embassy, or by their names alone.
+pub fn surroundings<'a>(
+    world: &World,
+    services: impl Iterator<Item = &'a Proc>,
+    from: &ServerName,
+    settings: &Settings,
+) -> Surroundings {
+    let exchange = world.exchange.as_ref();
+    let own = |node: &NodeName| StackNode { stack: world.stack.clone(), node: node.clone() };
+    let mut found = Surroundings::default();
+    for proc in services {
+        let known = exchange.filter(|_| proc.address.is_some()).and_then(|exchange| exchange.reach(&own(&proc.node)));
+        let embassy = known.and_then(|known| known.of(&proc.settings.ports));
+        let reach = embassy.or_else(|| reach(proc, from));
+        found.services.extend(reach.map(|reach| (proc.node.clone(), reach)));
+    }
+    let Some(exchange) = exchange else { return found };
+    let linked = settings.links.iter();
+    let linked = linked.filter_map(|(node, ports)| Some((node.clone(), exchange.reach(&own(node))?.of(ports)?)));
+    found.services.extend(linked);
+    let outside = settings.outside.iter().filter_map(|node| Some((node.clone(), exchange.reach(node)?)));
+    found.outside.extend(outside);
+    let named = exchange.nodes(&world.stack).into_iter().chain(found.outside.keys());
+    found.hosts = named.map(|node| (host_name(node), exchange.address)).collect();
+    found
 }
 
 /// Where a service is reached from a server; `None` when it is no service.
@@ -345,8 +385,11 @@ fn is_open(proc: &Proc) -> bool {
 }
 
 /// Nodes joined by links to nodes that are reached on the stack's own network only: those that are no services, and
-/// services from a time when there was one server. Only those with a companion.
+/// services from a time when there was one server. Only those with a companion; none where there are embassies.
 fn groups(world: &World, instructions: &[Instruction]) -> Vec<BTreeSet<NodeName>> {
+    if world.exchange.is_some() {
+        return Vec::new();
+    }
     let mut settings: BTreeMap<&NodeName, &Settings> =
         world.procs.values().map(|proc| (&proc.node, &proc.settings)).collect();
     let mut services: BTreeSet<&NodeName> =

@@ -256,9 +256,7 @@ impl<'a> Planner<'a> {
         self.boot(&proc, missing, stop_first && !going.is_empty())?;
         for old in going {
             if !stop_first || missing == 0 {
-                if let Some(published) = old.published {
-                    self.plan.retire.push(Step::Drain { container: old.name.clone(), published, grace });
-                }
+                self.plan.retire.extend(drain(old, grace));
                 self.plan.retire.extend(unhooks(old));
             }
             self.plan.retire.push(Step::Remove { server: old.server.clone(), container: old.name.clone(), grace });
@@ -318,10 +316,8 @@ impl<'a> Planner<'a> {
     fn kill(&mut self, container: &ContainerName, grace: Millis) {
         // One that is not there any more has nothing to go.
         let Some(instance) = self.world.instances.iter().find(|instance| instance.name == *container) else { return };
-        if let Some(published) = instance.published {
-            self.table.leave(&instance.node, container);
-            self.plan.retire.push(Step::Drain { container: container.clone(), published, grace });
-        }
+        self.table.leave(&instance.node, container);
+        self.plan.retire.extend(drain(instance, grace));
         let server = instance.server.clone();
         self.plan.retire.push(Step::Remove { server, container: container.clone(), grace });
     }
@@ -364,6 +360,13 @@ impl<'a> Planner<'a> {
         plan.route.extend(self.table.changed(self.world).map(|table| Step::Route { table }));
         plan
     }
+}
+
+/// Nobody new is led to it from the switch on; who is connected has the grace.
+fn drain(instance: &Instance, grace: Millis) -> Option<Step> {
+    let mut reached = instance.reached();
+    let published = reached.next()?;
+    Some(Step::Drain { container: instance.name.clone(), published, others: reached.collect(), grace })
 }
 
 fn is_service(step: &Step, procs: &BTreeMap<NodeName, Proc>) -> bool {

@@ -47,6 +47,7 @@ pub fn world(servers: &[&str]) -> World {
         servers: servers.iter().enumerate().map(footing).collect(),
         here: name(servers[0]),
         built: BTreeMap::new(),
+        exchange: None,
         overbook: Overbook::default(),
         waits: false,
         sites: "/sites".into(),
@@ -65,6 +66,7 @@ pub fn settings() -> Settings {
         volumes: Vec::new(),
         env: Default::default(),
         links: BTreeMap::new(),
+        outside: Default::default(),
         size: Megabytes(100),
         filter: Filter::default(),
         fixed: false,
@@ -102,6 +104,7 @@ pub fn after(mut world: World, plan: &Plan) -> World {
             role: made.role,
             runs: true,
             published: made.routed(),
+            exposed: Vec::new(),
         });
     }
     world.procs.extend(plan.procs.clone());

@@ -115,6 +115,9 @@ pub enum Step {
         container: ContainerName,
         /// The address.
         published: SocketAddr,
+        /// Further ones of the same container.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        others: Vec<SocketAddr>,
         /// At most this long.
         grace: Millis,
     },
@@ -178,6 +181,14 @@ impl Step {
             | Step::Sweep { server, .. } => Some(server),
             Step::Once { container } | Step::Boot { container } => Some(&container.server),
             Step::Site { .. } | Step::Route { .. } | Step::Unroute { .. } | Step::Drain { .. } => None,
+        }
+    }
+
+    /// The container it takes away.
+    pub fn removed(&self) -> Option<&ContainerName> {
+        match self {
+            Step::Remove { container, .. } => Some(container),
+            _ => None,
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::exchange::{self, Exchange};
 use super::{Ground, Identity, Proc, Role, Step, label};
 use crate::docker::{Container, State};
 use crate::front::Front;
@@ -31,6 +32,16 @@ pub struct Instance {
     pub runs: bool,
     /// Where its routed port is published.
     pub published: Option<SocketAddr>,
+    /// Where the ports are that others find through the embassy.
+    pub exposed: Vec<SocketAddr>,
+}
+
+impl Instance {
+    /// Where others may be connected to it, the routed one first.
+    pub fn reached(&self) -> impl Iterator<Item = SocketAddr> {
+        let others = self.exposed.iter().copied().filter(|at| Some(*at) != self.published);
+        self.published.into_iter().chain(others)
+    }
 }
 
 /// What a stack finds on one server.
@@ -81,6 +92,8 @@ pub struct World {
     pub built: BTreeMap<ImageId, Architecture>,
     /// Folder under which this release's sites go.
     pub sites: PathBuf,
+    /// Where nodes are reached through the embassies, where every server has one.
+    pub exchange: Option<Exchange>,
     /// Whether a server may be promised more memory than it has.
     pub overbook: Overbook,
     /// What finds no room waits for it, and the rest comes about all the same; else everything is refused.
@@ -169,6 +182,7 @@ pub fn instance(
             State::Created | State::Exited(_) | State::Dead => false,
         },
         published: published(container),
+        exposed: exchange::published(container).into_iter().map(|(_, at)| at).collect(),
     })
 }
 

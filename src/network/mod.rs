@@ -10,6 +10,7 @@ pub mod act;
 pub mod config;
 pub mod files;
 pub mod hosts;
+pub mod ip;
 pub mod nft;
 pub mod policy;
 pub mod rules;

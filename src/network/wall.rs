@@ -31,6 +31,9 @@ pub struct Wall {
     /// What everybody reaches there, by TCP.
     #[serde(default)]
     pub public: BTreeSet<SocketAddr>,
+    /// The address at which stacks' containers find what they are linked to, on their own server.
+    #[serde(default)]
+    pub embassy: Option<IpAddr>,
     /// What single networks reach there; `None` leaves it at what it is.
     #[serde(default)]
     pub ways: Option<BTreeSet<Way>>,
@@ -138,6 +141,10 @@ impl Wall {
         let mut rules = self.others();
         rules.push(NAMES.to_owned());
         rules.extend(ports(&self.open).map(|ports| format!("tcp dport {ports} accept")));
+        // Whom it lets in is its own business: a stack reaches what is its own and what it links to.
+        if let Some(IpAddr::V4(embassy)) = self.embassy {
+            rules.push(format!("ip saddr {} ip daddr {embassy} accept", self.subnets));
+        }
         if self.builds == Builds::Here {
             rules.extend(ports(&self.lent).map(|ports| format!("iifname \"{BUILDS}\" tcp dport {ports} accept")));
         }

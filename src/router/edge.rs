@@ -79,6 +79,9 @@ pub trait Edge: Send + Sync {
     /// The certificates, by domain, and the challenges, by token, that the router has now.
     async fn secured(&self) -> Result<TlsState, EdgeError>;
 
+    /// Whoever leads containers to each other learns what runs now. A router of visitors has nothing to do.
+    async fn follow_containers(&self) {}
+
     /// How many requests (and upgraded connections) are under way at this address right now.
     async fn in_flight(&self, peer: SocketAddr) -> Result<u64, EdgeError>;
 }

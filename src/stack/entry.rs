@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::buildpacks::Repository;
 use crate::grid::Filter;
 use crate::names::reference::is_id;
-use crate::names::{Domain, InnerPath, NodeName};
+use crate::names::{Domain, InnerPath, NodeName, StackNode};
 use crate::units::Megabytes;
 
 use super::keys::{Found, KINDS, Keys, name_of};
@@ -352,12 +352,16 @@ fn capacity(node: &mut Node, keys: &Keys<'_>, notes: &mut Notes<'_>) {
     }
 }
 
-/// Links to other nodes of the file.
+/// Links to other nodes of the file, and to those of other stacks.
 fn references(draft: &mut Draft, name: &NodeName, keys: &Keys<'_>, around: &Around<'_>, notes: &mut Notes<'_>) {
     let Some(key) = keys.found("link") else { return };
     for (spot, text) in values::words(key, notes) {
         if text.contains('/') {
-            notes.add(spot, format!("a link to another stack such as {} is not supported yet", shown(text)));
+            match text.parse::<StackNode>() {
+                Ok(node) if draft.node.outside.contains(&node) => {}
+                Ok(node) => draft.node.outside.push(node),
+                Err(wrong) => notes.add(spot, wrong.to_string()),
+            }
         } else if text == name.as_str() {
             notes.add(spot, format!("`{name}` links to itself"));
         } else if let Some(node) = around.nodes.iter().find(|node| node.as_str() == text) {

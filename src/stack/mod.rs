@@ -8,7 +8,7 @@ use crate::buildpacks::shell_words;
 use crate::env::Env;
 use crate::front::{Rules, Status};
 use crate::grid::Filter;
-use crate::names::{ContainerPath, Domain, InnerPath, NodeName};
+use crate::names::{ContainerPath, Domain, InnerPath, NodeName, StackNode};
 use crate::units::{Megabytes, MilliCpus, Millis, Protocol};
 
 mod app_json;
@@ -182,6 +182,9 @@ pub struct Node {
     pub env: Env,
     /// Nodes of this stack whose addresses it gets.
     pub link: Vec<NodeName>,
+    /// Nodes of other stacks whose addresses it gets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outside: Vec<StackNode>,
     /// How many containers; `None` leaves the number as it is.
     pub scale: Option<u32>,
     /// How many containers at first, where `scale` names no number.
@@ -245,6 +248,7 @@ impl Node {
             volumes: Vec::new(),
             env: Env::new(),
             link: Vec::new(),
+            outside: Vec::new(),
             scale: None,
             first: 1,
             size: None,

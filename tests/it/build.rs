@@ -121,12 +121,14 @@ async fn printed(bench: &Bench, built: &Built, command: &[&str]) -> String {
         ports: Vec::new(),
         binds: Vec::new(),
         network: None,
+        hosts: Default::default(),
         memory: Some(Megabytes(64)),
         cpus: None,
         pids: None,
         restart: Restart::No,
         stop_timeout: Millis::seconds(1),
         tty: false,
+        log: Default::default(),
         stdin: false,
     };
     engine.create(request).await.unwrap();

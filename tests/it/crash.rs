@@ -179,12 +179,14 @@ pub fn request(image: &ImageId) -> ContainerRequest {
         ports: Vec::new(),
         binds: Vec::new(),
         network: None,
+        hosts: Default::default(),
         memory: None,
         cpus: None,
         pids: None,
         restart: Restart::No,
         stop_timeout: Millis(0),
         tty: false,
+        log: Default::default(),
         stdin: false,
     }
 }
@@ -202,6 +204,7 @@ pub fn settings(image: &ImageId, kind: Kind, overlap: Overlap) -> Box<Settings> 
         volumes: Vec::new(),
         env: Default::default(),
         links: BTreeMap::new(),
+        outside: Default::default(),
         size: Megabytes(64),
         filter: Default::default(),
         fixed: false,

@@ -115,12 +115,14 @@ impl Bench {
             ports: Vec::new(),
             binds: Vec::new(),
             network: None,
+            hosts: Default::default(),
             memory: Some(Megabytes(64)),
             cpus: None,
             pids: Some(64),
             restart: Restart::No,
             stop_timeout: Millis::seconds(1),
             tty: false,
+            log: Default::default(),
             stdin: false,
         }
     }

@@ -55,12 +55,14 @@ async fn container(engine: &Docker, name: &str, script: &str) -> quarry::names::
         ports: Vec::new(),
         binds: Vec::new(),
         network: None,
+        hosts: Default::default(),
         memory: None,
         cpus: None,
         pids: None,
         restart: Restart::UnlessStopped,
         stop_timeout: Millis::seconds(1),
         tty: false,
+        log: Default::default(),
         stdin: false,
     };
     engine.create(request).await.unwrap();

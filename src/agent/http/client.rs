@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use super::{TURN, json};
 use crate::agent::{Agent, AgentError, Applied, Config, Routing, Turn, Vitals, files};
 use crate::docker::{Lane, Pipe};
+use crate::embassy::{PortCounts, Table};
 use crate::router::StackRoutes;
 use crate::servers::ssh::Line;
 
@@ -171,6 +172,15 @@ impl Agent for Client {
             Routing::Tls(change) => request(Method::PUT, "/v1/tls", json(change)),
         };
         self.ask(Lane::Call, ASK, in_turn(turn, request)).await.map(drop)
+    }
+
+    async fn expose(&self, turn: Turn, table: &Table) -> Result<(), AgentError> {
+        let request = request(Method::PUT, "/v1/embassy", json(table));
+        self.ask(Lane::Call, ASK, in_turn(turn, request)).await.map(drop)
+    }
+
+    async fn ports(&self) -> Result<Vec<PortCounts>, AgentError> {
+        self.read(&self.ask(Lane::Call, ASK, request(Method::GET, "/v1/embassy", Bytes::new())).await?)
     }
 
     async fn tables(&self) -> Result<Vec<StackRoutes>, AgentError> {

@@ -9,7 +9,9 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::agent::mind::How;
+use crate::agent::post::act::Post;
 use crate::agent::{AgentError, Applied, Config, Part, Routing, files};
+use crate::embassy::{PortCounts, Table};
 use crate::names::StackName;
 use crate::network::Locknet;
 use crate::network::act::{Came, NetworkError, Standing, TRIAL, build};
@@ -34,6 +36,7 @@ pub struct Ward {
     configs: Configs,
     router: RwLock<Option<Router>>,
     wall: Mutex<Option<Wall>>,
+    post: Post,
 }
 
 struct Router {
@@ -58,6 +61,7 @@ impl Ward {
             configs: Configs::new(folder, own),
             router: RwLock::default(),
             wall: Mutex::default(),
+            post: Post::new(folder),
         }
     }
 
@@ -83,6 +87,7 @@ impl Ward {
         note(Part::Hosts, self.keep_hosts(config).await);
         note(Part::Files, self.write_files(config).await);
         note(Part::Router, self.run_router(config).await);
+        note(Part::Embassy, self.post.stand_at(config.embassy).await);
         note(Part::Wall, self.build_wall(config).await.map_err(|error| told(&error)));
         let trial = match self.lock(config, how).await {
             Ok(trial) => trial,
@@ -129,6 +134,31 @@ impl Ward {
             Routing::Tls(change) => edge.secure(change).await,
         };
         done.map_err(|error| AgentError::Router(told(&error)))
+    }
+
+    /// Changes the embassy's ports.
+    ///
+    /// # Errors
+    /// As [`Post::expose`].
+    pub async fn expose(&self, table: Table) -> Result<(), AgentError> {
+        self.post.expose(table).await
+    }
+
+    /// What the embassy's ports have counted.
+    pub fn ports(&self) -> Vec<PortCounts> {
+        self.post.counts()
+    }
+
+    /// How many requests and connections are under way to an address.
+    ///
+    /// # Errors
+    /// The router does not say.
+    pub async fn in_flight(&self, peer: SocketAddr) -> Result<u64, AgentError> {
+        let requests = match self.edge() {
+            Ok(edge) => edge.in_flight(peer).await.map_err(|error| AgentError::Router(told(&error)))?,
+            Err(_) => 0,
+        };
+        Ok(requests.saturating_add(self.post.open(peer)))
     }
 
     async fn keep_hosts(&self, config: &Config) -> Result<(), String> {

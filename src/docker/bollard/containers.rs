@@ -15,7 +15,7 @@ use bollard::query_parameters::{
 use futures_util::StreamExt;
 
 use super::{CALL, Docker, Patience, QUIET, Subject};
-use crate::docker::{Container, ContainerRequest, EngineError, Restart, State};
+use crate::docker::{Container, ContainerRequest, EngineError, Log, Restart, State};
 use crate::names::ContainerName;
 use crate::units::Millis;
 
@@ -195,20 +195,28 @@ fn host_config(request: &ContainerRequest, init: bool) -> HostConfig {
         nano_cpus: request.cpus.map(|cpus| i64::from(cpus.0) * 1_000_000),
         pids_limit: request.pids,
         init: init.then_some(true),
-        log_config: Some(HostConfigLogConfig {
+        log_config: Some(log(request.log)),
+        security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        cap_drop: Some(DROPPED.map(str::to_owned).to_vec()),
+        network_mode: request.network.as_ref().map(|attachment| attachment.network.clone()),
+        port_bindings: Some(ports),
+        extra_hosts: Some(request.hosts.iter().map(|(name, address)| format!("{name}:{address}")).collect()),
+        mounts: Some(mounts.collect()),
+        restart_policy: Some(RestartPolicy { name: Some(restart), maximum_retry_count: None }),
+        ..Default::default()
+    }
+}
+
+fn log(log: Log) -> HostConfigLogConfig {
+    match log {
+        Log::None => HostConfigLogConfig { typ: Some("none".to_owned()), config: None },
+        Log::Kept => HostConfigLogConfig {
             typ: Some("json-file".to_owned()),
             config: Some(HashMap::from([
                 ("max-size".to_owned(), LOG_SIZE.0.to_owned()),
                 ("max-file".to_owned(), LOG_SIZE.1.to_owned()),
             ])),
-        }),
-        security_opt: Some(vec!["no-new-privileges".to_owned()]),
-        cap_drop: Some(DROPPED.map(str::to_owned).to_vec()),
-        network_mode: request.network.as_ref().map(|attachment| attachment.network.clone()),
-        port_bindings: Some(ports),
-        mounts: Some(mounts.collect()),
-        restart_policy: Some(RestartPolicy { name: Some(restart), maximum_retry_count: None }),
-        ..Default::default()
+        },
     }
 }
 

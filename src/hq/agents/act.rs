@@ -137,8 +137,7 @@ impl Hq {
         for server in members {
             if server != *self.engines().here() {
                 ways.extend(self.lines.of(&server).ok().map(|line| (server, Some(line))));
-            } else if self.launcher.identity.suffix.is_empty() {
-                // A machine has one agent, which is its main HQ's.
+            } else if self.has_own_agent() {
                 ways.insert(server, None);
             }
         }
@@ -157,7 +156,7 @@ impl Hq {
                 continue;
             }
             let rivals = if self.db.is_shared() { Rivals::Possible } else { Rivals::None };
-            let remote = Arc::new(Remote::new(Arc::new(client(line.as_ref())), epoch, rivals));
+            let remote = Arc::new(Remote::new(Arc::new(client(line.as_ref(), &self.own_agent())), epoch, rivals));
             self.agents.follow(server.clone(), remote.clone());
             let follower = Follower {
                 server: server.clone(),
@@ -169,6 +168,7 @@ impl Hq {
                 wanted: self.agents.wanted(),
                 lease: self.settings.lease.duration(),
                 due: Arc::new(Notify::new()),
+                brings: line.is_some() || self.is_main(),
             };
             let stop = tokio::spawn(follower.follow()).abort_handle();
             tasks.insert(server, Task { line, stop });
@@ -224,7 +224,8 @@ impl Hq {
         let subnets = self.settings.subnets.to_string();
         let (files, ways) = (self.config_files().await?, self.ways().await?);
         let (balancers, lent) = (self.settings.balancers.clone(), self.settings.build.ports.clone());
-        Ok(Wanted { hq, subnets, lock, servers, here, ports, balancers, files, lent, ways })
+        let embassy = self.settings.embassy.address;
+        Ok(Wanted { hq, subnets, lock, servers, here, ports, balancers, files, lent, ways, embassy })
     }
 
     /// The config files of every server. One whose key is damaged is left out with a warning.

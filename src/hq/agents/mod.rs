@@ -4,8 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use tokio::sync::{Mutex, OnceCell, watch};
+use tokio::time::timeout;
 
 use crate::agent::ssh::Program;
 use crate::agent::{Config, Turn};
@@ -25,6 +27,9 @@ use wanted::Wanted;
 
 pub use voice::{Pulse, Ssh, Voice};
 
+/// How long a launch waits for embassies that are told something.
+const REFRESH: Duration = Duration::from_secs(3);
+
 /// The agents HQ follows. Clones share them.
 #[derive(Clone)]
 pub struct Agents(Arc<Shared>);
@@ -34,6 +39,10 @@ struct Shared {
     voices: watch::Sender<BTreeMap<ServerName, Voice>>,
     /// Goes up whenever somebody has changed what servers should be.
     wishes: watch::Sender<u64>,
+    /// Goes up whenever embassies may have to be told something.
+    asked: watch::Sender<u64>,
+    /// Up to which of these all were told.
+    answered: watch::Sender<u64>,
     /// What every server should be.
     wanted: watch::Sender<Option<Arc<Wanted>>>,
     /// Held while it is found out: what was found later counts.
@@ -45,8 +54,9 @@ struct Shared {
 impl Default for Agents {
     fn default() -> Self {
         let (agents, voices, wishes) = (RwLock::default(), watch::Sender::default(), watch::Sender::default());
+        let (asked, answered) = Default::default();
         let (wanted, finding, program) = (watch::Sender::default(), Mutex::default(), OnceCell::new());
-        Self(Arc::new(Shared { agents, voices, wishes, wanted, finding, program }))
+        Self(Arc::new(Shared { agents, voices, wishes, asked, answered, wanted, finding, program }))
     }
 }
 
@@ -64,6 +74,41 @@ impl Agents {
     /// Somebody has changed what servers should be.
     pub fn wish(&self) {
         self.0.wishes.send_modify(|wishes| *wishes += 1);
+    }
+
+    /// Goes up whenever embassies may have to be told something.
+    pub fn asked(&self) -> watch::Receiver<u64> {
+        self.0.asked.subscribe()
+    }
+
+    /// Embassies may have to be told something; nobody waits for it.
+    pub fn stir(&self) {
+        self.0.asked.send_modify(|asked| *asked += 1);
+    }
+
+    /// Those of up to this were told, as far as they could be.
+    pub fn answer(&self, number: u64) {
+        self.0.answered.send_replace(number);
+    }
+
+    /// Has all embassies that answer know what runs now, and waits for it, but not for long.
+    pub async fn refresh(&self) {
+        if !self.have_embassies() {
+            return;
+        }
+        let mut answered = self.0.answered.subscribe();
+        self.stir();
+        let number = *self.0.asked.borrow();
+        let done = answered.wait_for(|done| *done >= number);
+        if timeout(REFRESH, done).await.is_err() {
+            tracing::warn!("the embassies take too long to learn what has changed");
+        }
+    }
+
+    /// Whether servers have embassies: all that have said something, and not none. One that is new is taken to have one.
+    pub fn have_embassies(&self) -> bool {
+        let said: Vec<bool> = self.all().values().filter_map(|remote| remote.state().embassy).collect();
+        !said.is_empty() && said.into_iter().all(|stands| stands)
     }
 
     /// What every server should be, once that is known.

@@ -52,6 +52,8 @@ pub struct Wanted {
     pub lent: BTreeSet<u16>,
     /// What the containers of each server reach on others. A server whose networks are not known yet is not in it.
     pub ways: BTreeMap<ServerName, BTreeSet<Way>>,
+    /// Where every server's embassy listens.
+    pub embassy: Option<IpAddr>,
 }
 
 /// The TCP ports at which everybody is answered.
@@ -115,6 +117,7 @@ impl Wanted {
             router,
             https: https.unwrap_or_default(),
             balancers: self.balancers.clone(),
+            embassy: self.embassy,
         }
     }
 
@@ -132,6 +135,7 @@ impl Wanted {
             open: self.public(server),
             peers: others().flat_map(|(_, place)| place.addresses.iter().copied()).collect(),
             public: others().flat_map(public).collect(),
+            embassy: self.embassy,
             ways: self.ways.get(server).cloned(),
             builds: if *server == self.here { Builds::Here } else { Builds::Elsewhere },
             lent: if *server == self.here { self.lent.clone() } else { BTreeSet::new() },
@@ -194,6 +198,7 @@ mod tests {
             files: BTreeMap::new(),
             lent: BTreeSet::from([3128]),
             ways: BTreeMap::new(),
+            embassy: None,
         }
     }
 

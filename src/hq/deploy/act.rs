@@ -113,6 +113,7 @@ impl Hq {
         for (node, described) in &described.stack.nodes {
             zone(node, described.timezone.as_ref())?;
         }
+        self.check_links(&request.access, stack, &described.stack).await?;
         // Others may get one of them meanwhile: that is looked at again when it is planned.
         let routes = routes(&described.stack, stack, &self.settings.hostnames);
         self.check_domains_of(stack, &routes).await?;

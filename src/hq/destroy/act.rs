@@ -104,6 +104,7 @@ impl Hq {
         let left = self.sweep_all(stack, sweeps, say).await;
         self.db.delete(&layout::routes(stack), Guard::Any).await?;
         self.db.delete_under(&layout::proc_prefix(stack)).await?;
+        self.give_back(stack).await?;
         self.launcher.remove_images(self.engines().local(), stack, &BTreeSet::new()).await?;
         self.remove_folders(stack).await?;
         self.forget_rights(stack).await?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{JobError, common_stack, jobs, on_its_server};
 use crate::buildpacks::Repository;
 use crate::db::{DbError, Guard, layout};
+use crate::docker::Log;
 use crate::env::Env;
 use crate::hq::act::{Job as Operation, Planned};
 use crate::hq::deploy::act::{Building, find_images, node_images};
@@ -17,7 +18,7 @@ use crate::instruction::Instruction;
 use crate::instruction::compile::{Context, compile};
 use crate::launch::act::Say;
 use crate::launch::record::{Cause, Release};
-use crate::launch::{ContainerPlan, Plan, Proc, Role, Step};
+use crate::launch::{ContainerPlan, Plan, Proc, Role, Step, label};
 use crate::names::{ContainerName, NodeName, ReleaseNumber, ServerName, StackName, UserName};
 use crate::stack::Stack;
 use crate::stack::job::Job;
@@ -178,7 +179,8 @@ impl Hq {
         let boot = plan.revocable().find_map(Step::makes).expect("a deployment of one makes one");
         let container = ContainerPlan { role: Role::Once, ..boot.clone() };
         let mut request = self.launcher.request(&container).await?;
-        (request.tty, request.stdin) = (tty, true);
+        (request.tty, request.stdin, request.log) = (tty, true, Log::None);
+        request.labels.insert(label::UNKEPT.to_owned(), "output".to_owned());
         self.engines().of(&container.server)?.create(request).await?;
         Ok(container)
     }

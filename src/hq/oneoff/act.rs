@@ -2,6 +2,7 @@
 
 use super::{OneOff, one_off_plan};
 use crate::hq::{Hq, HqError};
+use crate::launch::place::surroundings;
 use crate::launch::plan::PlanError;
 use crate::launch::record::Release;
 use crate::launch::{ContainerPlan, Plan, Step};
@@ -60,7 +61,8 @@ impl Hq {
             self.found_network(&wanted.stack, &server, &current).await?;
         }
         let network = self.launcher.identity.network(&wanted.stack);
-        Ok(one_off_plan(server, name, proc, &procs, wanted, network))
+        let around = surroundings(&world, procs.iter(), &server, &proc.settings);
+        Ok(one_off_plan(server, name, proc, around, wanted, network))
     }
 
     /// Makes the stack's network on a server: where nothing of the stack stands, such as one of tasks alone, no launch

@@ -3,7 +3,7 @@
 pub mod act;
 
 use crate::instruction::Settings;
-use crate::launch::place::reach;
+use crate::launch::place::Surroundings;
 use crate::launch::{ContainerPlan, Proc, Role};
 use crate::names::{ContainerName, NodeName, ServerName, StackName};
 use crate::stack::Command;
@@ -25,11 +25,11 @@ pub fn one_off_plan(
     server: ServerName,
     name: ContainerName,
     proc: &Proc,
-    procs: &[Proc],
+    around: Surroundings,
     wanted: &OneOff,
     network: String,
 ) -> ContainerPlan {
-    let services = procs.iter().filter_map(|proc| Some((proc.node.clone(), reach(proc, &server)?))).collect();
+    let Surroundings { services, outside, hosts } = around;
     ContainerPlan {
         name,
         server,
@@ -47,6 +47,8 @@ pub fn one_off_plan(
         },
         env_version: proc.env_version,
         services,
+        outside,
+        hosts,
         published: Vec::new(),
         network,
         address: None,

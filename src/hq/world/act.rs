@@ -74,6 +74,7 @@ impl Hq {
             routes: tables.into_iter().find(|table| table.stack == *stack),
             front: self.front(stack).await?,
             sites: self.sites_folder(stack, release),
+            exchange: self.exchange().await?,
             overbook: self.sizing.overbook(),
             waits: false,
         })

@@ -47,6 +47,7 @@ pub fn unseen((server, name): (&ServerName, &ContainerName)) -> Option<Instance>
         role: Role::Node,
         runs: true,
         published: None,
+        exposed: Vec::new(),
     })
 }
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::docker::{Attachment, ContainerRequest, Published, Restart};
+use crate::docker::{Attachment, ContainerRequest, Log, Published, Restart};
 use crate::env::Env;
-use crate::launch::{ContainerPlan, Identity, Role, label};
+use crate::launch::{ContainerPlan, Identity, Role, exchange, label};
 use crate::names::{NodeName, StackName};
 use crate::stack::Command;
 
@@ -43,9 +43,11 @@ pub fn request(plan: &ContainerPlan, env: Env, identity: &Identity, root: &Path)
         pids: Some(PIDS),
         // Until it has come up an end is an answer: its exit code and its last lines must not be those of a second try.
         restart: Restart::No,
+        hosts: plan.hosts.clone(),
         stop_timeout: settings.grace,
         tty: false,
         stdin: false,
+        log: Log::default(),
     }
 }
 
@@ -63,6 +65,9 @@ fn labels(plan: &ContainerPlan, identity: &Identity) -> BTreeMap<String, String>
     .into();
     if let Some(address) = plan.routed() {
         labels.insert(label::ADDRESS.to_owned(), address.to_string());
+    }
+    if !plan.published.is_empty() {
+        labels.insert(label::EXPOSED.to_owned(), exchange::label_text(&plan.published));
     }
     let others = plan.published.iter().filter(|(_, at)| Some(*at) != plan.routed());
     let others: Vec<String> = others.map(|(_, at)| at.port().to_string()).collect();

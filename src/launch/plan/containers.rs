@@ -1,7 +1,10 @@
 //! The containers of a plan, with everything docker has to know of them.
 
+use std::net::SocketAddr;
+
 use super::{PlanError, Planner};
 use crate::instruction::Settings;
+use crate::launch::place::Surroundings;
 use crate::launch::{ContainerPlan, Proc, Role, Step};
 use crate::names::{ContainerName, NodeName, ServerName};
 use crate::stack::Kind;
@@ -22,15 +25,13 @@ impl<'a> Planner<'a> {
         name: ContainerName,
         server: ServerName,
     ) -> Result<ContainerPlan, PlanError> {
-        let published = match (proc.settings.kind, proc.settings.ports.first()) {
-            (Kind::Web, Some(port)) => vec![(*port, self.places.port(&server)?)],
-            (Kind::Web | Kind::Worker | Kind::Service | Kind::Image | Kind::Static | Kind::Task, _) => {
-                proc.published.clone()
-            }
-        };
+        let published = self.published(proc, &server)?;
+        let Surroundings { services, outside, hosts } = self.places.surroundings(&server, &proc.settings);
         Ok(ContainerPlan {
             name,
-            services: self.places.services(&server),
+            services,
+            outside,
+            hosts,
             server,
             stack: self.world.stack.clone(),
             node: proc.node.clone(),
@@ -43,6 +44,22 @@ impl<'a> Planner<'a> {
             network: self.world.identity.network(&self.world.stack),
             address: proc.address,
         })
+    }
+
+    /// Where a container's ports are published: a service's where they have always been, all others anew. Through the
+    /// embassy all of them are reached, else what is routed.
+    fn published(&mut self, proc: &Proc, server: &ServerName) -> Result<Vec<(u16, SocketAddr)>, PlanError> {
+        if proc.address.is_some() {
+            return Ok(proc.published.clone());
+        }
+        let exposed = match (proc.settings.kind, &self.world.exchange) {
+            (Kind::Task, _) => 0,
+            (_, Some(_)) => proc.settings.ports.len(),
+            (Kind::Web, None) => proc.settings.ports.len().min(1),
+            (Kind::Worker | Kind::Service | Kind::Image | Kind::Static, None) => 0,
+        };
+        let ports = proc.settings.ports.iter().take(exposed);
+        ports.map(|port| Ok((*port, self.places.port(server)?))).collect()
     }
 
     /// The release command: once, before any container of the node, in a container of its own.
@@ -61,6 +78,7 @@ impl<'a> Planner<'a> {
             unhook: Vec::new(),
             ..proc.settings.clone()
         };
+        let Surroundings { services, outside, hosts } = self.places.surroundings(&server, &settings);
         let container = ContainerPlan {
             name: self.world.identity.container(&self.world.stack, &node, proc.release, 0),
             stack: self.world.stack.clone(),
@@ -70,7 +88,9 @@ impl<'a> Planner<'a> {
             role: Role::Once,
             settings,
             env_version: proc.env_version,
-            services: self.places.services(&server),
+            services,
+            outside,
+            hosts,
             server,
             published: Vec::new(),
             network: self.world.identity.network(&self.world.stack),

@@ -15,6 +15,7 @@ mod cluster;
 mod commands;
 mod doctor;
 mod doors;
+mod embassy;
 mod env;
 mod etcd;
 mod events;

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -30,6 +31,7 @@ pub struct Hq {
     folder: TempDir,
     slot: Slot,
     serve: Option<Child>,
+    agent: Option<Child>,
     pub ssh: SocketAddr,
     pub http: SocketAddr,
     pub https: SocketAddr,
@@ -39,6 +41,13 @@ pub struct Hq {
     places: (&'static str, &'static str),
     /// What it is started from.
     program: PathBuf,
+}
+
+/// Whether no agent looks after an HQ's own server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Alone {
+    Yes,
+    No,
 }
 
 /// Those of an HQ, and those of the one that comes after it has vanished.
@@ -57,13 +66,22 @@ impl Hq {
 
     /// `before` may change the root before HQ first sees it.
     pub fn prepare(etc: &[(&str, &str)], before: impl FnOnce(&Path)) -> Self {
+        Self::prepare_all(etc, Alone::Yes, before)
+    }
+
+    /// One whose own server has an agent, too, as a machine's main HQ brings it, and so an embassy.
+    pub fn with_agent(etc: &[(&str, &str)]) -> Self {
+        Self::prepare_all(etc, Alone::No, |_| ())
+    }
+
+    fn prepare_all(etc: &[(&str, &str)], alone: Alone, before: impl FnOnce(&Path)) -> Self {
         docker::required();
         let mut slot = Slot::take(sweep);
         let folder = tempfile::Builder::new().prefix("quarry-it-").tempdir().unwrap();
         slot.write(folder.path());
         // The router's workers are not root and must reach the sites.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let own = [("port-range", slot.ports()), ("subnets", slot.subnets())];
+        let own = [("port-range", slot.ports()), ("subnets", slot.subnets()), ("embassy/address", slot.embassy())];
         let own = own.iter().map(|(name, text)| (*name, text.as_str()));
         for (name, text) in own.chain(ETC_FILES).chain(etc.iter().copied()) {
             let path = folder.path().join("etc").join(name);
@@ -74,12 +92,40 @@ impl Hq {
         let (http, https) = (slot.http(), slot.https());
         let ssh = SocketAddr::from(([127, 0, 0, 1], 0));
         let program = env!("CARGO_BIN_EXE_quarry").into();
-        let mut hq = Self { folder, slot, serve: None, ssh, http, https, hosts: None, places: PLACES[0], program };
+        let mut hq =
+            Self { folder, slot, serve: None, agent: None, ssh, http, https, hosts: None, places: PLACES[0], program };
+        if alone == Alone::No {
+            hq.start_agent();
+        }
         hq.serve();
         let key = hq.make_key("id_ed25519");
         hq.quarry_with(&["keys", "add", "ada", "laptop"], key.as_bytes()).succeeded();
         hq.write_ssh();
         hq
+    }
+
+    /// Starts the agent of HQ's own server and waits until it can be spoken to.
+    pub fn start_agent(&mut self) {
+        assert!(self.agent.is_none(), "the agent runs already");
+        let folder = self.folder.path().join(self.places.0).join("agent");
+        let hosts = self.file("hosts-of-the-agent");
+        let log = fs::File::options().create(true).append(true).mode(0o600).open(self.file("agent.log")).unwrap();
+        let mut command = self.quarry_command();
+        command.arg("agent").arg("--folder").arg(&folder).arg("--hosts").arg(hosts);
+        self.agent = Some(command.stdout(Stdio::null()).stderr(log).process_group(0).spawn().unwrap());
+        until("the agent's socket", || UnixStream::connect(folder.join("control/agent.sock")).ok());
+    }
+
+    /// Kills it.
+    pub fn kill_agent(&mut self) {
+        let mut child = self.agent.take().expect("the agent runs");
+        kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Where its embassy listens.
+    pub fn embassy(&self) -> String {
+        self.slot.embassy()
     }
 
     /// Starts `quarry serve` and waits until it says that it is ready.
@@ -362,11 +408,16 @@ impl Drop for Hq {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- HQ's log\n{}", self.log());
+            eprintln!("--- the agent's log\n{}", fs::read_to_string(self.file("agent.log")).unwrap_or_default());
         }
         if let Some(mut child) = self.serve.take() {
             // It may have ended already; what it left is swept all the same.
             let _ = kill_process(Pid::from_child(&child), Signal::KILL);
             let _ = child.wait();
+        }
+        if self.agent.is_some() {
+            self.kill_agent();
+            run(Command::new("ip").args(["address", "del", &format!("{}/32", self.embassy()), "dev", "lo"]));
         }
         sweep(self.folder.path());
         self.slot.clear();

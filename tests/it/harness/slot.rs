@@ -72,6 +72,11 @@ impl Slot {
         format!("{first}-{}", first + 99)
     }
 
+    /// Where the embassies of this HQ's servers listen.
+    pub fn embassy(&self) -> String {
+        format!("169.254.{}.91", 100 + self.number)
+    }
+
     /// Addresses of containers: 64 networks.
     pub fn subnets(&self) -> String {
         format!("10.{}.{}.0/20", 212 + self.number / 16, self.number % 16 * 16)

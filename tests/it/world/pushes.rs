@@ -109,6 +109,7 @@ fn settings(image: &ImageId, kind: Kind, overlap: Overlap, volumes: &[&str]) -> 
         volumes: volumes.iter().map(|path| path.parse().unwrap()).collect(),
         env: Default::default(),
         links: BTreeMap::new(),
+        outside: Default::default(),
         size: SIZE,
         filter: Default::default(),
         fixed: false,

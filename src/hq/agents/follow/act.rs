@@ -56,13 +56,15 @@ pub struct Follower {
     pub lease: Duration,
     /// Someone has to be told something.
     pub due: Arc<Notify>,
+    /// Whether HQ brings the agent to its server.
+    pub brings: bool,
 }
 
-/// The agent at the end of a line, or on HQ's own server.
-pub fn client(line: Option<&Arc<Line>>) -> Client {
+/// The agent at the end of a line, or on HQ's own server, where it lives in `own`.
+pub fn client(line: Option<&Arc<Line>>, own: &Path) -> Client {
     let way = match line {
         Some(line) => Way::Line(line.clone()),
-        None => Way::Here,
+        None => return Client::new(Way::Here, own),
     };
     Client::new(way, Path::new(FOLDER))
 }
@@ -106,7 +108,7 @@ impl Follower {
             };
             tracing::debug!(server = %self.server, %why, "the agent is not heard");
             self.remote.fall_behind();
-            if self.ssh() == Ssh::Works && brought.is_none_or(|last| last.elapsed() >= BRING) {
+            if self.brings && self.ssh() == Ssh::Works && brought.is_none_or(|last| last.elapsed() >= BRING) {
                 brought = Some(Instant::now());
                 self.bring().await;
             }
@@ -116,10 +118,15 @@ impl Follower {
 
     async fn hear(&self, vitals: Vitals, tell: &watch::Sender<Option<Vitals>>, brought: &mut Option<Instant>) {
         let program = vitals.program.clone();
+        let before = self.remote.state().vitals;
         self.remote.note(|state| state.vitals = Some(vitals.clone()));
+        if before.is_none_or(|before| before.docker != vitals.docker) {
+            self.agents.stir();
+        }
         tell.send_replace(Some(vitals));
         // An agent of an earlier HQ goes on as this one's.
-        if !program.is_empty()
+        if self.brings
+            && !program.is_empty()
             && brought.is_none_or(|last| last.elapsed() >= BRING)
             && self.agents.program().await.is_ok_and(|own| own.digest() != program)
         {
@@ -167,6 +174,9 @@ impl Follower {
             }
             let now = pulse.at(Instant::now(), self.ssh());
             let before = self.agents.note(&self.server, now);
+            if before != Some(now) {
+                self.agents.stir();
+            }
             match (before, now) {
                 (Some(before), now) if before == now => {}
                 (_, Voice::Up) => tracing::info!(server = %self.server, "the server is there"),
@@ -201,6 +211,7 @@ impl Follower {
         self.remote.note(|state| state.router = hq.filter(|_| routes));
         match self.remote.configure(|turn| self.agents.config(&self.server, turn)).await {
             Ok(applied) => {
+                self.agents.stir();
                 for (part, why) in &applied.failed {
                     tracing::warn!(server = %self.server, ?part, why, "a server is not yet what it should be");
                 }

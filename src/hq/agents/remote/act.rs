@@ -1,11 +1,13 @@
 //! Tells an agent things in order.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
 use super::{Remote, above};
 use crate::agent::{Agent, AgentError, Applied, Config, Part, Routing, Turn};
+use crate::embassy::Table;
 
 /// A router that has not switched by then does not hold up the others.
 const SWITCH: Duration = Duration::from_secs(2);
@@ -39,6 +41,9 @@ impl Remote {
         }
         let stands = told.as_ref().is_ok_and(|applied| !applied.failed.contains_key(&Part::Wall));
         self.note(|state| {
+            if let Ok(applied) = &told {
+                state.embassy = Some(wanted.embassy.is_some() && !applied.failed.contains_key(&Part::Embassy));
+            }
             state.told = Some(told.clone());
             state.wall = wanted.wall.filter(|_| stands);
         });
@@ -57,11 +62,9 @@ impl Remote {
     /// # Errors
     /// It was not told in time, or refuses.
     pub async fn route(&self, routing: &Routing) -> Result<(), AgentError> {
-        let late =
-            || AgentError::Away { place: "the server".to_owned(), why: "it has not switched in time".to_owned() };
         let routed = timeout(SWITCH, async {
             let mut turn = self.routes.lock().await;
-            self.route_in_turn(&mut turn, routing).await
+            self.in_turn(&mut turn, Word::Route(routing)).await
         });
         let routed = routed.await.unwrap_or_else(|_| Err(late()));
         if routed.is_err() {
@@ -81,28 +84,63 @@ impl Remote {
     {
         let mut turn = self.routes.lock().await;
         for all in all().await.map_err(|error| AgentError::Router(error.to_string()))? {
-            self.route_in_turn(&mut turn, &all).await?;
+            self.in_turn(&mut turn, Word::Route(&all)).await?;
         }
         self.note(|state| state.behind = None);
         Ok(())
     }
 
-    /// Its router may hold older tables than HQ's.
+    /// Has its embassy's ports be these, unless they are for certain.
+    ///
+    /// # Errors
+    /// It was not told in time, or lacks some of them; it is to be told again.
+    pub async fn expose(&self, table: &Arc<Table>) -> Result<(), AgentError> {
+        let mut turn = self.ports.lock().await;
+        if self.state().exposed.as_ref() == Some(table) {
+            return Ok(());
+        }
+        let told = timeout(SWITCH, self.in_turn(&mut turn, Word::Expose(table))).await;
+        let told = told.unwrap_or_else(|_| Err(late()));
+        self.note(|state| state.exposed = told.is_ok().then(|| table.clone()));
+        told
+    }
+
+    /// Its router and its embassy may hold older tables than HQ's.
     pub fn fall_behind(&self) {
         self.note(|state| {
             state.behind.get_or_insert_with(Instant::now);
+            state.exposed = None;
         });
     }
 
-    async fn route_in_turn(&self, turn: &mut Turn, routing: &Routing) -> Result<(), AgentError> {
+    /// Tells it something in the next turn, and once more above what it holds where that was this HQ's own word.
+    async fn in_turn(&self, turn: &mut Turn, word: Word<'_>) -> Result<(), AgentError> {
         turn.generation += 1;
-        match self.agent.route(*turn, routing).await {
+        match self.say(*turn, word).await {
             Err(AgentError::Stale { held }) => {
                 let Some(next) = above(*turn, held, self.rivals) else { return Err(AgentError::Stale { held }) };
                 *turn = next;
-                self.agent.route(*turn, routing).await
+                self.say(next, word).await
             }
             other => other,
         }
     }
+
+    async fn say(&self, turn: Turn, word: Word<'_>) -> Result<(), AgentError> {
+        match word {
+            Word::Route(routing) => self.agent.route(turn, routing).await,
+            Word::Expose(table) => self.agent.expose(turn, table).await,
+        }
+    }
+}
+
+/// What an agent is told beside its configuration.
+#[derive(Clone, Copy)]
+enum Word<'a> {
+    Route(&'a Routing),
+    Expose(&'a Table),
+}
+
+fn late() -> AgentError {
+    AgentError::Away { place: "the server".to_owned(), why: "it has not switched in time".to_owned() }
 }

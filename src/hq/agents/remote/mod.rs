@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, AgentError, Applied, Turn, Vitals};
+use crate::embassy::Table;
 use crate::network::wall::Wall;
 
 pub mod act;
@@ -20,6 +21,8 @@ pub struct Remote {
     config: tokio::sync::Mutex<Turn>,
     /// One change of tables at a time; the turn of the last.
     routes: tokio::sync::Mutex<Turn>,
+    /// One change of the embassy's ports at a time; the turn of the last.
+    ports: tokio::sync::Mutex<Turn>,
     state: RwLock<State>,
     /// Its server leaves: nobody is to follow it any more.
     pub leaving: CancellationToken,
@@ -45,6 +48,10 @@ pub struct State {
     pub behind: Option<Instant>,
     /// What it told last.
     pub vitals: Option<Vitals>,
+    /// Whether its embassy stands; nothing until it was told to.
+    pub embassy: Option<bool>,
+    /// The embassy's ports it has for certain.
+    pub exposed: Option<Arc<Table>>,
     /// The wall it has for certain.
     pub wall: Option<Wall>,
     /// What became of the last configuration.
@@ -65,9 +72,9 @@ impl Remote {
     /// An agent for the HQ of this epoch.
     pub fn new(agent: Arc<dyn Agent>, epoch: u64, rivals: Rivals) -> Self {
         let first = Turn { epoch, generation: 0 };
-        let (config, routes) = (tokio::sync::Mutex::new(first), tokio::sync::Mutex::new(first));
+        let [config, routes, ports] = [(); 3].map(|()| tokio::sync::Mutex::new(first));
         let (leaving, left) = Default::default();
-        Self { agent, rivals, config, routes, state: RwLock::default(), leaving, left }
+        Self { agent, rivals, config, routes, ports, state: RwLock::default(), leaving, left }
     }
 
     /// What HQ knows of it.

@@ -40,6 +40,14 @@ impl Routers {
         Self { own, agents }
     }
 
+    /// Every agent that may have something under way: with a router of its own, or an embassy.
+    fn carriers(&self) -> impl Iterator<Item = (ServerName, Arc<Remote>)> + use<> {
+        self.agents.all().into_iter().filter(|(_, remote)| {
+            let state = remote.state();
+            state.router.is_some() || state.embassy == Some(true)
+        })
+    }
+
     /// Those of other servers, each with HQ's address as it is seen from there.
     fn others(&self) -> Vec<(ServerName, Arc<Remote>, SocketAddr)> {
         let all = self.agents.all().into_iter();
@@ -81,6 +89,10 @@ impl Edge for Routers {
         Ok(())
     }
 
+    async fn follow_containers(&self) {
+        self.agents.refresh().await;
+    }
+
     async fn tables(&self) -> Result<Vec<StackRoutes>, EdgeError> {
         self.own.tables().await
     }
@@ -99,9 +111,10 @@ impl Edge for Routers {
         let own = self.own.in_flight(peer).await?;
         let voices = self.agents.voices().borrow().clone();
         let is_gone = |server: &ServerName| voices.get(server) == Some(&Voice::Gone);
-        let there = self.others().into_iter().filter(|(server, ..)| !is_gone(server));
-        let others = there.map(|(_, remote, _)| async move {
-            match remote.state().behind {
+        let there = self.carriers().filter(|(server, _)| !is_gone(server));
+        let others = there.map(|(_, remote)| async move {
+            let state = remote.state();
+            match state.behind.filter(|_| state.router.is_some()) {
                 Some(since) => u64::from(since.elapsed() < PATIENCE),
                 // One that has just been lost is behind with the next change.
                 None => timeout(ASK, remote.agent().in_flight(peer)).await.ok().and_then(Result::ok).unwrap_or(0),

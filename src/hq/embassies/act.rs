@@ -1,0 +1,248 @@
+//! Hands out numbers, and tells every embassy its ports whenever something changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Known;
+use crate::agent::vitals::Docker;
+use crate::db::{DbError, Guard, layout};
+use crate::embassy::Table;
+use crate::hq::agents::{Remote, Voice};
+use crate::hq::rights::{Access, Right};
+use crate::hq::{Hq, HqError};
+use crate::instruction::Instruction;
+use crate::launch::exchange::{Exchange, Exposure, exposures, free};
+use crate::launch::journal::Journal;
+use crate::launch::{Proc, Step};
+use crate::names::{NodeName, ServerName, StackName, StackNode};
+use crate::stack::Stack;
+
+/// Everything is told again this often, should something have been missed.
+const ROUND: Duration = Duration::from_secs(10);
+
+/// Changes that happen so close together are one.
+const SETTLE: Duration = Duration::from_millis(5);
+
+/// Before an embassy that could not be told is told again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// How long HQ waits for the agents' first words after it has begun: what is launched meanwhile would not know that there
+/// are embassies.
+const FIRST: Duration = Duration::from_secs(5);
+
+/// Between two looks whether they have spoken.
+const LOOK: Duration = Duration::from_millis(50);
+
+impl Hq {
+    /// Keeps the embassies of all servers until it is dropped.
+    pub async fn keep_embassies(self: Arc<Self>) {
+        let mut asked = self.agents.asked();
+        loop {
+            sleep(SETTLE).await;
+            let number = *asked.borrow_and_update();
+            let told = self.tell_embassies().await;
+            if let Err(error) = &told {
+                tracing::warn!(error = ?error, "it cannot be read what the embassies should be told");
+            }
+            self.agents.answer(number);
+            let pause = if matches!(told, Ok(true)) { ROUND } else { AGAIN };
+            // Nobody else changes it but who asks.
+            let _ = timeout(pause, asked.changed()).await;
+        }
+    }
+
+    /// Tells each what has changed for it; whether all of them know.
+    async fn tell_embassies(&self) -> Result<bool, DbError> {
+        let standing: Vec<(ServerName, Arc<Remote>)> =
+            self.agents.all().into_iter().filter(|(_, remote)| remote.state().embassy == Some(true)).collect();
+        if standing.is_empty() {
+            return Ok(true);
+        }
+        let mut tables = self.known_to_embassies().await?.tables();
+        let told = standing.into_iter().filter_map(|(server, remote)| {
+            let table: Arc<Table> = Arc::new(tables.remove(&server)?);
+            Some(async move {
+                match remote.expose(&table).await {
+                    Ok(()) => true,
+                    Err(error) => {
+                        tracing::warn!(%server, %error, "an embassy goes on with older ports until it is told again");
+                        false
+                    }
+                }
+            })
+        });
+        Ok(join_all(told).await.into_iter().all(|told| told))
+    }
+
+    /// Everything the tables follow from.
+    async fn known_to_embassies(&self) -> Result<Known, DbError> {
+        let mut known = Known { numbers: self.exposed().await?, ..Known::default() };
+        // Procs first: what a launch is committed to meanwhile is in its journal.
+        for entry in layout::all(&*self.db, layout::PROCS).await? {
+            if let (Some(stack), Ok(proc)) =
+                (layout::stack_of(&entry.key), layout::parse_json::<Proc>(&*self.db, &entry))
+            {
+                known.stacks.entry(stack).or_default().procs.insert(proc.node.clone(), proc);
+            }
+        }
+        let voices = self.agents.voices().borrow().clone();
+        for (server, remote) in self.agents.all() {
+            let seen = known.servers.entry(server.clone()).or_default();
+            let vitals = remote.state().vitals;
+            if let Some(Docker::Answers(containers)) = vitals.map(|vitals| vitals.docker) {
+                let own = &self.launcher.identity;
+                seen.containers = containers;
+                seen.containers.retain(|container| own.owns(container));
+            }
+            seen.is_heard = voices.get(&server) == Some(&Voice::Up);
+        }
+        for (server, networks) in self.known_networks() {
+            known.servers.entry(server).or_default().note_networks(&networks, &self.launcher.identity);
+        }
+        for entry in layout::all(&*self.db, layout::JOURNALS).await? {
+            let journal = layout::parse_json::<Journal>(&*self.db, &entry).ok();
+            let (Some(stack), Some(journal)) = (layout::stack_of(&entry.key), journal) else { continue };
+            for step in journal.active.iter().flat_map(|active| active.plan.revocable()) {
+                if let Step::Network { server, subnet, .. } = step
+                    && let Ok(subnet) = subnet.parse()
+                {
+                    known.servers.entry(server.clone()).or_default().networks.insert((stack.clone(), subnet));
+                }
+            }
+            known.stacks.entry(stack).or_default().follow(&journal);
+        }
+        Ok(known)
+    }
+
+    /// Every number that is handed out. A damaged one is a person's to mend, and nobody else's meanwhile.
+    async fn exposed(&self) -> Result<BTreeMap<Exposure, u16>, DbError> {
+        let entries = layout::all(&*self.db, layout::EMBASSY_PORTS).await?;
+        let read = entries.iter().filter_map(|entry| {
+            let number = layout::embassy_number(&entry.key)?;
+            Some((layout::parse_json::<Exposure>(&*self.db, entry).ok()?, number))
+        });
+        Ok(read.collect())
+    }
+
+    /// Where nodes are reached, if there are embassies.
+    pub(in crate::hq) async fn exchange(&self) -> Result<Option<Exchange>, HqError> {
+        match self.embassy() {
+            Some(address) => Ok(Some(Exchange { address, numbers: self.exposed().await? })),
+            None => Ok(None),
+        }
+    }
+
+    /// Where every server's embassy listens, if every server has one.
+    fn embassy(&self) -> Option<IpAddr> {
+        self.settings.embassy.address.filter(|_| self.has_own_agent() && self.agents.have_embassies())
+    }
+
+    /// Gives a number to each port that these instructions expose and that has none yet.
+    ///
+    /// # Errors
+    /// No number is left, or the tree cannot be written.
+    pub(in crate::hq) async fn hand_out(&self, stack: &StackName, instructions: &[Instruction]) -> Result<(), HqError> {
+        self.hear_agents().await;
+        if self.embassy().is_none() {
+            return Ok(());
+        }
+        let own = instructions.iter().filter_map(|instruction| {
+            let node = StackNode { stack: stack.clone(), node: instruction.launches()?.clone() };
+            Some(exposures(&node, instruction.settings()?).collect::<Vec<_>>())
+        });
+        let wanted: BTreeSet<Exposure> = own.flatten().collect();
+        for exposure in wanted {
+            self.number(&exposure).await?;
+        }
+        Ok(())
+    }
+
+    /// The number of a port; the lowest free one from now on if it has none.
+    async fn number(&self, exposure: &Exposure) -> Result<u16, HqError> {
+        loop {
+            let entries = layout::all(&*self.db, layout::EMBASSY_PORTS).await?;
+            let numbers = self.exposed().await?;
+            if let Some(number) = numbers.get(exposure) {
+                return Ok(*number);
+            }
+            let taken = entries.iter().filter_map(|entry| layout::embassy_number(&entry.key)).collect();
+            let range = self.settings.embassy.ports.clone();
+            let full = HqError::NoNumber { first: *range.start(), last: *range.end() };
+            let number = free(&taken, range).ok_or(full)?;
+            match layout::put_json(&*self.db, &layout::embassy_port(number), exposure, Guard::Absent).await {
+                Ok(_) => return Ok(number),
+                // Somebody was faster.
+                Err(DbError::Changed { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Refuses links to other stacks that their pusher may not use, or that lead nowhere.
+    ///
+    /// # Errors
+    /// The first of them.
+    pub(in crate::hq) async fn check_links(
+        &self,
+        access: &Access,
+        own: &StackName,
+        stack: &Stack,
+    ) -> Result<(), HqError> {
+        for (from, node) in &stack.nodes {
+            for to in node.outside.iter().filter(|to| to.stack != *own) {
+                self.check_link(access, from, to).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn check_link(&self, access: &Access, from: &NodeName, to: &StackNode) -> Result<(), HqError> {
+        // Who reaches a database has what is in it.
+        self.check_right(access, &to.stack, Right::Deploy).await?;
+        self.hear_agents().await;
+        let refused = |why: String| Err(HqError::Link { from: from.clone(), to: to.clone(), why });
+        if self.embassy().is_none() {
+            return refused("not every server has an embassy; see `network show`".to_owned());
+        }
+        let procs = self.procs(&to.stack).await?;
+        match procs.iter().find(|proc| proc.node == to.node) {
+            Some(proc) if proc.settings.ports.is_empty() => {
+                refused("that exposes no port: add `expose` to it".to_owned())
+            }
+            Some(_) => Ok(()),
+            None => {
+                let known: Vec<String> = procs.iter().map(|proc| format!("`{}`", proc.node)).collect();
+                let known = if known.is_empty() { "nothing".to_owned() } else { known.join(" ") };
+                refused(format!("no such node runs there; `{}` has {known}", to.stack))
+            }
+        }
+    }
+
+    /// A stack is gone: its numbers are free again, and nobody is led by them.
+    pub(in crate::hq) async fn give_back(&self, stack: &StackName) -> Result<(), DbError> {
+        for number in self.exposed().await?.into_iter().filter(|(of, _)| of.node.stack == *stack) {
+            self.db.delete(&layout::embassy_port(number.1), Guard::Any).await?;
+        }
+        self.agents.refresh().await;
+        Ok(())
+    }
+
+    /// After HQ has begun, waits a moment until every agent was told what its server should be: then it is known where
+    /// there are embassies.
+    async fn hear_agents(&self) {
+        if self.settings.embassy.address.is_none() || !self.has_own_agent() {
+            return;
+        }
+        let until = self.begun + FIRST;
+        let is_told =
+            |server: &ServerName| self.agents.all().get(server).is_some_and(|remote| remote.state().told.is_some());
+        while Instant::now() < until && !self.members().keys().all(is_told) {
+            sleep(LOOK).await;
+        }
+    }
+}

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 
 use super::{
-    backup, certs, cluster, config, deploy, destroy, doctor, domains, env, events, gc, grid, jobs, keys, launch, logs,
-    maintenance, network, pause, ps, releases, restart, rights, rollback, run, scale, servers, stacks, tasks, upgrade,
-    urls, version,
+    backup, certs, cluster, config, deploy, destroy, doctor, domains, env, events, gc, grid, jobs, keys, launch, links,
+    logs, maintenance, network, pause, ps, releases, restart, rights, rollback, run, scale, servers, stacks, tasks,
+    upgrade, urls, version,
 };
 
 /// Commands that HQ carries out, whichever door they come through.
@@ -25,6 +25,7 @@ pub enum HqCommand {
     Logs(logs::Logs),
     Run(run::Run),
     Jobs(jobs::Jobs),
+    Links(links::Links),
     Releases(releases::Releases),
     Rollback(rollback::Rollback),
     Deploy(deploy::Deploy),
@@ -55,6 +56,7 @@ impl HqCommand {
         match self {
             HqCommand::Ps(_)
             | HqCommand::Urls(_)
+            | HqCommand::Links(_)
             | HqCommand::Logs(_)
             | HqCommand::Releases(_)
             | HqCommand::Events(_) => false,
@@ -154,6 +156,7 @@ impl HqCommand {
             | HqCommand::Logs(_)
             | HqCommand::Run(_)
             | HqCommand::Jobs(_)
+            | HqCommand::Links(_)
             | HqCommand::Releases(_)
             | HqCommand::Rollback(_)
             | HqCommand::Deploy(_)

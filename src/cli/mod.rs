@@ -44,6 +44,7 @@ pub mod install;
 pub mod jobs;
 pub mod keys;
 pub mod launch;
+pub mod links;
 pub mod local;
 pub mod locknet;
 pub mod logs;
@@ -281,6 +282,7 @@ async fn carry_out(command: HqCommand, cx: &Context, stdin: Stdin, hung_up: Canc
         HqCommand::Pause(pause) => pause.run(cx).await,
         HqCommand::Resume(resume) => resume.run(cx).await,
         HqCommand::Urls(urls) => urls.run(cx).await,
+        HqCommand::Links(links) => links.run(cx).await,
         HqCommand::Backup(backup) => backup.run(cx).await,
         HqCommand::Doctor(doctor) => doctor.run(cx).await,
         HqCommand::Gc(gc) => gc.run(cx).await,

@@ -44,6 +44,7 @@ pub mod acme;
 mod balancers;
 mod build;
 pub mod cloud;
+mod creators;
 mod embassy;
 pub mod etcd;
 pub mod files;
@@ -51,6 +52,7 @@ pub mod gc;
 
 pub use balancers::Balancers;
 pub use build::Build;
+pub use creators::Creators;
 pub use embassy::Embassy;
 
 /// Quarry's folder unless told otherwise.
@@ -103,15 +105,6 @@ pub struct Settings {
     pub balancers: Balancers,
     /// Where containers find what they are linked to.
     pub embassy: Embassy,
-}
-
-/// Who may make stacks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Creators {
-    /// Whoever has a key.
-    Everyone,
-    /// Operators alone.
-    Operators,
 }
 
 impl Default for Settings {
@@ -286,19 +279,11 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
         ("", "release-timeout") => settings.release_timeout = parse(value)?,
         ("", "submodule-hosts") => settings.submodule_hosts = hosts(text)?,
         ("", "submodule-key") => settings.submodule_key = Some(key_path(value)?),
-        ("", "create-stacks") => settings.creators = creators(value)?,
+        ("", "create-stacks") => settings.creators = value.parse()?,
         ("env", name) => variable(&mut settings.env, name, text)?,
         (_, name) => return Err(unknown(name)),
     }
     Ok(())
-}
-
-fn creators(value: &str) -> Result<Creators, String> {
-    match value {
-        "everyone" => Ok(Creators::Everyone),
-        "operators" => Ok(Creators::Operators),
-        _ => Err(format!("`{value}` is neither `everyone` nor `operators`")),
-    }
 }
 
 /// Every file but those in `env/`, `build/`, `etcd/`, `cloud/`, `acme/`, `gc/`, `embassy/` and `router/`.

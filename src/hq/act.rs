@@ -296,7 +296,6 @@ impl Hq {
         };
         book.write(|journal| journal.active = Some(operation)).await?;
         self.open_ways(&plan, say).await;
-        self.agents.refresh().await;
         let staged = match self.launcher.before_commit(book, say).await {
             Ok(()) => self.commit(book).await.map_err(HqError::from),
             Err(error) => Err(error.into()),
@@ -364,7 +363,6 @@ impl Hq {
                 layout::put_json(&*self.db, &layout::routes(stack), table, Guard::Any).await?;
             }
         }
-        // With the same instant it is the new ones that other containers find.
         self.agents.refresh().await;
         self.note_data(stack, active.plan.procs.values()).await?;
         for proc in active.plan.procs.values() {

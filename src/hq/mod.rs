@@ -167,7 +167,7 @@ pub struct Hq {
     /// Those who are inside.
     pub traffic: Arc<upgrade::Traffic>,
     /// When it began.
-    begun: tokio::time::Instant,
+    begun: jiff::Timestamp,
     /// Its own home, while it serves.
     house: OnceLock<Arc<cluster::house::House>>,
 }
@@ -200,6 +200,7 @@ impl Hq {
             root: parts.root.clone(),
         };
         let trail = events::act::Trail::new(parts.root.join("events"), parts.clock.now());
+        let begun = parts.clock.now();
         Arc::new(Self {
             root: parts.root,
             settings: parts.settings,
@@ -230,7 +231,7 @@ impl Hq {
             planning: tokio::sync::Mutex::default(),
             books: Mutex::default(),
             traffic: Arc::default(),
-            begun: tokio::time::Instant::now(),
+            begun,
             house: OnceLock::new(),
         })
     }

@@ -149,7 +149,7 @@ impl Launcher {
             }
             let step = steps[begun];
             begun += 1;
-            if revocable(step) {
+            if step.leaves_something() {
                 book.write(|journal| {
                     if let Some(active) = &mut journal.active {
                         active.phase = Phase::Before(begun);
@@ -362,27 +362,6 @@ const DRAIN_POLL: Duration = Duration::from_millis(50);
 fn together(steps: &[&Step]) -> usize {
     let awaits = steps.iter().take_while(|step| matches!(step, Step::Await { .. })).count();
     awaits.max(steps.iter().take_while(|step| matches!(step, Step::Fetch { .. })).count())
-}
-
-/// Steps that leave something behind and so are journaled; looking and waiting are not.
-fn revocable(step: &Step) -> bool {
-    match step {
-        Step::Network { .. }
-        | Step::Site { .. }
-        | Step::Once { .. }
-        | Step::Boot { .. }
-        | Step::Start { .. }
-        | Step::Hook { .. }
-        | Step::Stop { .. } => true,
-        Step::Fetch { .. }
-        | Step::Await { .. }
-        | Step::Route { .. }
-        | Step::Unroute { .. }
-        | Step::Drain { .. }
-        | Step::Remove { .. }
-        | Step::RemoveNetwork { .. }
-        | Step::Sweep { .. } => false,
-    }
 }
 
 /// Steps that are not journaled may follow the last written one; undoing them costs nothing.

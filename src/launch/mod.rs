@@ -22,6 +22,7 @@ pub mod difference;
 pub mod exchange;
 pub mod files;
 pub mod journal;
+pub mod neighbours;
 pub mod no_plan;
 pub mod place;
 pub mod plan;

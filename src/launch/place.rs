@@ -1,16 +1,16 @@
 //! Where the containers of a launch go, and what they find there: ports, addresses, services.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use super::address;
-use super::exchange::host_name;
+use super::neighbours::{Neighbours, neighbours};
 use super::plan::PlanError;
 use super::world::{Instance, World};
-use super::{Proc, Reach, Role};
+use super::{Proc, Role};
 use crate::grid::{Block, Bond, Grid, Parent, Rules, Slice, Standing, Stay, Want, place};
 use crate::instruction::{Instruction, Settings};
-use crate::names::{ContainerName, NodeName, ServerName, StackNode};
+use crate::names::{ContainerName, NodeName, ServerName};
 
 /// Hands out servers, ports and addresses while one launch is planned.
 pub struct Places<'a> {
@@ -320,63 +320,9 @@ impl<'a> Places<'a> {
     }
 
     /// What a container with these settings finds on a server.
-    pub fn surroundings(&self, from: &ServerName, settings: &Settings) -> Surroundings {
-        surroundings(self.world, self.services.values(), from, settings)
+    pub fn neighbours(&self, from: &ServerName, settings: &Settings) -> Neighbours {
+        neighbours(self.world, self.services.values(), from, settings)
     }
-}
-
-/// What a container finds: where what it may talk to is reached.
-#[derive(Debug, Default)]
-pub struct Surroundings {
-    /// In its own stack.
-    pub services: BTreeMap<NodeName, Reach>,
-    /// In others.
-    pub outside: BTreeMap<StackNode, Reach>,
-    /// Names, with what they mean.
-    pub hosts: BTreeMap<String, IpAddr>,
-}
-
-/// Services are reached through the embassy of the server; without one on the stack's own network, or at their published
-/// ports. Other nodes that are linked to are reached through the embassy, or by their names alone.
-pub fn surroundings<'a>(
-    world: &World,
-    services: impl Iterator<Item = &'a Proc>,
-    from: &ServerName,
-    settings: &Settings,
-) -> Surroundings {
-    let exchange = world.exchange.as_ref();
-    let own = |node: &NodeName| StackNode { stack: world.stack.clone(), node: node.clone() };
-    let mut found = Surroundings::default();
-    for proc in services {
-        let known = exchange.filter(|_| proc.address.is_some()).and_then(|exchange| exchange.reach(&own(&proc.node)));
-        let embassy = known.and_then(|known| known.of(&proc.settings.ports));
-        let reach = embassy.or_else(|| reach(proc, from));
-        found.services.extend(reach.map(|reach| (proc.node.clone(), reach)));
-    }
-    let Some(exchange) = exchange else { return found };
-    let linked = settings.links.iter();
-    let linked = linked.filter_map(|(node, ports)| Some((node.clone(), exchange.reach(&own(node))?.of(ports)?)));
-    found.services.extend(linked);
-    let outside = settings.outside.iter().filter_map(|node| Some((node.clone(), exchange.reach(node)?)));
-    found.outside.extend(outside);
-    let named = exchange.nodes(&world.stack).into_iter().chain(found.outside.keys());
-    found.hosts = named.map(|node| (host_name(node), exchange.address)).collect();
-    found
-}
-
-/// Where a service is reached from a server; `None` when it is no service.
-pub fn reach(proc: &Proc, from: &ServerName) -> Option<Reach> {
-    let address = proc.address?;
-    let near = proc.home.as_ref().is_none_or(|home| home == from);
-    Some(match proc.published.first() {
-        Some((_, first)) if !near => {
-            let ports = proc.published.iter().map(|(port, at)| (*port, at.port())).collect();
-            Reach { host: first.ip().to_string(), ports }
-        }
-        _ => {
-            Reach { host: address.to_string(), ports: proc.settings.ports.iter().map(|port| (*port, *port)).collect() }
-        }
-    })
 }
 
 /// Whether other servers reach all ports of a service.

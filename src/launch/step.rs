@@ -184,6 +184,27 @@ impl Step {
         }
     }
 
+    /// Whether it leaves something behind and so is journaled; looking and waiting are not.
+    pub fn leaves_something(&self) -> bool {
+        match self {
+            Step::Network { .. }
+            | Step::Site { .. }
+            | Step::Once { .. }
+            | Step::Boot { .. }
+            | Step::Start { .. }
+            | Step::Hook { .. }
+            | Step::Stop { .. } => true,
+            Step::Fetch { .. }
+            | Step::Await { .. }
+            | Step::Route { .. }
+            | Step::Unroute { .. }
+            | Step::Drain { .. }
+            | Step::Remove { .. }
+            | Step::RemoveNetwork { .. }
+            | Step::Sweep { .. } => false,
+        }
+    }
+
     /// The container it takes away.
     pub fn removed(&self) -> Option<&ContainerName> {
         match self {

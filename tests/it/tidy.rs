@@ -38,8 +38,8 @@ const SEAMS: [&str; 10] = [
 
 /// A file, or a folder of them, with one of these names knows that one outside thing.
 const TOUCH: [&str; 20] = [
-    "acme", "ssh", "git", "tar", "bollard", "etcd", "files", "nginx", "iptables", "nft", "tcp", "http", "process",
-    "stats", "socket", "terminal", "limits", "lock", "tarball", "sshd",
+    "acme", "ssh", "git", "tar", "bollard", "etcd", "files", "nginx", "iptables", "nft", "ip", "tcp", "http",
+    "process", "stats", "socket", "terminal", "limits", "lock", "tarball", "sshd",
 ];
 
 /// What a file that decides does not do.

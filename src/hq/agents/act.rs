@@ -38,6 +38,9 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// How often it is looked whether HQ's own wall stands, and the networks of every server are known.
 const WALL: Duration = Duration::from_secs(10);
 
+/// How long a launch waits for embassies that are told something.
+const REFRESH: Duration = Duration::from_secs(3);
+
 /// A follower and what it goes by.
 struct Task {
     line: Option<Arc<Line>>,
@@ -57,6 +60,20 @@ pub type Told = BTreeMap<ServerName, Result<Applied, AgentError>>;
 const TELL: Duration = Duration::from_secs(30);
 
 impl Agents {
+    /// Has all embassies that answer know what runs now, and waits for it, but not for long.
+    pub async fn refresh(&self) {
+        if !self.have_embassies() {
+            return;
+        }
+        let mut answered = self.0.answered.subscribe();
+        self.stir();
+        let number = *self.0.asked.borrow();
+        let done = answered.wait_for(|done| *done >= number);
+        if timeout(REFRESH, done).await.is_err() {
+            tracing::warn!("the embassies take too long to learn what has changed");
+        }
+    }
+
     /// What HQ brings to servers as their agent: its own program.
     ///
     /// # Errors

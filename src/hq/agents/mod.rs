@@ -4,10 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use tokio::sync::{Mutex, OnceCell, watch};
-use tokio::time::timeout;
 
 use crate::agent::ssh::Program;
 use crate::agent::{Config, Turn};
@@ -26,9 +24,6 @@ pub use remote::Remote;
 use wanted::Wanted;
 
 pub use voice::{Pulse, Ssh, Voice};
-
-/// How long a launch waits for embassies that are told something.
-const REFRESH: Duration = Duration::from_secs(3);
 
 /// The agents HQ follows. Clones share them.
 #[derive(Clone)]
@@ -89,20 +84,6 @@ impl Agents {
     /// Those of up to this were told, as far as they could be.
     pub fn answer(&self, number: u64) {
         self.0.answered.send_replace(number);
-    }
-
-    /// Has all embassies that answer know what runs now, and waits for it, but not for long.
-    pub async fn refresh(&self) {
-        if !self.have_embassies() {
-            return;
-        }
-        let mut answered = self.0.answered.subscribe();
-        self.stir();
-        let number = *self.0.asked.borrow();
-        let done = answered.wait_for(|done| *done >= number);
-        if timeout(REFRESH, done).await.is_err() {
-            tracing::warn!("the embassies take too long to learn what has changed");
-        }
     }
 
     /// Whether servers have embassies: all that have said something, and not none. One that is new is taken to have one.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::time::{Instant, sleep, timeout};
+use jiff::SignedDuration;
+use tokio::time::{sleep, timeout};
 
-use super::Known;
+use super::{Known, Lead};
 use crate::agent::vitals::Docker;
 use crate::db::{DbError, Guard, layout};
 use crate::embassy::Table;
@@ -33,7 +34,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 /// How long HQ waits for the agents' first words after it has begun: what is launched meanwhile would not know that there
 /// are embassies.
-const FIRST: Duration = Duration::from_secs(5);
+const FIRST: SignedDuration = SignedDuration::from_secs(5);
 
 /// Between two looks whether they have spoken.
 const LOOK: Duration = Duration::from_millis(50);
@@ -77,6 +78,20 @@ impl Hq {
             })
         });
         Ok(join_all(told).await.into_iter().all(|told| told))
+    }
+
+    /// Every port, where it leads, and what the embassies that answer have counted.
+    ///
+    /// # Errors
+    /// When the tree cannot be read.
+    pub async fn leads(&self) -> Result<Vec<Lead>, HqError> {
+        let mut leads = self.known_to_embassies().await?.leads();
+        let asked = self.agents.all().into_values().map(|remote| async move { remote.agent().ports().await });
+        for counts in join_all(asked).await.into_iter().flatten().flatten() {
+            let lead = leads.iter_mut().find(|lead| lead.number == counts.port.number);
+            lead.into_iter().for_each(|lead| lead.counts.push(counts.clone()));
+        }
+        Ok(leads)
     }
 
     /// Everything the tables follow from.
@@ -138,7 +153,7 @@ impl Hq {
     }
 
     /// Where every server's embassy listens, if every server has one.
-    fn embassy(&self) -> Option<IpAddr> {
+    pub fn embassy(&self) -> Option<IpAddr> {
         self.settings.embassy.address.filter(|_| self.has_own_agent() && self.agents.have_embassies())
     }
 
@@ -238,10 +253,10 @@ impl Hq {
         if self.settings.embassy.address.is_none() || !self.has_own_agent() {
             return;
         }
-        let until = self.begun + FIRST;
         let is_told =
             |server: &ServerName| self.agents.all().get(server).is_some_and(|remote| remote.state().told.is_some());
-        while Instant::now() < until && !self.members().keys().all(is_told) {
+        let is_new = || self.clock.now().duration_since(self.begun) < FIRST;
+        while is_new() && !self.members().keys().all(is_told) {
             sleep(LOOK).await;
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::docker::{Container, Network, State};
-use crate::embassy::{Balance, Endpoint, Exposed, Health, Port, Sources, Table};
+use crate::embassy::{Balance, Endpoint, Exposed, Health, Port, PortCounts, Sources, Table};
 use crate::launch::exchange::{Exposure, published};
 use crate::launch::journal::{Journal, Phase};
 use crate::launch::{Identity, Proc, Step, label};
@@ -26,6 +26,21 @@ pub struct Known {
     pub stacks: BTreeMap<StackName, Course>,
     /// What runs.
     pub servers: BTreeMap<ServerName, Seen>,
+}
+
+/// A port, and where it leads.
+#[derive(Debug, Clone)]
+pub struct Lead {
+    /// Whose.
+    pub exposure: Exposure,
+    /// Its number.
+    pub number: u16,
+    /// Whom it leads to.
+    pub endpoints: Vec<Endpoint>,
+    /// Stacks that link to it from outside.
+    pub linked_by: BTreeSet<StackName>,
+    /// What the embassies have counted that answer.
+    pub counts: Vec<PortCounts>,
 }
 
 /// What should run of one stack, and what is on its way.
@@ -125,6 +140,19 @@ impl Known {
             Table { ports: ports.collect() }
         };
         self.servers.iter().map(|(server, seen)| (server.clone(), table(seen))).collect()
+    }
+
+    /// Every port, by whose it is, without what was counted.
+    pub fn leads(&self) -> Vec<Lead> {
+        let links = |stack: &StackName, to: &StackNode| self.stacks[stack].links().any(|node| node == to);
+        let lead = |(exposure, number): (&Exposure, &u16)| Lead {
+            exposure: exposure.clone(),
+            number: *number,
+            endpoints: self.endpoints(exposure),
+            linked_by: self.stacks.keys().filter(|stack| links(stack, &exposure.node)).cloned().collect(),
+            counts: Vec::new(),
+        };
+        self.numbers.iter().map(lead).collect()
     }
 
     /// The containers that a port leads to: those of the release that counts, all from the same instant on. While there

@@ -3,7 +3,7 @@
 pub mod act;
 
 use crate::instruction::Settings;
-use crate::launch::place::Surroundings;
+use crate::launch::neighbours::Neighbours;
 use crate::launch::{ContainerPlan, Proc, Role};
 use crate::names::{ContainerName, NodeName, ServerName, StackName};
 use crate::stack::Command;
@@ -25,11 +25,11 @@ pub fn one_off_plan(
     server: ServerName,
     name: ContainerName,
     proc: &Proc,
-    around: Surroundings,
+    around: Neighbours,
     wanted: &OneOff,
     network: String,
 ) -> ContainerPlan {
-    let Surroundings { services, outside, hosts } = around;
+    let Neighbours { services, outside, hosts } = around;
     ContainerPlan {
         name,
         server,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::{PlanError, Planner};
 use crate::instruction::Settings;
-use crate::launch::place::Surroundings;
+use crate::launch::neighbours::Neighbours;
 use crate::launch::{ContainerPlan, Proc, Role, Step};
 use crate::names::{ContainerName, NodeName, ServerName};
 use crate::stack::Kind;
@@ -26,7 +26,7 @@ impl<'a> Planner<'a> {
         server: ServerName,
     ) -> Result<ContainerPlan, PlanError> {
         let published = self.published(proc, &server)?;
-        let Surroundings { services, outside, hosts } = self.places.surroundings(&server, &proc.settings);
+        let Neighbours { services, outside, hosts } = self.places.neighbours(&server, &proc.settings);
         Ok(ContainerPlan {
             name,
             services,
@@ -78,7 +78,7 @@ impl<'a> Planner<'a> {
             unhook: Vec::new(),
             ..proc.settings.clone()
         };
-        let Surroundings { services, outside, hosts } = self.places.surroundings(&server, &settings);
+        let Neighbours { services, outside, hosts } = self.places.neighbours(&server, &settings);
         let container = ContainerPlan {
             name: self.world.identity.container(&self.world.stack, &node, proc.release, 0),
             stack: self.world.stack.clone(),

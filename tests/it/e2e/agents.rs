@@ -34,7 +34,7 @@ fn page(server: Server<'_>, port: u16, host: &str) -> Option<String> {
     (reply.status == 200).then(|| reply.text())
 }
 
-fn add(hq: &Hq, lab: &Lab, number: u8, tags: &[&str]) {
+pub(super) fn add(hq: &Hq, lab: &Lab, number: u8, tags: &[&str]) {
     let address = format!("root@{}", lab.server(number).ip());
     let key = std::fs::read(lab.folder().join("key")).unwrap();
     let words = [&["servers", "add", &address], tags].concat();

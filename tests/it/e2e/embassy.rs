@@ -1,10 +1,17 @@
 //! Containers find what they link to at one address, wherever it runs: in their own stack, in others they may use, by
 //! variable and by name; and nobody else does.
 
-use rustix::process::Signal;
+use std::collections::BTreeSet;
+use std::time::Duration;
 
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::agents::add;
 use super::services::{mongo, store};
 use super::{app, greet};
+use crate::harness::lab::Lab;
+use crate::harness::program::Done;
 use crate::harness::{Hq, Repository, until};
 
 const SHARED: &str = "mongo:\n  type: service\n  container: quarry-test/mongo:1\n  volumes: /data/db\n";
@@ -16,7 +23,7 @@ const ASK: &str = r#"use IO::Socket::INET; my ($address, $port) = map { $_ =~ s/
 my $to = IO::Socket::INET->new(PeerAddr => $address, PeerPort => $port, Timeout => 5) or die "refused: $!\n";
 print $to "GET colour\n"; my $line = <$to>; die "closed\n" unless defined $line; print $line;"#;
 
-fn ask(hq: &Hq, stack: &str, address: &str, port: &str) -> crate::harness::program::Done {
+fn ask(hq: &Hq, stack: &str, address: &str, port: &str) -> Done {
     hq.quarry(&["run", stack, "perl", "-e", ASK, "--", address, port])
 }
 
@@ -45,9 +52,10 @@ fn a_link_leads_through_the_embassy_and_only_for_who_links() {
     // From another stack: who may not use it is not told that it is there.
     hq.push(&Repository::with(&[("quarry.yml", SHARED)]), "shared").succeeded();
     let shop = app(&[("quarry.yml", LINKING)]);
-    hq.person("eve").push(&shop, "shop").failed().said(&["there is no stack `shared`"]);
+    let eve = hq.person("eve");
+    eve.push(&shop, "shop").failed().said(&["there is no stack `shared`"]);
     hq.quarry(&["rights", "grant", "eve", "shared", "deploy"]).succeeded();
-    hq.person("eve").push(&shop, "shop").succeeded();
+    eve.push(&shop, "shop").succeeded();
     assert_eq!(variable(&hq, "SHARED_MONGO_PORT_27017_TCP_ADDR"), embassy);
     let port = variable(&hq, "SHARED_MONGO_PORT_27017_TCP_PORT");
     assert_ne!(port, number.to_string());
@@ -79,4 +87,118 @@ fn a_link_leads_through_the_embassy_and_only_for_who_links() {
     hq.quarry(&["destroy", "shared", "--force"]).succeeded();
     assert!(!hq.root().join(format!("embassy/ports/{port}.json")).exists());
     ask(&hq, "shop", &embassy, &port).failed();
+}
+
+/// Answers each line with its release; takes thousands of connections.
+const API: &str = r#"use IO::Socket::INET; use IO::Select;
+my $server = IO::Socket::INET->new(LocalPort => 7000, Listen => 4096, ReuseAddr => 1) or die; my $all = IO::Select->new($server);
+$SIG{TERM} = sub { exit 0 };
+while (1) { for my $one ($all->can_read) {
+    if ($one == $server) { my $new = $server->accept; $all->add($new) if $new; next }
+    if (sysread $one, my $line, 100) { syswrite $one, "$ENV{QUARRY_RELEASE}\n" } else { $all->remove($one); close $one }
+} }
+"#;
+
+/// Holds so many connections, asks each of them again and again until a new one is answered by another release, and five
+/// times more then. Any that breaks ends it with 1.
+const HOLD: &str = r#"use IO::Socket::INET; $| = 1;
+sub one { IO::Socket::INET->new(PeerAddr => $ENV{API_PORT_7000_TCP_ADDR}, PeerPort => $ENV{API_PORT_7000_TCP_PORT}, Timeout => 10) or die "no connection: $!\n" }
+sub asked { my $to = shift; syswrite $to, "x\n" or die "cannot ask: $!\n"; sysread($to, my $line, 100) or die "it broke: $!\n"; chomp $line; $line }
+my @held = map { one() } 1..$ARGV[0]; my $first = asked($held[0]); my $more = 5; print "held\n";
+while ($more) { my $new = asked(one()); for (@held) { my $now = asked($_); die "$now instead of $first\n" if $now ne $first } $more-- if $new ne $first; select undef, undef, undef, 0.1 }
+print "kept $ARGV[0] of release $first\n";"#;
+
+/// Asks over and over, each time anew, until it is told to stop.
+const LOOP: &str = r#"use IO::Socket::INET; use IO::Select; $| = 1; my ($good, $bad) = (0, 0); $SIG{PIPE} = 'IGNORE';
+my $told = IO::Select->new(\*STDIN);
+while (!$told->can_read(0.01)) {
+    my $to = IO::Socket::INET->new(PeerAddr => "api.blog.quarry", PeerPort => $ENV{API_PORT_7000_TCP_PORT}, Timeout => 10);
+    my $line; if ($to && syswrite($to, "x\n") && sysread($to, $line, 100)) { $good++ } else { $bad++; print "bad: $!\n" }
+    print "asking\n" if $good == 1 && !$bad }
+print "good $good bad $bad\n";"#;
+
+fn api() -> Repository {
+    let yml = "api:\n  type: worker\n  dockerfile: |\n    FROM debian:bookworm-slim\n    COPY api.pl /api.pl\n    CMD [\"perl\", \"/api.pl\"]\n  expose: 7000\n  scale: 2\n  size: 64mb\n  grace: 60s\n  health: {tcp: 7000}\nweb:\n  dockerfile: |\n    FROM debian:bookworm-slim\n    COPY app.pl /app.pl\n    CMD [\"perl\", \"/app.pl\"]\n  expose: 8080\n  size: 128mb\n  link: api\n  health: /\n";
+    app(&[("quarry.yml", yml), ("api.pl", API)])
+}
+
+/// The containers of api.
+fn apis(hq: &Hq) -> Vec<Value> {
+    let rows = hq.quarry(&["ps", "blog", "--json"]).succeeded().json();
+    rows.as_array().unwrap().iter().filter(|row| row["node"] == "api").cloned().collect()
+}
+
+/// When docker on a server last saw a container die, and when each embassy knew, in milliseconds after that.
+fn told_after(hq: &Hq, lab: &Lab, since: &str, container: &str) -> Vec<f64> {
+    let died = lab.server(1).ssh(&[
+        "docker",
+        "events",
+        "--since",
+        since,
+        "--until",
+        "0s",
+        "--filter",
+        &format!("container={container}"),
+        "--filter",
+        "event=die",
+        "--format",
+        "{{.TimeNano}}",
+    ]);
+    let died: f64 = died.succeeded().text().lines().next().expect("it died").trim().parse().unwrap();
+    let changed = ["stat", "-c", "%.9Y", "/var/lib/quarry-agent/embassy.json"];
+    let far = [1, 2].map(|number| lab.server(number).ssh(&changed).succeeded().text());
+    let near = hq.root().join("agent/embassy.json");
+    let near = std::fs::metadata(near).unwrap().modified().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let seconds = far.iter().map(|text| text.trim().parse::<f64>().unwrap()).chain([near.as_secs_f64()]);
+    seconds.map(|seconds| seconds * 1e3 - died / 1e6).collect()
+}
+
+#[test]
+fn what_moves_is_found_from_every_server_and_no_connection_breaks() {
+    let lab = Lab::up(2);
+    let hq = Hq::with_agent(&[("lease", "5s")]);
+    for number in [1, 2] {
+        add(&hq, &lab, number, &[]);
+    }
+    let repository = api();
+    hq.push(&repository, "blog").succeeded();
+    let servers =
+        || -> BTreeSet<String> { apis(&hq).iter().map(|row| row["server"].as_str().unwrap().to_owned()).collect() };
+    assert_eq!(servers().len(), 2, "one on each of two servers");
+
+    // A thousand connections outlast a deploy, and so does whoever comes anew.
+    let mut holding = hq.quarry_beside(&["run", "blog/web", "perl", "-e", HOLD, "--", "1000"]);
+    let mut asking = hq.quarry_beside(&["run", "blog/web", "perl", "-e", LOOP]);
+    holding.wait_for("held");
+    asking.wait_for("asking");
+    greet(&repository, "second");
+    hq.push(&repository, "blog").succeeded();
+    let held = holding.wait_within(Duration::from_secs(120)).succeeded();
+    assert!(held.text().contains("kept 1000 of release 1"), "{held}");
+
+    // It moves, becomes fewer and more, and is where it was found.
+    hq.quarry(&["servers", "drain", "s1"]).succeeded();
+    assert!(!servers().contains("s1"));
+    hq.quarry(&["scale", "blog", "api=1"]).succeeded();
+    hq.quarry(&["scale", "blog", "api=3"]).succeeded();
+    hq.quarry(&["servers", "resume", "s1"]).succeeded();
+    hq.quarry(&["restart", "blog/api"]).succeeded();
+    asking.end_of_input();
+    let asked = asking.wait_within(Duration::from_secs(60)).succeeded();
+    assert!(asked.text().contains(" bad 0"), "{asked}");
+
+    // A container that dies is known to be dead everywhere at once.
+    hq.quarry(&["servers", "drain", "hq"]).succeeded();
+    let on_one = || {
+        let row = apis(&hq).into_iter().find(|row| row["server"] == "s1")?;
+        Some(row["container"].as_str().unwrap().to_owned())
+    };
+    let victim = until("a container of api on s1", on_one);
+    let since = lab.server(1).ssh(&["date", "+%s.%N"]).succeeded().text();
+    lab.server(1).ssh(&["docker", "kill", &victim]).succeeded();
+    let told = until("every embassy to be told", || {
+        let told = told_after(&hq, &lab, since.trim(), &victim);
+        told.iter().all(|after| *after > 0.0).then_some(told)
+    });
+    eprintln!("embassies knew of a death after {told:?} ms");
 }

@@ -56,10 +56,11 @@ impl Hq {
         Ok(known.ways())
     }
 
-    /// Has the servers know what the containers of this plan, which is in its journal, reach on others, so that their
-    /// first packet passes. A server that cannot be told holds up the launch for a moment only: it is told when it
+    /// Has the servers, and their embassies, know what the containers of this plan, which is in its journal, reach on
+    /// others, so that their first packet passes. A server that cannot be told holds up the launch for a moment only: it is told when it
     /// answers.
     pub async fn open_ways(&self, plan: &Plan, say: Say<'_>) {
+        self.agents.refresh().await;
         let Some(known) = self.agents.wanted().borrow().clone() else { return };
         let servers: BTreeSet<&ServerName> =
             plan.revocable().filter_map(Step::makes).map(|container| &container.server).collect();

@@ -125,8 +125,8 @@ pub trait Agent: Send + Sync {
     /// address that is not in the table.
     ///
     /// # Errors
-    /// [`AgentError::Stale`], [`AgentError::Disk`]: nothing has changed. [`AgentError::Embassy`]: there is none, or it
-    /// cannot open some of the ports; the agent goes on trying.
+    /// [`AgentError::Stale`]: nothing has changed. [`AgentError::Embassy`]: there is none, or it cannot open some of the
+    /// ports; the agent goes on trying. [`AgentError::Disk`]: they count until the agent begins anew.
     async fn expose(&self, turn: Turn, table: &Table) -> Result<(), AgentError>;
 
     /// What the embassy's ports have counted; none without one.

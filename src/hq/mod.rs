@@ -200,11 +200,11 @@ impl Hq {
             root: parts.root.clone(),
         };
         let trail = events::act::Trail::new(parts.root.join("events"), parts.clock.now());
-        let begun = parts.clock.now();
         Arc::new(Self {
             root: parts.root,
             settings: parts.settings,
             db: parts.db,
+            begun: parts.clock.now(),
             clock: parts.clock,
             launcher,
             url_port: parts.url_port,
@@ -231,7 +231,6 @@ impl Hq {
             planning: tokio::sync::Mutex::default(),
             books: Mutex::default(),
             traffic: Arc::default(),
-            begun,
             house: OnceLock::new(),
         })
     }

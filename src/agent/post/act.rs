@@ -70,20 +70,23 @@ impl Post {
         }
     }
 
-    /// Has its ports be these, and has them on the disk before anything else.
+    /// Has its ports be these, and has them on the disk when it returns.
     ///
     /// # Errors
-    /// [`AgentError::Disk`]: nothing has changed. [`AgentError::Embassy`]: there is none yet, or it lacks some ports.
+    /// [`AgentError::Embassy`]: there is none yet, or it lacks some ports. [`AgentError::Disk`]: it has them until it
+    /// begins anew.
     pub async fn expose(&self, table: Table) -> Result<(), AgentError> {
         let _alone = self.changing.lock().await;
-        let (folder, own) = (self.folder.clone(), table.clone());
-        let kept = spawn_blocking(move || files::keep_ports(&folder, &own)).await;
+        // Whoever leaves does not wait for the disk.
+        let set = match self.stand() {
+            Some(_) => self.set(table.clone()).await,
+            None => Err("no embassy stands on the server".to_owned()),
+        };
+        let folder = self.folder.clone();
+        let kept = spawn_blocking(move || files::keep_ports(&folder, &table)).await;
         let kept = kept.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
         kept.map_err(|error| AgentError::Disk(format!("cannot keep the embassy's ports: {error}")))?;
-        if self.stand().is_none() {
-            return Err(AgentError::Embassy("no embassy stands on the server".to_owned()));
-        }
-        self.set(table).await.map_err(AgentError::Embassy)
+        set.map_err(AgentError::Embassy)
     }
 
     /// What its ports have counted.

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use jiff::SignedDuration;
 use tokio::time::{sleep, timeout};
 
-use super::{Known, Lead};
+use super::{Known, Lead, Seen};
 use crate::agent::vitals::Docker;
 use crate::db::{DbError, Guard, layout};
 use crate::embassy::Table;
@@ -59,8 +59,12 @@ impl Hq {
 
     /// Tells each what has changed for it; whether all of them know.
     async fn tell_embassies(&self) -> Result<bool, DbError> {
-        let standing: Vec<(ServerName, Arc<Remote>)> =
-            self.agents.all().into_iter().filter(|(_, remote)| remote.state().embassy == Some(true)).collect();
+        let voices = self.agents.voices().borrow().clone();
+        // Who is silent is told when it speaks again, and holds up nobody.
+        let hears = |server: &ServerName| voices.get(server) == Some(&Voice::Up);
+        let standing = self.agents.all().into_iter();
+        let standing = standing.filter(|(server, remote)| remote.state().embassy == Some(true) && hears(server));
+        let standing: Vec<(ServerName, Arc<Remote>)> = standing.collect();
         if standing.is_empty() {
             return Ok(true);
         }
@@ -97,6 +101,10 @@ impl Hq {
     /// Everything the tables follow from.
     async fn known_to_embassies(&self) -> Result<Known, DbError> {
         let mut known = Known { numbers: self.exposed().await?, ..Known::default() };
+        if known.numbers.is_empty() {
+            known.servers = self.agents.all().into_keys().map(|server| (server, Seen::default())).collect();
+            return Ok(known);
+        }
         // Procs first: what a launch is committed to meanwhile is in its journal.
         for entry in layout::all(&*self.db, layout::PROCS).await? {
             if let (Some(stack), Ok(proc)) =

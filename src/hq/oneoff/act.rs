@@ -1,6 +1,7 @@
 //! Makes the containers of one-off commands.
 
 use super::{OneOff, one_off_plan};
+use crate::docker::EngineError;
 use crate::hq::{Hq, HqError};
 use crate::launch::neighbours::neighbours;
 use crate::launch::plan::PlanError;
@@ -8,18 +9,28 @@ use crate::launch::record::Release;
 use crate::launch::{ContainerPlan, Plan, Step};
 use crate::names::{ContainerName, ServerName, StackName};
 
+/// How often a name is looked for that nobody takes meanwhile.
+const TRIES: u32 = 20;
+
 impl Hq {
     /// Makes the container of a one-off command, not yet started, and gives its server and name.
     ///
     /// # Errors
     /// When the stack or node does not exist, or docker fails.
     pub async fn prepare_one_off(&self, wanted: OneOff) -> Result<(ServerName, ContainerName), HqError> {
-        let plan = self.one_off(&wanted).await?;
-        let mut request = self.launcher.request(&plan).await?;
-        request.tty = wanted.tty;
-        request.stdin = true;
-        self.engines().of(&plan.server)?.create(request).await?;
-        Ok((plan.server, plan.name))
+        let mut tries = 0;
+        loop {
+            let plan = self.one_off(&wanted).await?;
+            let mut request = self.launcher.request(&plan).await?;
+            request.tty = wanted.tty;
+            request.stdin = true;
+            tries += 1;
+            match self.engines().of(&plan.server)?.create(request).await {
+                // Somebody else has made one of that name meanwhile.
+                Err(EngineError::Conflict { .. }) if tries < TRIES => {}
+                created => return Ok(created.map(|_| (plan.server, plan.name))?),
+            }
+        }
     }
 
     /// The container of a one-off command: beside its node, under a name that is free.

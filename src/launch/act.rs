@@ -259,10 +259,10 @@ impl Launcher {
                 Err(EngineError::NotFound { .. }) => Ok(()),
                 other => other.map_err(engine),
             },
-            Step::Await { server, container, node, check, port, published, role, restart } => {
+            Step::Await { server, container, node, check, port, published, exposed, role, restart } => {
                 let (port, published, role) = (*port, *published, *role);
                 let docker = self.engine(server)?;
-                let awaited = Awaited { engine: &*docker, container, node, port, published, role };
+                let awaited = Awaited { engine: &*docker, container, node, port, published, exposed, role };
                 awaited.wait_until_up(check, say).await?;
                 // Who is made next may need it at once.
                 if let Some(edge) = self.edge.as_ref().filter(|_| role == Role::Service) {

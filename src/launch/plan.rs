@@ -117,7 +117,7 @@ impl<'a> Planner<'a> {
             }
             if !instance.runs {
                 self.boots.push(Step::Start { server: instance.server.clone(), container: instance.name.clone() });
-                self.checks.push(awaiting(&instance.server, &instance.name, known, None));
+                self.checks.push(awaiting(&instance.server, &instance.name, known, None, &instance.exposed));
             }
             let kept = Proc { count: 1, ..known.clone() };
             self.plan.procs.insert(node.clone(), kept);
@@ -155,7 +155,7 @@ impl<'a> Planner<'a> {
     fn keep(&mut self, proc: Proc, kept: &[Instance]) -> Proc {
         for instance in kept.iter().filter(|instance| !instance.runs) {
             self.boots.push(Step::Start { server: instance.server.clone(), container: instance.name.clone() });
-            self.checks.push(awaiting(&instance.server, &instance.name, &proc, instance.published));
+            self.checks.push(awaiting(&instance.server, &instance.name, &proc, instance.published, &instance.exposed));
         }
         self.table.peers(&proc, kept);
         let here = kept.first().filter(|_| proc.settings.is_alone()).map(|instance| instance.server.clone());
@@ -277,7 +277,7 @@ impl<'a> Planner<'a> {
             if let Some(address) = routed {
                 self.table.join(proc, Peer { container: name.clone(), address });
             }
-            let mut checks = vec![awaiting(server, name, proc, routed)];
+            let mut checks = vec![awaiting(server, name, proc, routed, &container.published)];
             checks.extend(proc.settings.hook.iter().map(|command| Step::Hook {
                 server: server.clone(),
                 container: name.clone(),

@@ -74,6 +74,9 @@ pub enum Step {
         port: Option<u16>,
         /// Where its routed port is published.
         published: Option<SocketAddr>,
+        /// Its ports that are published, with where.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        exposed: Vec<(u16, SocketAddr)>,
         /// Whether not listening refuses the launch.
         role: Role,
         /// What the engine does from then on when it ends.

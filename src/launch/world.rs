@@ -33,13 +33,13 @@ pub struct Instance {
     /// Where its routed port is published.
     pub published: Option<SocketAddr>,
     /// Where the ports are that others find through the embassy.
-    pub exposed: Vec<SocketAddr>,
+    pub exposed: Vec<(u16, SocketAddr)>,
 }
 
 impl Instance {
     /// Where others may be connected to it, the routed one first.
     pub fn reached(&self) -> impl Iterator<Item = SocketAddr> {
-        let others = self.exposed.iter().copied().filter(|at| Some(*at) != self.published);
+        let others = self.exposed.iter().map(|(_, at)| *at).filter(|at| Some(*at) != self.published);
         self.published.into_iter().chain(others)
     }
 }
@@ -182,7 +182,7 @@ pub fn instance(
             State::Created | State::Exited(_) | State::Dead => false,
         },
         published: published(container),
-        exposed: exchange::published(container).into_iter().map(|(_, at)| at).collect(),
+        exposed: exchange::published(container),
     })
 }
 

@@ -26,6 +26,8 @@ pub struct Awaited<'a> {
     pub port: Option<u16>,
     /// Where that is published.
     pub published: Option<std::net::SocketAddr>,
+    /// Ports that are published, with where: another server's containers are reached nowhere else.
+    pub exposed: &'a [(u16, std::net::SocketAddr)],
     /// What it is for.
     pub role: Role,
 }
@@ -169,7 +171,8 @@ impl Awaited<'_> {
     /// Where a port is reached; the routed one when none is named.
     async fn address(&self, port: Option<u16>) -> Result<std::net::SocketAddr, String> {
         let own = port.is_none_or(|port| self.port == Some(port));
-        match self.published.filter(|_| own) {
+        let named = self.exposed.iter().find(|(exposed, _)| Some(*exposed) == port).map(|(_, at)| *at);
+        match named.or(self.published.filter(|_| own)) {
             Some(address) => Ok(address),
             None => {
                 let port = port.or(self.port).unwrap_or_default();

@@ -32,8 +32,14 @@ pub const LISTEN: Millis = Millis::seconds(60);
 /// A new service may take this long until its port takes connections; then the launch goes on without it.
 pub const SERVICE_LISTEN: Millis = Millis::seconds(30);
 
-/// The step that waits for a new container of a node.
-pub fn awaiting(server: &ServerName, name: &ContainerName, proc: &Proc, published: Option<SocketAddr>) -> Step {
+/// The step that waits for a container of a node, of which this is routed and these ports are published.
+pub fn awaiting(
+    server: &ServerName,
+    name: &ContainerName,
+    proc: &Proc,
+    published: Option<SocketAddr>,
+    exposed: &[(u16, SocketAddr)],
+) -> Step {
     // A service may well listen elsewhere than its image says.
     let check = match (&proc.settings.health, published, proc.address) {
         (Some(health), _, _) => Check::Health(health.clone()),
@@ -41,7 +47,7 @@ pub fn awaiting(server: &ServerName, name: &ContainerName, proc: &Proc, publishe
         (None, None, _) | (None, Some(_), Some(_)) => Check::Settles,
     };
     // From another server only what is published is reached.
-    let published = published.or_else(|| proc.published.first().map(|(_, at)| *at));
+    let published = published.or_else(|| exposed.iter().chain(&proc.published).map(|(_, at)| *at).next());
     Step::Await {
         server: server.clone(),
         container: name.clone(),
@@ -49,6 +55,7 @@ pub fn awaiting(server: &ServerName, name: &ContainerName, proc: &Proc, publishe
         check,
         port: proc.settings.ports.first().copied(),
         published,
+        exposed: exposed.to_vec(),
         role: if proc.address.is_some() { Role::Service } else { Role::Node },
         restart: match (proc.address, proc.settings.overlap) {
             (Some(_), _) | (None, Overlap::StartFirst) => Restart::UnlessStopped,

@@ -94,3 +94,14 @@ fn signals_reach_the_command_and_hanging_up_ends_it() {
     running.signal(Signal::KILL);
     hq.wait_for_containers(&["role=once"], 0);
 }
+
+#[test]
+fn many_commands_begin_at_the_same_time() {
+    let (hq, _repository) = with_app(&[]);
+    let running: Vec<_> =
+        (0..6).map(|number| hq.quarry_beside(&["run", "blog", "echo", &number.to_string()])).collect();
+    for (number, run) in running.into_iter().enumerate() {
+        assert_eq!(run.wait().succeeded().text(), format!("{number}\n"));
+    }
+    hq.wait_for_containers(&["stack=blog"], 1);
+}

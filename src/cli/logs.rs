@@ -63,7 +63,7 @@ impl Logs {
         if reader.sources.is_empty() {
             let asked = words.first().map_or(target.stack.as_str(), String::as_str);
             return Err(match reader.silent.is_empty() {
-                true => Failure::new(Exit::Mistake, format!("nothing of {asked} runs")),
+                true => Failure::missing(format!("nothing of {asked} runs")),
                 false => Failure::new(Exit::Refused, format!("nothing of {asked} runs on servers that answer")),
             });
         }

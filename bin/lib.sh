@@ -100,6 +100,15 @@ install_etcd() {
     fi
 }
 
+# What tries the HTTP api by its description.
+install_schemathesis() {
+    local folder=target/schemathesis
+    has "$PWD/$folder/bin/schemathesis" && return
+    step "Installing schemathesis"
+    quietly "as root: apt-get install python3-venv" python3 -m venv "$folder"
+    quietly "check the network, or pip's settings" "$folder/bin/pip" install schemathesis==4.32.5
+}
+
 # The router: nginx with its Lua module.
 install_nginx() {
     local came_with_us=

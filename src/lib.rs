@@ -3,7 +3,7 @@
 //! The folders are the nouns. A module imports only from layers below its own; `tests/it/tidy.rs` keeps it so:
 //!
 //! ```text
-//! 8 cli   7 hq   6 agent launch   5 build embassy network   4 certs instruction servers   3 stack docker router
+//! 9 cli   8 api   7 hq   6 agent launch   5 build embassy network   4 certs instruction servers   3 stack docker router
 //! 2 etc db front grid buildpacks seal   1 env   0 names units clock
 //! ```
 //!
@@ -11,6 +11,7 @@
 //! performed by [`launch`].
 
 pub mod agent;
+pub mod api;
 pub mod build;
 pub mod buildpacks;
 pub mod certs;

@@ -145,6 +145,19 @@ name!(
 );
 
 name!(
+    /// What a user calls a token of theirs.
+    TokenName,
+    "token name",
+    "letters, digits, dashes, dots and underscores, starting with a letter or digit, at most 63 characters",
+    |text| {
+        let bytes = text.as_bytes();
+        (1..=63).contains(&bytes.len())
+            && bytes[0].is_ascii_alphanumeric()
+            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(b))
+    }
+);
+
+name!(
     /// A folder or file of a repository in its short form; `.` is the repository itself. Joined to a checkout it stays
     /// inside, but for links.
     InnerPath,

@@ -56,7 +56,7 @@ impl Hq {
         let log = fs::File::create(self.place.path("serve.log")).unwrap();
         let addresses = [self.ssh, self.http].map(|port| format!("127.0.0.1:{port}"));
         let mut command = self.quarry();
-        command.args(["serve", "--ssh", &addresses[0], "--http", &addresses[1], "--https", "off"]);
+        command.args(["serve", "--ssh", &addresses[0], "--http", &addresses[1], "--https", "off", "--api", "off"]);
         let mut child = program::start(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log));
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();

@@ -6,8 +6,8 @@ use clap::Subcommand;
 
 use super::{
     backup, certs, cluster, config, deploy, destroy, doctor, domains, env, events, gc, grid, jobs, keys, launch, links,
-    logs, maintenance, network, pause, ps, releases, restart, rights, rollback, run, scale, servers, stacks, tasks,
-    upgrade, urls, version,
+    logs, maintenance, metrics, network, pause, ps, releases, restart, rights, rollback, run, scale, servers, stacks,
+    tasks, tokens, upgrade, urls, version,
 };
 
 /// Commands that HQ carries out, whichever door they come through.
@@ -32,6 +32,7 @@ pub enum HqCommand {
     Launch(launch::Launch),
     Destroy(destroy::Destroy),
     Keys(keys::Keys),
+    Tokens(tokens::Tokens),
     Rights(rights::Rights),
     Events(events::Events),
     Tasks(tasks::Tasks),
@@ -47,6 +48,7 @@ pub enum HqCommand {
     Upgrade(upgrade::Upgrade),
     Version(version::Version),
     Doctor(doctor::Doctor),
+    Metrics(metrics::Metrics),
     Gc(gc::Gc),
 }
 
@@ -59,6 +61,7 @@ impl HqCommand {
             | HqCommand::Links(_)
             | HqCommand::Logs(_)
             | HqCommand::Releases(_)
+            | HqCommand::Metrics(_)
             | HqCommand::Events(_) => false,
             HqCommand::Version(_) | HqCommand::Doctor(_) => false,
             HqCommand::Gc(gc) => gc.changes(),
@@ -76,8 +79,9 @@ impl HqCommand {
             HqCommand::Certs(certs) => certs.changes(),
             HqCommand::Domains(domains) => domains.changes(),
             HqCommand::Maintenance(maintenance) => maintenance.changes(),
-            HqCommand::Scale(_)
-            | HqCommand::Pause(_)
+            HqCommand::Tokens(tokens) => tokens.changes(),
+            HqCommand::Scale(scale) => scale.changes(),
+            HqCommand::Pause(_)
             | HqCommand::Resume(_)
             | HqCommand::Restart(_)
             | HqCommand::Run(_)
@@ -162,6 +166,8 @@ impl HqCommand {
             | HqCommand::Deploy(_)
             | HqCommand::Destroy(_)
             | HqCommand::Keys(_)
+            | HqCommand::Tokens(_)
+            | HqCommand::Metrics(_)
             | HqCommand::Rights(_)
             | HqCommand::Tasks(_)
             | HqCommand::Certs(_)
@@ -181,7 +187,7 @@ impl HqCommand {
             HqCommand::Logs(_) | HqCommand::Events(_) => "",
             HqCommand::Backup(_) => "interrupted; what was written is no backup",
             HqCommand::Upgrade(_) => "interrupted; HQ stays as it is",
-            HqCommand::Version(_) | HqCommand::Doctor(_) => "",
+            HqCommand::Version(_) | HqCommand::Doctor(_) | HqCommand::Metrics(_) => "",
             HqCommand::Servers(_)
             | HqCommand::Cluster(_)
             | HqCommand::Config(_)
@@ -189,6 +195,7 @@ impl HqCommand {
             | HqCommand::Network(_)
             | HqCommand::Grid(_)
             | HqCommand::Keys(_)
+            | HqCommand::Tokens(_)
             | HqCommand::Rights(_) => {
                 "interrupted; what had begun may still be done, and the same command again sees to the rest"
             }

@@ -1,4 +1,4 @@
-//! The door: what SSH and the unix socket ask of HQ, answered.
+//! The door: what SSH, the unix socket and the HTTP api ask of HQ, answered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -12,14 +12,16 @@ use tokio::sync::watch;
 use super::failure::{Exit, chain};
 use super::{Door as Doors, run_words};
 use crate::db::layout;
+use crate::etc::Settings;
 use crate::hq::deploy::Request;
-use crate::hq::door::{Caller, Door, Frame, Io, Say, Service, Update};
+use crate::hq::door::{Caller, Door, Ended, Frame, Io, Say, Service, Update};
 use crate::hq::events::Outcome;
 use crate::hq::git::Stand;
 use crate::hq::keys::PublicKey;
 use crate::hq::progress::phase;
 use crate::hq::rights::{Access, Right, RightsError};
 use crate::hq::status::{BranchUse, branch_use};
+use crate::hq::tokens::Record;
 use crate::hq::{Hq, HqError};
 use crate::launch::journal::BranchMove;
 use crate::launch::record::Cause;
@@ -33,6 +35,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub struct HqDoor {
     hq: Arc<Hq>,
     keys: RwLock<BTreeMap<String, UserName>>,
+    /// By their digests.
+    tokens: RwLock<BTreeMap<String, (UserName, Record)>>,
     /// Counts how often they were read.
     read: watch::Sender<u64>,
     /// Stacks that a push has made and none has deployed. Held while one of them is made or taken away again.
@@ -40,13 +44,25 @@ pub struct HqDoor {
 }
 
 impl HqDoor {
-    /// A door that knows the keys of the tree, and learns of every change of them, hand edits included.
+    /// A door that knows the keys and tokens of the tree, and learns of every change of them, hand edits included.
     ///
     /// # Errors
     /// When the keys cannot be read or watched.
     pub async fn open(hq: Arc<Hq>) -> Result<Arc<Self>, HqError> {
-        let door =
-            Arc::new(Self { hq, keys: RwLock::default(), read: watch::Sender::default(), made: Default::default() });
+        let (keys, tokens, read, made) = Default::default();
+        let door = Arc::new(Self { hq, keys, tokens, read, made });
+        let mut tokens = door.hq.db.watch(layout::TOKENS).await?;
+        door.load_tokens().await?;
+        let watching = Arc::downgrade(&door);
+        tokio::spawn(async move {
+            while tokens.next().await.is_some() {
+                let Some(door) = watching.upgrade() else { return };
+                while let Err(error) = door.load_tokens().await {
+                    tracing::warn!(error = ?error, "the tokens cannot be read again; trying on");
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        });
         let mut changes = door.hq.db.watch(layout::KEYS).await?;
         door.load_keys().await?;
         let watching = Arc::downgrade(&door);
@@ -62,6 +78,11 @@ impl HqDoor {
         Ok(door)
     }
 
+    /// What is set.
+    pub fn settings(&self) -> &Settings {
+        &self.hq.settings
+    }
+
     async fn load_keys(&self) -> Result<(), HqError> {
         let mut keys = BTreeMap::new();
         for entry in layout::all(&*self.hq.db, layout::KEYS).await? {
@@ -73,6 +94,20 @@ impl HqDoor {
             }
         }
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        self.read.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    async fn load_tokens(&self) -> Result<(), HqError> {
+        let mut tokens = BTreeMap::new();
+        for entry in layout::all(&*self.hq.db, layout::TOKENS).await? {
+            let user = entry.key.segments().nth(1).and_then(|user| user.parse::<UserName>().ok());
+            match (user, serde_json::from_slice::<Record>(&entry.value)) {
+                (Some(user), Ok(record)) => drop(tokens.insert(record.digest.clone(), (user, record))),
+                _ => tracing::warn!(key = %entry.key, "this token is damaged and opens nothing"),
+            }
+        }
+        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
         self.read.send_modify(|count| *count += 1);
         Ok(())
     }
@@ -191,6 +226,12 @@ impl Door for HqDoor {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).get(key.fingerprint()).cloned()
     }
 
+    async fn bearer(&self, digest: &str) -> Option<UserName> {
+        let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
+        let (user, record) = tokens.get(digest)?;
+        record.holds(self.hq.clock.now()).then(|| user.clone())
+    }
+
     fn keys(&self) -> watch::Receiver<u64> {
         self.read.subscribe()
     }
@@ -230,16 +271,20 @@ impl Door for HqDoor {
     }
 
     async fn command(&self, caller: Caller, words: Vec<String>, io: Io) -> u8 {
+        self.ask(caller, words, io).await.code
+    }
+
+    async fn ask(&self, caller: Caller, words: Vec<String>, io: Io) -> Ended {
         let door = Doors { hq: self.hq.clone(), caller };
         let output = io.output.clone();
         match tokio::spawn(run_words(door, words, io)).await {
-            Ok(code) => code,
+            Ok(ended) => ended,
             Err(panic) => {
                 tracing::error!(%panic, "a command ended in a bug");
                 let line = "quarry: this is a bug; HQ's log says where. Nothing was left half done\n";
                 // Whoever hung up does not hear it.
                 let _ = output.send(Frame::Stderr(line.into())).await;
-                Exit::Bug as u8
+                Ended::with(Exit::Bug as u8)
             }
         }
     }

@@ -112,12 +112,12 @@ impl EnvCommand {
                     unset.iter().filter(|name| env.value(name).is_none()).map(EnvName::as_str).collect();
                 if unset.is_empty() || !missing.is_empty() {
                     let names = if unset.is_empty() { "NAME …".to_owned() } else { missing.join(" ") };
-                    let message = if unset.is_empty() {
-                        format!("name what to take away: env unset {stack} {names}")
-                    } else {
-                        format!("{stack} has no variable {names}; nothing was changed")
-                    };
-                    return Err(Failure::new(Exit::Mistake, message));
+                    return Err(match unset.is_empty() {
+                        true => {
+                            Failure::new(Exit::Mistake, format!("name what to take away: env unset {stack} {names}"))
+                        }
+                        false => Failure::missing(format!("{stack} has no variable {names}; nothing was changed")),
+                    });
                 }
                 change(cx, stack, Change { unset, ..Change::default() }, no_restart).await
             }

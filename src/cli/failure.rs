@@ -6,6 +6,8 @@ use crate::hq::HqError;
 use crate::hq::backup::BackupError;
 use crate::hq::certs::CertsError;
 use crate::hq::cluster::ClusterError;
+use crate::hq::door::{Ended, Why};
+use crate::hq::jobs::JobError;
 use crate::hq::rights::RightsError;
 use crate::hq::servers::ServerError;
 use crate::hq::tasks::act::TaskError;
@@ -31,12 +33,25 @@ pub struct Failure {
     pub code: u8,
     /// Lines for the person.
     pub message: String,
+    /// The code in more detail.
+    pub why: Option<Why>,
 }
 
 impl Failure {
     /// A failure in one sentence.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { code: exit as u8, message: message.into() }
+        Self { code: exit as u8, message: message.into(), why: Ended::with(exit as u8).why }
+    }
+
+    /// What is named does not exist.
+    pub fn missing(message: impl Into<String>) -> Self {
+        Self::new(Exit::Mistake, message).because(Why::Missing)
+    }
+
+    /// The same in more detail.
+    #[must_use]
+    pub fn because(self, why: Why) -> Self {
+        Self { why: Some(why), ..self }
     }
 
     /// Any error, told with its causes.
@@ -109,7 +124,33 @@ impl From<HqError> for Failure {
             HqError::Certs(error) => of_certs(error),
             HqError::Server(error) => of_server(error),
         };
-        Self::of(exit, &error)
+        match why(&error) {
+            Some(why) => Self::of(exit, &error).because(why),
+            None => Self::of(exit, &error),
+        }
+    }
+}
+
+/// What an exit code does not tell.
+fn why(error: &HqError) -> Option<Why> {
+    match error {
+        HqError::NoStack(_) | HqError::NoRelease { .. } | HqError::NoNode { .. } => Some(Why::Missing),
+        HqError::Job(JobError::None { .. }) | HqError::Server(ServerError::NoServer(_)) => Some(Why::Missing),
+        HqError::Task(TaskError::NoTask { .. } | TaskError::NoRun { .. }) => Some(Why::Missing),
+        HqError::Rights(RightsError::Hidden(_) | RightsError::None { .. }) => Some(Why::Missing),
+        HqError::Rights(RightsError::Taken(_)) | HqError::StackExists(_) => Some(Why::Taken),
+        HqError::NeverDeployed(_) => Some(Why::Refused),
+        HqError::Job(JobError::Taken { .. }) | HqError::Domain(_) => Some(Why::Taken),
+        HqError::Rights(
+            RightsError::Operator(_)
+            | RightsError::TooLittle { .. }
+            | RightsError::Creation { .. }
+            | RightsError::Owner { .. },
+        ) => Some(Why::Forbidden),
+        HqError::Job(JobError::NoStack) => Some(Why::Forbidden),
+        HqError::State(error) if error.is_away() => Some(Why::Away),
+        HqError::Engine(_) | HqError::Agent { .. } | HqError::Asleep | HqError::Unsettled(_) => Some(Why::Away),
+        _ => None,
     }
 }
 
@@ -210,10 +251,10 @@ impl From<crate::names::BadName> for Failure {
 
 /// The output of the command is gone: nobody is left to tell.
 pub fn hung_up() -> Failure {
-    Failure { code: 141, message: String::new() }
+    Failure { code: 141, message: String::new(), why: None }
 }
 
 /// The person pressed Ctrl-C, or a signal asked for an end; the code is a shell's for that.
 pub fn interrupted(message: &str) -> Failure {
-    Failure { code: 130, message: message.to_owned() }
+    Failure { code: 130, message: message.to_owned(), why: None }
 }

@@ -360,8 +360,12 @@ async fn show(cx: &Context, job: String) -> Result<(), Failure> {
     let runs = cx.hq.job_runs(&stack, &name).await?;
     let Some(proc) = procs.get(&name) else {
         return match runs.last_key_value() {
+            // What reads JSON asked for a job, and not for its runs.
+            Some(_) if cx.out.json => Err(Failure::missing(format!(
+                "`{stack}/{name}` has ended; `jobs history {stack}/{name}` lists its runs"
+            ))),
             Some(_) => history(cx, format!("{stack}/{name}")).await,
-            None => Err(Failure::new(Exit::Mistake, format!("`{stack}` has no job `{name}`; `jobs list` lists them"))),
+            None => Err(Failure::missing(format!("`{stack}` has no job `{name}`; `jobs list` lists them"))),
         };
     };
     cx.out.value(proc).await

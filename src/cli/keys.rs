@@ -204,5 +204,13 @@ async fn remove(cx: &Context, user: &UserName, name: Option<KeyName>, confirm: b
         cx.hq.db.delete(&layout::public_key(user, &name), Guard::Any).await?;
         cx.out.note(&format!("removed {name} of {user}")).await?;
     }
-    Ok(())
+    let comes_back = left.iter().any(|row| row.user == user.as_str());
+    match super::tokens::count(cx, user).await? {
+        tokens @ 1.. if !comes_back => {
+            let text =
+                format!("{user} still has tokens of the api ({tokens}); `tokens remove NAME --user {user}` ends them");
+            cx.out.note(&text).await
+        }
+        _ => Ok(()),
+    }
 }

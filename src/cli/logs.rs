@@ -71,7 +71,7 @@ impl Logs {
                     Exit::Mistake,
                     format!("what {asked} prints goes to whoever is attached to it, and is kept nowhere"),
                 ),
-                true => Failure::new(Exit::Mistake, format!("nothing of {asked} runs")),
+                true => Failure::missing(format!("nothing of {asked} runs")),
                 false => Failure::new(Exit::Refused, format!("nothing of {asked} runs on servers that answer")),
             });
         }

@@ -14,12 +14,13 @@ use self::failure::{Exit, Failure};
 use self::print::Out;
 use self::trace::{Trace, told};
 use crate::hq::Hq;
-use crate::hq::door::{Caller, Io, IoEvent, Stdin};
+use crate::hq::door::{Caller, Ended, Io, IoEvent, Stdin, Why};
 use crate::names::StackName;
 use crate::names::printable::printable;
 
 pub mod again;
 pub mod agent;
+pub mod api;
 pub mod backup;
 pub mod build;
 pub mod certs;
@@ -49,6 +50,7 @@ pub mod local;
 pub mod locknet;
 pub mod logs;
 pub mod maintenance;
+pub mod metrics;
 pub mod network;
 pub mod parts;
 pub mod pause;
@@ -66,6 +68,7 @@ pub mod servers;
 pub mod stacks;
 pub mod systemd;
 pub mod tasks;
+pub mod tokens;
 pub mod trace;
 pub mod upgrade;
 pub mod urls;
@@ -145,14 +148,14 @@ struct Remote {
     command: HqCommand,
 }
 
-/// Runs a command HQ heard through a door; gives its exit code.
-pub async fn run_words(door: Door, words: Vec<String>, io: Io) -> u8 {
+/// Runs a command HQ heard through a door; tells how it ended.
+pub async fn run_words(door: Door, words: Vec<String>, io: Io) -> Ended {
     let typed = words.clone();
     let words = normalised(words);
     let event = door.hq.new_event(&door.caller, None, &told(&words));
     let remote = match Remote::try_parse_from(words) {
         Ok(remote) => remote,
-        Err(error) => return say_usage(error, advice(&typed), io).await,
+        Err(error) => return Ended::with(say_usage(error, advice(&typed), io).await),
     };
     let out = Out::new(io.output.clone(), io.terminal.clone(), remote.json);
     let trace = Trace::new(door.hq.clone(), event, remote.command.changes());
@@ -168,13 +171,13 @@ pub async fn run_words(door: Door, words: Vec<String>, io: Io) -> u8 {
         Err(error) => Err(error.into()),
     };
     match done {
-        Ok(code) => code,
+        Ok(code) => Ended { code, why: None },
         Err(failure) => {
             if !failure.message.is_empty() {
                 // Whoever hung up does not hear it.
                 let _ = out.note(&format!("quarry: {}", printable(&failure.message))).await;
             }
-            failure.code
+            Ended { code: failure.code, why: failure.why }
         }
     }
 }
@@ -237,7 +240,7 @@ async fn dispatch(command: HqCommand, cx: &Context, io: Io) -> Result<u8, Failur
         done = carry_out(command, cx, stdin, hung_up.clone()) => done.map(|()| 0),
         () = closing => {
             hung_up.cancel();
-            Err(Failure::new(Exit::Refused, "HQ is being upgraded; try again in a moment"))
+            Err(Failure::new(Exit::Refused, "HQ is being upgraded; try again in a moment").because(Why::Away))
         }
         () = interruption(&mut events) => {
             hung_up.cancel();
@@ -287,6 +290,8 @@ async fn carry_out(command: HqCommand, cx: &Context, stdin: Stdin, hung_up: Canc
         HqCommand::Doctor(doctor) => doctor.run(cx).await,
         HqCommand::Gc(gc) => gc.run(cx).await,
         HqCommand::Version(version) => version.run(cx).await,
+        HqCommand::Tokens(tokens) => tokens.run(cx).await,
+        HqCommand::Metrics(metrics) => metrics.run(cx).await,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::failure::{Exit, Failure};
+use crate::hq::door::Why;
 use crate::hq::rights::Right;
 use crate::names::ReleaseNumber;
 
@@ -22,7 +23,8 @@ impl Rollback {
         let words = &self.words[..self.words.len() - usize::from(number.is_some())];
         let stack = cx.only_stack(words, Right::Deploy).await?;
         if cx.hq.releases(&stack).await?.len() < 2 && number.is_none() {
-            return Err(Failure::new(Exit::Mistake, format!("`{stack}` has no earlier release")));
+            let failure = Failure::new(Exit::Mistake, format!("`{stack}` has no earlier release"));
+            return Err(failure.because(Why::Refused));
         }
         let (hq, caller) = (cx.hq.clone(), cx.caller.clone());
         cx.in_turn(&stack.clone(), "rollback", |say| async move {

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 use super::context::{Context, Target};
 use super::failure::{Exit, Failure};
 use crate::hq::progress::{detail, phase};
 use crate::hq::rights::Right;
 use crate::hq::{Hq, HqError};
-use crate::names::NodeName;
+use crate::names::{NodeName, StackName};
 
 /// Most containers of one node.
 const MOST: u32 = 100;
@@ -23,6 +25,11 @@ pub struct Scale {
 }
 
 impl Scale {
+    /// Whether it changes something.
+    pub fn changes(&self) -> bool {
+        self.words.iter().any(|word| word.contains('='))
+    }
+
     /// Runs the command.
     ///
     /// # Errors
@@ -30,14 +37,7 @@ impl Scale {
     pub async fn run(self, cx: &Context) -> Result<(), Failure> {
         let (stack, counts) = self.read(cx).await?;
         if counts.is_empty() {
-            let rows: Vec<Vec<String>> = cx
-                .hq
-                .procs(&stack)
-                .await?
-                .into_iter()
-                .map(|proc| vec![proc.node.to_string(), proc.count.to_string()])
-                .collect();
-            return cx.out.table(&["NODE", "COUNT"], &rows).await;
+            return list(cx, &stack).await;
         }
         let current = cx.hq.current(&stack).await?;
         let known: Vec<NodeName> = cx.hq.procs(&stack).await?.into_iter().map(|proc| proc.node).collect();
@@ -59,9 +59,10 @@ impl Scale {
         .await
     }
 
-    async fn read(&self, cx: &Context) -> Result<(crate::names::StackName, BTreeMap<NodeName, u32>), Failure> {
+    async fn read(&self, cx: &Context) -> Result<(StackName, BTreeMap<NodeName, u32>), Failure> {
         let pairs = self.words.iter().position(|word| word.contains('=')).unwrap_or(self.words.len());
-        let (Target { stack, .. }, rest) = cx.target(&self.words[..pairs], Right::Deploy).await?;
+        let needed = if self.changes() { Right::Deploy } else { Right::View };
+        let (Target { stack, .. }, rest) = cx.target(&self.words[..pairs], needed).await?;
         if let Some(node) = rest.first() {
             let message = format!("how many containers of `{node}` shall run? write {node}=N");
             return Err(Failure::new(Exit::Usage, message));
@@ -75,4 +76,22 @@ impl Scale {
         }
         Ok((stack, counts))
     }
+}
+
+/// A node as listings show it.
+#[derive(Debug, Serialize)]
+struct Row {
+    node: NodeName,
+    count: u32,
+}
+
+async fn list(cx: &Context, stack: &StackName) -> Result<(), Failure> {
+    let procs = cx.hq.procs(stack).await?;
+    let rows: Vec<Row> = procs.into_iter().map(|proc| Row { node: proc.node, count: proc.count }).collect();
+    if cx.out.json {
+        return cx.out.value(&rows).await;
+    }
+    let cells: Vec<Vec<String>> =
+        rows.into_iter().map(|row| vec![row.node.to_string(), row.count.to_string()]).collect();
+    cx.out.table(&["NODE", "COUNT"], &cells).await
 }

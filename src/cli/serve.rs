@@ -22,7 +22,7 @@ use crate::certs::authority::Authority;
 use crate::clock::Clock;
 use crate::db::Db;
 use crate::db::gate::act::Gate;
-use crate::etc::{self, Settings};
+use crate::etc::{self, Api, Settings};
 use crate::hq::agents::wanted::Ports;
 use crate::hq::cloud::Rents;
 use crate::hq::cloud::rent::act::OverSsh;
@@ -50,17 +50,20 @@ pub struct Serve {
     http: SocketAddr,
     /// Where it answers with certificates, or `off`
     #[arg(long, env = "QUARRY_HTTPS", default_value = "0.0.0.0:443", value_name = "ADDRESS:PORT")]
-    https: Https,
+    https: OrOff,
+    /// Where the HTTP api answers, or `off`; without, what the setting api-listen says
+    #[arg(long, env = "QUARRY_API", value_name = "ADDRESS:PORT")]
+    api: Option<Api>,
     /// Only look whether this program could serve here
     #[arg(long, hide = true)]
     rehearse: bool,
 }
 
-/// Where the router answers with certificates.
+/// Where the router answers with certificates, if it does.
 #[derive(Debug, Clone, Copy)]
-struct Https(Option<SocketAddr>);
+struct OrOff(Option<SocketAddr>);
 
-impl std::str::FromStr for Https {
+impl std::str::FromStr for OrOff {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
@@ -263,6 +266,8 @@ impl Serve {
         let address = listener.local_addr().unwrap_or(self.ssh);
         let hooks = socket::listen(&paths.socket).map_err(|error| refused(&error))?;
         tokio::spawn(socket::serve_hooks(hooks, door.clone(), pushes.clone(), stop.clone()));
+        let at = self.api.unwrap_or(door.settings().api);
+        super::api::open(at, (&places.etc, root), door.clone(), traffic.clone(), stop.clone()).await?;
         let server = ssh::Server::new(key, ssh::Limits::default(), paths, door.clone(), pushes);
         tokio::spawn(Arc::new(server).serve(listener, stop.clone()));
         let socket = match again::socket(&doors.handed).map(UnixListener::from_std) {

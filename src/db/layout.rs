@@ -2,7 +2,9 @@
 
 pub use super::act::{all, parse_json, put_json, read_json};
 use super::{DbError, Key};
-use crate::names::{ContainerName, Domain, EnvName, KeyName, NodeName, ReleaseNumber, ServerName, StackName, UserName};
+use crate::names::{
+    ContainerName, Domain, EnvName, KeyName, NodeName, ReleaseNumber, ServerName, StackName, TokenName, UserName,
+};
 
 fn key(text: String) -> Key {
     text.parse().expect("keys made of checked names are well formed")
@@ -113,9 +115,9 @@ pub fn routes(stack: &StackName) -> Key {
 }
 
 /// The first segments a key may have. A folder of the root that is not named here is no part of the tree.
-pub const ROOTS: [&str; 13] = [
+pub const ROOTS: [&str; 14] = [
     "certs", "config", "embassy", "grid", "hq", "journal", "keys", "proc", "ps", "rights", "routes", "servers",
-    "stacks",
+    "stacks", "tokens",
 ];
 
 /// The prefix of all stacks' routes.
@@ -140,6 +142,14 @@ pub fn rights(user: &UserName) -> Key {
 /// `keys/<user>/<name>.pub`: one line of OpenSSH public key.
 pub fn public_key(user: &UserName, name: &KeyName) -> Key {
     key(format!("keys/{user}/{name}.pub"))
+}
+
+/// The prefix of all tokens.
+pub const TOKENS: &str = "tokens";
+
+/// `tokens/<user>/<name>.json`: JSON, a token of the HTTP api by its digest.
+pub fn token(user: &UserName, name: &TokenName) -> Key {
+    key(format!("{TOKENS}/{user}/{name}.json"))
 }
 
 /// The prefix of all servers.

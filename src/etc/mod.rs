@@ -25,6 +25,7 @@
 //! router/trusted-proxies  addresses and networks of balancers in front, one a line; they speak for visitors
 //! router/proxy-protocol   off; on where they begin connections with the PROXY protocol
 //! create-stacks      everyone, who has a key; or operators
+//! api-listen         127.0.0.1:8791, where the HTTP api answers; or off. With api.crt and api.key beside it it speaks TLS
 //! submodule-hosts    one host a line, by name or address, inside your own network that submodules may come from
 //! submodule-key      path of the SSH key that servers of submodules see; none without
 //! ```
@@ -41,6 +42,7 @@ use crate::names::{BadName, Domain};
 use crate::units::{Megabytes, Millis};
 
 pub mod acme;
+mod api;
 mod balancers;
 mod build;
 pub mod cloud;
@@ -49,11 +51,14 @@ mod embassy;
 pub mod etcd;
 pub mod files;
 pub mod gc;
+mod subnets;
 
+pub use api::Api;
 pub use balancers::Balancers;
 pub use build::Build;
 pub use creators::Creators;
 pub use embassy::Embassy;
+pub use subnets::Subnets;
 
 /// Quarry's folder unless told otherwise.
 pub const ROOT: &str = "/home/quarry";
@@ -105,6 +110,8 @@ pub struct Settings {
     pub balancers: Balancers,
     /// Where containers find what they are linked to.
     pub embassy: Embassy,
+    /// Where the HTTP api answers.
+    pub api: Api,
 }
 
 impl Default for Settings {
@@ -131,47 +138,13 @@ impl Default for Settings {
             creators: Creators::Everyone,
             balancers: Balancers::default(),
             embassy: Embassy::default(),
+            api: Api::default(),
         }
     }
-}
-
-/// A range of private addresses that stacks' networks are cut from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Subnets {
-    network: Ipv4Addr,
-    bits: u8,
 }
 
 /// A shorter silence is nothing.
 const SHORTEST_LEASE: Millis = Millis::seconds(3);
-
-/// The size of one stack's network: a smaller range than this holds none.
-const SMALLEST: u8 = 26;
-
-impl fmt::Display for Subnets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.network, self.bits)
-    }
-}
-
-impl FromStr for Subnets {
-    type Err = String;
-    /// `10.208.0.0/12`: private, from /8 to /26, on its own boundary.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let rule = || format!("`{text}` is not a private range such as `10.208.0.0/12`, from /8 to /{SMALLEST}");
-        let (network, bits) = text.split_once('/').ok_or_else(rule)?;
-        let network: Ipv4Addr = network.parse().map_err(|_| rule())?;
-        let bits: u8 = bits.parse().map_err(|_| rule())?;
-        if !(8..=SMALLEST).contains(&bits) || !network.is_private() {
-            return Err(rule());
-        }
-        let own = Ipv4Addr::from(u32::from(network) & (u32::MAX << (32 - bits)));
-        if own != network {
-            return Err(format!("`{text}` does not begin on its boundary; write `{own}/{bits}`"));
-        }
-        Ok(Self { network, bits })
-    }
-}
 
 /// One file that does not say what it should.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -254,10 +227,14 @@ pub const AUTHORITY: &str = "etcd_authority";
 /// The servers on which `cluster etcd` has begun, one a line, until the state is there.
 pub const BEGUN: &str = "etcd_begun";
 
-/// Files that lie beside settings and set nothing: HQ's key, that of all variables, its etcd's authority and beginnings, what starts the agent
+/// The certificate of the HTTP api and its key, PEM both.
+pub const API_CERTIFICATE: [&str; 2] = ["api.crt", "api.key"];
+
+/// Files that lie beside settings and set nothing: HQ's key, the api's certificate, that of all variables, its etcd's authority and beginnings, what starts the agent
 /// at boot, hidden ones, editors' backups, explanations.
 pub fn is_setting(name: &str) -> bool {
     ![HOST_KEY, "host_key.pub", ENV_KEY, AUTHORITY, BEGUN, "boot", "boot.d"].contains(&name)
+        && !API_CERTIFICATE.contains(&name)
         && !name.starts_with('.')
         && !name.ends_with('~')
         && !name.to_ascii_uppercase().starts_with("README")
@@ -280,6 +257,7 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
         ("", "submodule-hosts") => settings.submodule_hosts = hosts(text)?,
         ("", "submodule-key") => settings.submodule_key = Some(key_path(value)?),
         ("", "create-stacks") => settings.creators = value.parse()?,
+        ("", "api-listen") => settings.api = value.parse()?,
         ("env", name) => variable(&mut settings.env, name, text)?,
         (_, name) => return Err(unknown(name)),
     }
@@ -287,8 +265,9 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
 }
 
 /// Every file but those in `env/`, `build/`, `etcd/`, `cloud/`, `acme/`, `gc/`, `embassy/` and `router/`.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 13] = [
     "address",
+    "api-listen",
     "hostnames",
     "lease",
     "port-range",
@@ -412,6 +391,7 @@ mod tests {
             ("size", "512mb"),
             ("release-timeout", "30m"),
             ("lease", "15s"),
+            ("api-listen", "127.0.0.1:8791"),
         ];
         assert_eq!(decided(&defaults), Ok(Settings::default()));
     }
@@ -456,6 +436,7 @@ mod tests {
     #[test]
     fn every_mistake_is_reported_with_its_file() {
         let mistakes = [
+            ("api-listen", "8791"),
             ("build/ca-bundle", "/not/read/here"),
             ("build/memory", "much"),
             ("build/timeout", "2d"),
@@ -479,7 +460,9 @@ mod tests {
                 .to_string()
                 .contains("\n  subnets: `10.208.0.1/12` does not begin on its boundary; write `10.208.0.0/12`")
         );
-        assert!(error.to_string().contains("there is no setting `hostname`; there are address, hostnames,"));
+        assert!(
+            error.to_string().contains("there is no setting `hostname`; there are address, api-listen, hostnames,")
+        );
         for wrong in ["8.8.8.0/24", "10.0.0.0/27", "10.0.0.0/7", "10.0.0.0", "x/12"] {
             assert!(wrong.parse::<Subnets>().is_err(), "{wrong}");
         }

@@ -1,4 +1,4 @@
-//! The seam between the ways into HQ (SSH, the unix socket) and what HQ does.
+//! The seam between the ways into HQ (SSH, the unix socket, the HTTP api) and what HQ does.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,7 +25,10 @@ pub trait Door: Send + Sync + 'static {
     /// Whose key this is; `None` refuses. Asked for every key a client offers, so it answers from memory.
     async fn who(&self, key: &PublicKey) -> Option<UserName>;
 
-    /// Moves whenever the answers of [`Door::who`] may be others.
+    /// Whose token has this digest, as [`crate::hq::tokens::digest`] makes it; `None` refuses. Answers from memory, too.
+    async fn bearer(&self, digest: &str) -> Option<UserName>;
+
+    /// Moves whenever the answers of [`Door::who`] and [`Door::bearer`] may be others.
     fn keys(&self) -> watch::Receiver<u64>;
 
     /// The bare repository of a stack, for git to serve. For [`Service::Receive`] stack and repository are made when
@@ -42,9 +45,58 @@ pub trait Door: Send + Sync + 'static {
     /// arrives before the exit code; what is sent later is lost.
     async fn command(&self, caller: Caller, words: Vec<String>, io: Io) -> u8;
 
+    /// The same for those to whom an exit code says too little.
+    async fn ask(&self, caller: Caller, words: Vec<String>, io: Io) -> Ended {
+        Ended::with(self.command(caller, words, io).await)
+    }
+
     /// A change of a branch that a pusher asks for. HQ moves the branch itself (or not); the error is the reason the
     /// pusher sees. Runs to its end when the pusher goes away: `update.hung_up` tells.
     async fn update(&self, update: Update, say: Say) -> Result<(), String>;
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Its exit code.
+    pub code: u8,
+    /// Why it is not 0; `None` for success, and for the code of a program that it ran.
+    pub why: Option<Why>,
+}
+
+impl Ended {
+    /// What an exit code alone says.
+    pub fn with(code: u8) -> Self {
+        let why = match code {
+            1 => Some(Why::Mistake),
+            2 => Some(Why::Usage),
+            3 => Some(Why::Refused),
+            70 => Some(Why::Bug),
+            _ => None,
+        };
+        Self { code, why }
+    }
+}
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// What is named does not exist, or it is kept from the caller that it does.
+    Missing,
+    /// The caller's mistake.
+    Mistake,
+    /// The command line is not one.
+    Usage,
+    /// The caller may not.
+    Forbidden,
+    /// A name is taken.
+    Taken,
+    /// It was understood and did not work out; nothing changed.
+    Refused,
+    /// What it takes does not answer at the moment.
+    Away,
+    /// Quarry's own fault.
+    Bug,
 }
 
 /// Which side of git's conversation HQ takes.
@@ -68,7 +120,7 @@ pub struct Caller {
 /// Which way a caller came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// By SSH from this address.
+    /// By SSH or the HTTP api from this address.
     Address(IpAddr),
     /// By HQ's own unix socket.
     Socket,

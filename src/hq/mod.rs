@@ -1,6 +1,6 @@
 //! HQ: takes pushes and commands, decides, and drives docker and the router.
 //!
-//! [`ssh`] and [`socket`] are the ways in; both speak to a [`door::Door`]. One operation changes a stack at a time
+//! [`ssh`] and [`socket`] are the ways in, and the HTTP api above; all speak to a [`door::Door`]. One operation changes a stack at a time
 //! ([`lock`]). Each goes the same way: gather the world, plan, journal, stage, switch, commit, retire ([`act`]);
 //! [`deploy`] and [`change`] say with which instructions, [`recover`] finishes or undoes what a killed HQ left, and
 //! [`reconcile`] heals what drifts.
@@ -52,6 +52,7 @@ pub mod install;
 pub mod jobs;
 pub mod limits;
 pub mod lock;
+pub mod metrics;
 pub mod oneoff;
 pub mod progress;
 pub mod random;
@@ -67,6 +68,7 @@ pub mod ssh;
 pub mod stacks;
 pub mod status;
 pub mod tasks;
+pub mod tokens;
 pub mod upgrade;
 pub mod world;
 

@@ -10,7 +10,7 @@ use self::source::{Source, line_of};
 mod source;
 
 /// The layers from the ground up; a module imports from layers below its own. `src/lib.rs` shows the same table.
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 10] = [
     &["names", "units", "clock"],
     &["env"],
     &["etc", "db", "front", "grid", "buildpacks", "seal"],
@@ -19,6 +19,7 @@ const LAYERS: [&[&str]; 9] = [
     &["build", "embassy", "network"],
     &["agent", "launch"],
     &["hq"],
+    &["api"],
     &["cli"],
 ];
 

@@ -51,7 +51,7 @@ fn a_second_hq_on_the_same_etcd_names_the_first_and_does_nothing() {
         run(command.args(words))
     };
     for words in [
-        &["serve", "--ssh", "127.0.0.1:0", "--http", "127.0.0.1:0", "--https", "off"][..],
+        &["serve", "--ssh", "127.0.0.1:0", "--http", "127.0.0.1:0", "--https", "off", "--api", "off"][..],
         &["destroy", "blog", "--confirm", "blog"],
     ] {
         quarry(words).ended(3).said(&["quarry: another HQ (host ", ", pid ", ") acts on this state; stop it"]);
@@ -103,7 +103,8 @@ fn with_etcd_gone_sites_answer_commands_say_so_and_all_goes_on_when_it_is_back()
     hq.stop(Signal::TERM);
     cluster.kill_all();
     let http = hq.http.to_string();
-    let mut waiting = hq.quarry_beside(&["serve", "--ssh", "127.0.0.1:0", "--http", &http, "--https", "off"]);
+    let mut waiting =
+        hq.quarry_beside(&["serve", "--ssh", "127.0.0.1:0", "--http", &http, "--https", "off", "--api", "off"]);
     waiting.wait_for("HQ waits for its state");
     hq.quarry(&["ps"]).ended(3).said(&["quarry: ", "etcd does not answer at http://127."]);
     assert_eq!(hq.page("blog.localhost", "/"), "Later from release 2\n");

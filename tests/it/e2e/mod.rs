@@ -5,6 +5,7 @@ use crate::harness::{Hq, Repository};
 mod aftermath;
 mod agents;
 mod apart;
+mod api;
 mod backup;
 mod bombs;
 mod builds;

@@ -12,7 +12,7 @@ fn a_second_hq_on_the_same_root_is_refused() {
     let (hq, _repository) = with_app(&[]);
     let mut second = Command::new(env!("CARGO_BIN_EXE_quarry"));
     second.env("QUARRY_ROOT", hq.root()).env("QUARRY_ETC", hq.file("etc"));
-    second.args(["serve", "--ssh", "127.0.0.1:0", "--http", "127.0.0.1:0", "--https", "off"]);
+    second.args(["serve", "--ssh", "127.0.0.1:0", "--http", "127.0.0.1:0", "--https", "off", "--api", "off"]);
     run(&mut second).ended(3).said(&["quarry: ", hq.root().to_str().unwrap()]);
     assert_eq!(hq.page("blog.localhost", "/"), "Hello from release 1\n");
     hq.by_ssh(&["ps"]).succeeded();
@@ -109,7 +109,9 @@ fn a_state_that_was_copied_by_half_is_not_taken_for_the_whole() {
     hq.stop(Signal::TERM);
     std::fs::create_dir_all(hq.root().join("hq")).unwrap();
     std::fs::write(hq.root().join("hq/copying"), "").unwrap();
-    for words in [&["stacks"][..], &["serve", "--ssh", "127.0.0.1:0", "--http", "127.0.0.1:0", "--https", "off"]] {
+    for words in
+        [&["stacks"][..], &["serve", "--ssh", "127.0.0.1:0", "--http", "127.0.0.1:0", "--https", "off", "--api", "off"]]
+    {
         hq.quarry(words).ended(1).said(&["only a part", "copy it again with --replace"]);
     }
     std::fs::remove_file(hq.root().join("hq/copying")).unwrap();

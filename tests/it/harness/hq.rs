@@ -35,6 +35,7 @@ pub struct Hq {
     pub ssh: SocketAddr,
     pub http: SocketAddr,
     pub https: SocketAddr,
+    pub api: SocketAddr,
     /// What HQ sees as /etc/hosts from its next start on.
     pub hosts: Option<PathBuf>,
     /// Its root and its settings in the folder.
@@ -89,11 +90,11 @@ impl Hq {
             fs::write(path, text).unwrap();
         }
         before(&folder.path().join("root"));
-        let (http, https) = (slot.http(), slot.https());
+        let (http, https, api) = (slot.http(), slot.https(), slot.api());
         let ssh = SocketAddr::from(([127, 0, 0, 1], 0));
         let program = env!("CARGO_BIN_EXE_quarry").into();
-        let mut hq =
-            Self { folder, slot, serve: None, agent: None, ssh, http, https, hosts: None, places: PLACES[0], program };
+        let (serve, agent, hosts, places) = (None, None, None, PLACES[0]);
+        let mut hq = Self { folder, slot, serve, agent, ssh, http, https, api, hosts, places, program };
         if alone == Alone::No {
             hq.start_agent();
         }
@@ -141,8 +142,9 @@ impl Hq {
         if let Some(instant) = instant {
             command.env("QUARRY_KILL_AT", instant.to_string());
         }
-        let addresses = [self.ssh, self.http, self.https].map(|address| address.to_string());
+        let addresses = [self.ssh, self.http, self.https, self.api].map(|address| address.to_string());
         command.args(["serve", "--ssh", &addresses[0], "--http", &addresses[1], "--https", &addresses[2]]);
+        command.args(["--api", &addresses[3]]);
         let mut child = command.stdout(Stdio::piped()).stderr(log).process_group(0).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();

@@ -66,6 +66,11 @@ impl Slot {
         SocketAddr::from(([127, 0, 0, 1], 8300 + self.number))
     }
 
+    /// Where the HTTP api answers.
+    pub fn api(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 8400 + self.number))
+    }
+
     /// Ports of containers.
     pub fn ports(&self) -> String {
         let first = 22_000 + self.number * 100;

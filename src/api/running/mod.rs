@@ -1,0 +1,3 @@
+//! A command that runs for a request.
+
+pub mod act;

@@ -1,0 +1,61 @@
+//! `metrics`
+
+use std::collections::BTreeSet;
+
+use super::context::Context;
+use super::failure::Failure;
+use crate::docker::State;
+use crate::hq::fleet::Seen;
+use crate::hq::metrics::{Figures, Server, text};
+use crate::launch::label;
+use crate::names::StackName;
+
+/// Print what HQ counts, as text for Prometheus
+#[derive(Debug, clap::Args)]
+pub struct Metrics {}
+
+impl Metrics {
+    /// Runs the command: operators see everything, others their stacks.
+    ///
+    /// # Errors
+    /// When the tree cannot be read, or docker does not answer.
+    pub async fn run(self, cx: &Context) -> Result<(), Failure> {
+        let stacks = cx.stacks().await?;
+        let mut figures = Figures { version: env!("CARGO_PKG_VERSION").to_owned(), ..Figures::default() };
+        for stack in &stacks {
+            let releases = cx.hq.releases(stack).await?;
+            let current = releases.last().map(|release| release.number.0);
+            figures.stacks.insert(stack.clone(), (releases.len() as u64, current));
+            for proc in cx.hq.procs(stack).await? {
+                figures.wanted.insert((stack.clone(), proc.node), proc.count.into());
+            }
+        }
+        add_containers(cx, &stacks, &mut figures).await?;
+        if cx.access.is_operator() {
+            figures.work = Some(cx.hq.traffic.under_way().len() as u64);
+            for server in cx.hq.list_servers().await? {
+                let up = server.why.is_none() && ["up", "draining"].contains(&server.state);
+                let known = Server { up, size: server.size, used: server.used, free: server.free };
+                figures.servers.insert(server.name, known);
+            }
+        }
+        cx.out.data(text(&figures)).await
+    }
+}
+
+async fn add_containers(cx: &Context, stacks: &BTreeSet<StackName>, figures: &mut Figures) -> Result<(), Failure> {
+    let survey = cx.hq.survey().await?;
+    for Seen { server, container } in &survey.containers {
+        let text = |name: &str| container.labels.get(name).map_or("", String::as_str);
+        let own = text(label::HQ) == cx.hq.launcher.identity.id;
+        // What a server does not say now is unknown.
+        if !own || survey.silent.contains_key(server) || container.state != State::Running {
+            continue;
+        }
+        let Ok(stack) = text(label::STACK).parse::<StackName>() else { continue };
+        if stacks.contains(&stack) {
+            *figures.running.entry((stack, text(label::NODE).to_owned(), server.clone())).or_default() += 1;
+        }
+    }
+    Ok(())
+}

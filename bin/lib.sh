@@ -105,6 +105,9 @@ install_schemathesis() {
     local folder=target/schemathesis
     has "$PWD/$folder/bin/schemathesis" && return
     step "Installing schemathesis"
+    local python
+    python=$(python3 -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+    install_missing "python3-venv=/usr/lib/$python/ensurepip/__init__.py"
     quietly "as root: apt-get install python3-venv" python3 -m venv "$folder"
     quietly "check the network, or pip's settings" "$folder/bin/pip" install schemathesis==4.32.5
 }

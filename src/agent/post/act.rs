@@ -52,6 +52,9 @@ impl Post {
             Some(Stand { lacks: None, .. }) => return Ok(()),
             Some(_) => {}
             None => {
+                if let Err(error) = machine::spare_files() {
+                    tracing::warn!(%error, "the embassy carries fewer connections than it could");
+                }
                 if let Err(error) = spawn_blocking(machine::spare_ports).await.unwrap_or_else(|panic| Err(panic.into()))
                 {
                     tracing::warn!(%error, "the embassy makes fewer connections a second than it could");

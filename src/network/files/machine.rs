@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::network::rules::{BadInterface, InterfaceName, Machine};
 
 const INTERFACES: &str = "/sys/class/net";
@@ -49,6 +51,16 @@ pub fn speaks_ipv6() -> bool {
 /// The kernel does not let it be set.
 pub fn spare_ports() -> io::Result<()> {
     fs::write("/proc/sys/net/ipv4/tcp_tw_reuse", "1\n")
+}
+
+/// Lets this process open as many files as its owner may have at most: each connection that is carried is two, and a
+/// login's usual limit of 1,024 is soon reached.
+///
+/// # Errors
+/// The kernel does not let it be set.
+pub fn spare_files() -> io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?)
 }
 
 fn has_outer_port(bridge: &Path) -> io::Result<bool> {

@@ -65,6 +65,12 @@ fn a_link_leads_through_the_embassy_and_only_for_who_links() {
     ask(&hq, "blog", &embassy, &port).failed();
     ask(&hq, "shop", &embassy, &number.to_string()).failed();
 
+    let rows = hq.quarry(&["links", "shared", "--json"]).succeeded().json();
+    let row = &rows[0];
+    assert_eq!((&row["node"], &row["linked_by"]), (&"mongo".into(), &serde_json::json!(["shop"])), "{rows}");
+    assert_eq!((row["number"].to_string(), &row["healthy"]), (port.clone(), &1.into()), "{rows}");
+    assert!(row["refused"].as_u64() >= Some(1) && row["total"].as_u64() >= Some(2), "{rows}");
+
     // A link that leads nowhere is refused, with what there is.
     let nowhere = LINKING.replace("shared/mongo", "shared/postgres");
     hq.push(&app(&[("quarry.yml", &nowhere)]), "other")
@@ -189,13 +195,20 @@ fn what_moves_is_found_from_every_server_and_no_connection_breaks() {
 
     // A container that dies is known to be dead everywhere at once.
     hq.quarry(&["servers", "drain", "hq"]).succeeded();
+    let table = hq.root().join("agent/embassy.json");
+    let own = format!("{}:", lab.server(1).ip());
     let on_one = || {
-        let row = apis(&hq).into_iter().find(|row| row["server"] == "s1")?;
-        Some(row["container"].as_str().unwrap().to_owned())
+        let table: Value = serde_json::from_slice(&std::fs::read(&table).unwrap()).unwrap();
+        let endpoints = table["ports"].as_array()?.iter().flat_map(|port| port["endpoints"].as_array().unwrap());
+        let at = |endpoint: &&Value| endpoint["address"].as_str().unwrap().starts_with(&own);
+        let api = |endpoint: &&Value| endpoint["container"].as_str().unwrap().starts_with("blog.api.");
+        let endpoint = endpoints.into_iter().find(|endpoint| at(endpoint) && api(endpoint))?;
+        Some(endpoint["container"].as_str().unwrap().to_owned())
     };
     let victim = until("a container of api on s1", on_one);
     let since = lab.server(1).ssh(&["date", "+%s.%N"]).succeeded().text();
     lab.server(1).ssh(&["docker", "kill", &victim]).succeeded();
+    until("HQ's own embassy to be told", || (on_one().as_ref() != Some(&victim)).then_some(()));
     let told = until("every embassy to be told", || {
         let told = told_after(&hq, &lab, since.trim(), &victim);
         told.iter().all(|after| *after > 0.0).then_some(told)

@@ -7,7 +7,8 @@ use crate::harness::program::run;
 use crate::harness::{Hq, Repository, Running, until};
 
 /// Every command about one stack, with the stack as `STACK`.
-const ABOUT_A_STACK: [&[&str]; 26] = [
+const ABOUT_A_STACK: [&[&str]; 27] = [
+    &["links", "STACK"],
     &["ps", "STACK"],
     &["logs", "STACK"],
     &["releases", "STACK"],

@@ -226,6 +226,7 @@ fn world() -> World {
         here: servers[0].clone(),
         built: BTreeMap::new(),
         overbook: Overbook::default(),
+        exchange: None,
         waits: true,
         sites: "/sites".into(),
     };
@@ -250,6 +251,7 @@ fn world() -> World {
             role: Role::Node,
             runs: true,
             published: None,
+            exposed: Vec::new(),
         });
     }
     world

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use super::deaths::{self, Deaths};
 use super::files::{self, Home};
 use super::http::Service;
 use super::mind::{Action, Event, Mind, Ticket};
@@ -220,22 +221,24 @@ async fn watch_docker(
     label: Option<&str>,
 ) -> Result<std::convert::Infallible, EngineError> {
     // Events first: what happens after the list is not missed.
-    let mut events = engine.events().await?;
+    let (mut events, mut deaths) = (engine.events().await?, Deaths::default());
     loop {
-        let containers = match label {
+        let mut containers = match label {
             Some(label) => list(engine, label).await?,
             None => engine.version().await.map(|_| Vec::new())?,
         };
+        deaths.correct(&mut containers, Instant::now());
         host.tell(Event::Docker(vitals::Docker::Answers(containers))).await;
-        if let Ok(event) = timeout(LIST, events.next()).await {
+        let pause = if deaths.are_recent() { deaths::AGAIN } else { LIST };
+        if let Ok(event) = timeout(pause, events.next()).await {
             match event {
-                Some(event) => drop(event?),
+                Some(event) => deaths.hear(&event?, Instant::now()),
                 None => return Err(late()),
             }
             sleep(SETTLE).await;
             // What has come in the meantime is in the next list.
             while let Some(Some(event)) = futures_util::FutureExt::now_or_never(events.next()) {
-                event?;
+                deaths.hear(&event?, Instant::now());
             }
         }
     }

@@ -22,6 +22,7 @@ use crate::router::tls::TlsChange;
 pub mod act;
 pub mod bootstrap;
 pub mod config;
+mod deaths;
 pub mod fake;
 pub mod files;
 pub mod http;

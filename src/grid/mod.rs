@@ -22,6 +22,7 @@ pub mod refusal;
 #[cfg(test)]
 mod sample;
 mod search;
+pub mod seating;
 mod shelf;
 pub mod slicegrid;
 mod view;
@@ -33,6 +34,7 @@ pub use event::Event;
 pub use filter::Filter;
 pub use picture::{Paint, draw};
 pub use refusal::NoRoom;
+pub use seating::Seating;
 pub use slicegrid::Slicegrid;
 
 /// All servers and what runs on them. Rebuilt from these whenever needed; `grid/grid.json` is its picture for tools.

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::address;
-use super::neighbours::{Neighbours, neighbours};
+use super::neighbours::{Neighbours, hidden, is_found, neighbours};
 use super::plan::PlanError;
 use super::world::{Instance, World};
 use super::{Proc, Role};
-use crate::grid::{Block, Bond, Grid, Parent, Rules, Slice, Standing, Stay, Want, place};
+use crate::grid::{Block, Bond, Grid, Parent, Rules, Seating, Slice, Standing, Stay, Want, place};
 use crate::instruction::{Instruction, Settings};
 use crate::names::{ContainerName, NodeName, ServerName};
 
@@ -21,28 +21,29 @@ pub struct Places<'a> {
     /// How many containers of the stack have an address of the engine's choice.
     held: BTreeMap<ServerName, u32>,
     /// The servers that answer: what stays there, what goes, and what this plan adds.
-    grid: Grid,
+    seating: Seating,
     /// Nodes that find each other by name and so have to be on one server.
     groups: Vec<BTreeSet<NodeName>>,
     /// Where what has no room goes, when it is only to be known what that is.
     overflow: Option<ServerName>,
+    /// Nodes that the embassies do not lead to.
+    hidden: BTreeSet<NodeName>,
 }
 
 impl<'a> Places<'a> {
     /// The world as it is, before these instructions.
     pub fn new(world: &'a World, instructions: &[Instruction]) -> Self {
+        let hidden = hidden(world, instructions);
         let mut places = Self {
             world,
             ports: world.servers.iter().map(|(name, footing)| (name.clone(), footing.ports_taken.clone())).collect(),
             addresses: BTreeMap::new(),
             services: BTreeMap::new(),
             held: BTreeMap::new(),
-            grid: Grid {
-                slices: world.servers.iter().map(|(name, footing)| (name.clone(), footing.slice.clone())).collect(),
-                ..Grid::default()
-            },
-            groups: groups(world, instructions),
+            seating: Seating::new(grid(world), rules(world)),
+            groups: groups(world, instructions, &hidden),
             overflow: None,
+            hidden,
         };
         let chosen = |instance: &&Instance| instance.role != Role::Service;
         for instance in world.instances.iter().chain(&world.leaving).filter(chosen) {
@@ -61,7 +62,7 @@ impl<'a> Places<'a> {
 
     /// The servers that answer, as they are after this plan.
     pub fn into_grid(self) -> Grid {
-        self.grid
+        self.seating.into_grid()
     }
 
     fn know(&mut self, proc: Proc) {
@@ -114,11 +115,9 @@ impl<'a> Places<'a> {
     /// These containers are on their way out. `early`: they stop before what replaces them starts.
     pub fn leave(&mut self, going: &[Instance], early: bool) {
         for instance in going {
-            let Some(slice) = self.grid.slices.get_mut(&instance.server) else { continue };
-            if early {
-                slice.blocks.remove(&instance.name);
-            } else if let Some(block) = slice.blocks.get_mut(&instance.name) {
-                block.stay = Stay::Leaving;
+            match early {
+                true => drop(self.seating.take(&instance.server, &instance.name)),
+                false => self.seating.leave(&instance.server, &instance.name),
             }
         }
     }
@@ -126,7 +125,7 @@ impl<'a> Places<'a> {
     /// Whether a container is to go elsewhere because its server is being emptied.
     pub fn is_driven_out(&self, instance: &Instance, proc: &Proc) -> bool {
         let draining = |slice: &Slice| slice.standing == Standing::Draining;
-        !proc.is_fixed() && self.grid.slices.get(&instance.server).is_some_and(draining)
+        !proc.is_fixed() && self.seating.grid().slices.get(&instance.server).is_some_and(draining)
     }
 
     /// Containers of a node, those first that are kept when there are too many: on servers that are up, and of these
@@ -138,7 +137,12 @@ impl<'a> Places<'a> {
             .map(|instance| {
                 let number = twins.entry(instance.server.clone()).or_default();
                 *number += 1;
-                let is_up = self.grid.slices.get(&instance.server).is_some_and(|slice| slice.standing == Standing::Up);
+                let is_up = self
+                    .seating
+                    .grid()
+                    .slices
+                    .get(&instance.server)
+                    .is_some_and(|slice| slice.standing == Standing::Up);
                 ((!is_up, *number), instance)
             })
             .collect();
@@ -148,14 +152,15 @@ impl<'a> Places<'a> {
 
     /// The node without its home, when it is to leave that.
     pub fn released(&self, proc: Proc) -> Proc {
-        let leaves =
-            |home: &ServerName| self.grid.slices.get(home).is_some_and(|slice| slice.standing == Standing::Draining);
+        let leaves = |home: &ServerName| {
+            self.seating.grid().slices.get(home).is_some_and(|slice| slice.standing == Standing::Draining)
+        };
         let home = proc.home.clone().filter(|home| proc.is_fixed() || !leaves(home));
         Proc { home, ..proc }
     }
 
     /// For how many more containers of a node there is room, and why not for the rest.
-    pub fn fitting(&self, proc: &Proc, count: u32) -> (u32, Option<PlanError>) {
+    pub fn fitting(&mut self, proc: &Proc, count: u32) -> (u32, Option<PlanError>) {
         if self.overflow.is_some() {
             return (count, None);
         }
@@ -185,9 +190,7 @@ impl<'a> Places<'a> {
         };
         let block = self.block(proc);
         for (server, container) in servers.iter().zip(containers) {
-            if let Some(slice) = self.grid.slices.get_mut(server) {
-                slice.blocks.insert(container.clone(), block.clone());
-            }
+            self.seating.put(server, container.clone(), block.clone());
             if proc.address.is_none() {
                 *self.held.entry(server.clone()).or_default() += 1;
             }
@@ -199,12 +202,12 @@ impl<'a> Places<'a> {
     ///
     /// # Errors
     /// As [`Places::choose`].
-    pub fn of_release_command(&self, proc: &Proc) -> Result<ServerName, PlanError> {
+    pub fn of_release_command(&mut self, proc: &Proc) -> Result<ServerName, PlanError> {
         self.best(proc)
     }
 
     /// Where one more container of a node would go.
-    fn best(&self, proc: &Proc) -> Result<ServerName, PlanError> {
+    fn best(&mut self, proc: &Proc) -> Result<ServerName, PlanError> {
         match self.at_home(proc)? {
             Some(home) => Ok(home),
             None => self.seats_or_overflow(proc, 1)?.pop().ok_or_else(|| PlanError::NoServer(proc.node.clone())),
@@ -222,34 +225,31 @@ impl<'a> Places<'a> {
         }
     }
 
-    fn seats(&self, proc: &Proc, count: usize) -> Result<Vec<ServerName>, PlanError> {
+    fn seats(&mut self, proc: &Proc, count: usize) -> Result<Vec<ServerName>, PlanError> {
         self.offered(proc, count).into_iter().collect()
     }
 
-    fn seats_or_overflow(&self, proc: &Proc, count: usize) -> Result<Vec<ServerName>, PlanError> {
-        let Some(overflow) = &self.overflow else { return self.seats(proc, count) };
+    fn seats_or_overflow(&mut self, proc: &Proc, count: usize) -> Result<Vec<ServerName>, PlanError> {
+        let Some(overflow) = self.overflow.clone() else { return self.seats(proc, count) };
         let seats = self.offered(proc, count).into_iter();
         Ok(seats.map(|seat| seat.unwrap_or_else(|_| overflow.clone())).collect())
     }
 
     /// Where so many more containers of a node go. The grid counts memory; where a stack's network on a server has not
     /// as many addresses, they go one by one, and to servers with addresses left.
-    fn offered(&self, proc: &Proc, count: usize) -> Vec<Result<ServerName, PlanError>> {
+    fn offered(&mut self, proc: &Proc, count: usize) -> Vec<Result<ServerName, PlanError>> {
         let block = self.block(proc);
-        let rules = Rules { overbook: self.world.overbook, ..Rules::default() };
-        let places = |grid: &Grid, count| {
-            let mut places = place(grid, &[Want::new(block.clone(), count)], rules);
-            places.pop().unwrap_or_default()
-        };
-        let all = places(&self.grid, count);
+        let all = self.seating.offer(&block, count);
         let asked = |server: &ServerName| all.iter().flatten().filter(|seat| *seat == server).count();
         if all.iter().flatten().all(|server| asked(server) <= self.left(proc, server) as usize) {
             return all.into_iter().map(|seat| seat.map_err(PlanError::from)).collect();
         }
-        let (mut grid, mut taken) = (self.grid.clone(), BTreeMap::<ServerName, u32>::new());
+        let (mut grid, mut taken) = (self.seating.grid().clone(), BTreeMap::<ServerName, u32>::new());
+        let one =
+            |grid: &Grid| place(grid, &[Want::new(block.clone(), 1)], rules(self.world)).pop().unwrap_or_default();
         let mut full = None;
         let mut next = |number: usize| loop {
-            let server = match places(&grid, 1).pop() {
+            let server = match one(&grid).pop() {
                 Some(Ok(server)) => server,
                 Some(Err(why)) => return Err(full.clone().unwrap_or_else(|| PlanError::from(why))),
                 None => return Err(PlanError::NoServer(proc.node.clone())),
@@ -303,7 +303,7 @@ impl<'a> Places<'a> {
     /// Another node of the same group that stands already where something new may come.
     fn companion(&self, node: &NodeName) -> Option<NodeName> {
         let group = self.groups.iter().find(|group| group.contains(node))?;
-        let up = self.grid.slices.values().filter(|slice| slice.standing == Standing::Up);
+        let up = self.seating.grid().slices.values().filter(|slice| slice.standing == Standing::Up);
         let mut standing = up.flat_map(|slice| slice.blocks.values()).filter(|block| {
             block.stack == self.world.stack && block.stay != Stay::Leaving && group.contains(&block.node)
         });
@@ -321,8 +321,18 @@ impl<'a> Places<'a> {
 
     /// What a container with these settings finds on a server.
     pub fn neighbours(&self, from: &ServerName, settings: &Settings) -> Neighbours {
-        neighbours(self.world, self.services.values(), from, settings)
+        neighbours(self.world, &self.hidden, self.services.values(), from, settings)
     }
+}
+
+/// The servers that answer, with what stands there.
+fn grid(world: &World) -> Grid {
+    let slices = world.servers.iter().map(|(name, footing)| (name.clone(), footing.slice.clone())).collect();
+    Grid { slices, ..Grid::default() }
+}
+
+fn rules(world: &World) -> Rules {
+    Rules { overbook: world.overbook, ..Rules::default() }
 }
 
 /// Whether other servers reach all ports of a service.
@@ -331,11 +341,8 @@ fn is_open(proc: &Proc) -> bool {
 }
 
 /// Nodes joined by links to nodes that are reached on the stack's own network only: those that are no services, and
-/// services from a time when there was one server. Only those with a companion; none where there are embassies.
-fn groups(world: &World, instructions: &[Instruction]) -> Vec<BTreeSet<NodeName>> {
-    if world.exchange.is_some() {
-        return Vec::new();
-    }
+/// services from a time when there was one server. Only those with a companion.
+fn groups(world: &World, instructions: &[Instruction], hidden: &BTreeSet<NodeName>) -> Vec<BTreeSet<NodeName>> {
     let mut settings: BTreeMap<&NodeName, &Settings> =
         world.procs.values().map(|proc| (&proc.node, &proc.settings)).collect();
     let mut services: BTreeSet<&NodeName> =
@@ -351,7 +358,8 @@ fn groups(world: &World, instructions: &[Instruction]) -> Vec<BTreeSet<NodeName>
     }
     let mut groups: Vec<BTreeSet<NodeName>> = Vec::new();
     for (node, settings) in settings {
-        let linked = settings.links.keys().filter(|other| !services.contains(other));
+        let alone = |other: &&NodeName| !services.contains(other) && !is_found(world, hidden, other);
+        let linked = settings.links.keys().filter(alone);
         let mut joined: BTreeSet<NodeName> = linked.cloned().collect();
         if joined.is_empty() {
             continue;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -60,6 +61,11 @@ pub type Told = BTreeMap<ServerName, Result<Applied, AgentError>>;
 const TELL: Duration = Duration::from_secs(30);
 
 impl Agents {
+    /// Whether somebody follows agents.
+    pub fn are_followed(&self) -> bool {
+        self.0.followed.load(Ordering::Acquire)
+    }
+
     /// Has all embassies that answer know what runs now, and waits for it, but not for long.
     pub async fn refresh(&self) {
         if !self.have_embassies() {
@@ -86,6 +92,7 @@ impl Agents {
 impl Hq {
     /// Follows the agents of all servers until it is dropped. `ports` are where HQ and the routers listen.
     pub async fn follow_agents(self: Arc<Self>, ports: Ports) {
+        self.agents.0.followed.store(true, Ordering::Release);
         let mut wishes = self.agents.wishes();
         let mut tasks: BTreeMap<ServerName, Task> = BTreeMap::new();
         tokio::spawn(self.clone().hear_wishes());

@@ -3,6 +3,7 @@
 //! containers there reach on others.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::{Mutex, OnceCell, watch};
@@ -38,6 +39,8 @@ struct Shared {
     asked: watch::Sender<u64>,
     /// Up to which of these all were told.
     answered: watch::Sender<u64>,
+    /// Whether somebody follows agents.
+    followed: AtomicBool,
     /// What every server should be.
     wanted: watch::Sender<Option<Arc<Wanted>>>,
     /// Held while it is found out: what was found later counts.
@@ -49,9 +52,9 @@ struct Shared {
 impl Default for Agents {
     fn default() -> Self {
         let (agents, voices, wishes) = (RwLock::default(), watch::Sender::default(), watch::Sender::default());
-        let (asked, answered) = Default::default();
+        let (asked, answered, followed) = Default::default();
         let (wanted, finding, program) = (watch::Sender::default(), Mutex::default(), OnceCell::new());
-        Self(Arc::new(Shared { agents, voices, wishes, asked, answered, wanted, finding, program }))
+        Self(Arc::new(Shared { agents, voices, wishes, asked, answered, followed, wanted, finding, program }))
     }
 }
 

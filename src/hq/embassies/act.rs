@@ -258,7 +258,7 @@ impl Hq {
     /// After HQ has begun, waits a moment until every agent was told what its server should be: then it is known where
     /// there are embassies.
     async fn hear_agents(&self) {
-        if self.settings.embassy.address.is_none() || !self.has_own_agent() {
+        if self.settings.embassy.address.is_none() || !self.has_own_agent() || !self.agents.are_followed() {
             return;
         }
         let is_told =

@@ -3,7 +3,7 @@
 use super::{OneOff, one_off_plan};
 use crate::docker::EngineError;
 use crate::hq::{Hq, HqError};
-use crate::launch::neighbours::neighbours;
+use crate::launch::neighbours::{hidden, neighbours};
 use crate::launch::plan::PlanError;
 use crate::launch::record::Release;
 use crate::launch::{ContainerPlan, Plan, Step};
@@ -72,7 +72,7 @@ impl Hq {
             self.found_network(&wanted.stack, &server, &current).await?;
         }
         let network = self.launcher.identity.network(&wanted.stack);
-        let around = neighbours(&world, procs.iter(), &server, &proc.settings);
+        let around = neighbours(&world, &hidden(&world, &[]), procs.iter(), &server, &proc.settings);
         Ok(one_off_plan(server, name, proc, around, wanted, network))
     }
 

@@ -134,6 +134,38 @@ fn apis(hq: &Hq) -> Vec<Value> {
     rows.as_array().unwrap().iter().filter(|row| row["node"] == "api").cloned().collect()
 }
 
+/// `CONTAINER`: says when this server's embassy no longer knows it.
+const WATCH: &str =
+    r#"touch /tmp/watching; while grep -q "$1" /var/lib/quarry-agent/embassy.json; do sleep 0.005; done; date +%s.%N"#;
+
+/// Kills a container on the first server. In milliseconds after its death: when each of the other embassies, and HQ's, has
+/// left it out.
+fn left_out_after(hq: &Hq, lab: &Lab, container: &str) -> Vec<f64> {
+    let since = lab.server(1).ssh(&["date", "+%s.%N"]).succeeded().text();
+    let near = hq.root().join("agent/embassy.json");
+    let told = std::thread::scope(|scope| {
+        let watch = |number| move || lab.server(number).ssh(&["sh", "-c", WATCH, "sh", container]).succeeded().text();
+        let far = [scope.spawn(watch(1)), scope.spawn(watch(2))];
+        for number in [1, 2] {
+            let watches = || (lab.server(number).ssh(&["test", "-e", "/tmp/watching"]).code == 0).then_some(());
+            until("somebody to watch", watches);
+        }
+        let killing = scope.spawn(|| lab.server(1).ssh(&["docker", "kill", container]).succeeded());
+        let knows = || std::fs::read_to_string(&near).unwrap().contains(container);
+        let near = until("HQ's own embassy to leave it out", || (!knows()).then(std::time::SystemTime::now));
+        killing.join().unwrap();
+        let near = near.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+        let far = far.map(|watched| watched.join().unwrap().trim().parse::<f64>().unwrap());
+        [far[0], far[1], near]
+    });
+    let dead = format!("container={container}");
+    let asked =
+        ["docker", "events", "--since", since.trim(), "--until", "0s", "--filter", &dead, "--filter", "event=die"];
+    let died = lab.server(1).ssh(&[&asked[..], &["--format", "{{.TimeNano}}"]].concat()).succeeded().text();
+    let died: f64 = died.lines().next().expect("it died").trim().parse().unwrap();
+    told.map(|seconds| seconds * 1e3 - died / 1e6).to_vec()
+}
+
 #[test]
 fn what_moves_is_found_from_every_server_and_no_connection_breaks() {
     let lab = Lab::up(2);
@@ -167,4 +199,21 @@ fn what_moves_is_found_from_every_server_and_no_connection_breaks() {
     asking.end_of_input();
     let asked = asking.wait_within(Duration::from_secs(60)).succeeded();
     assert!(asked.text().contains(" bad 0"), "{asked}");
+
+    // A container that dies is known to be dead everywhere at once.
+    hq.quarry(&["servers", "drain", "hq"]).succeeded();
+    let table = hq.root().join("agent/embassy.json");
+    let own = format!("{}:", lab.server(1).ip());
+    let on_one = || {
+        let table: Value = serde_json::from_slice(&std::fs::read(&table).unwrap()).unwrap();
+        let endpoints = table["ports"].as_array()?.iter().flat_map(|port| port["endpoints"].as_array().unwrap());
+        let at = |endpoint: &&Value| endpoint["address"].as_str().unwrap().starts_with(&own);
+        let api = |endpoint: &&Value| endpoint["container"].as_str().unwrap().starts_with("blog.api.");
+        let endpoint = endpoints.into_iter().find(|endpoint| at(endpoint) && api(endpoint))?;
+        Some(endpoint["container"].as_str().unwrap().to_owned())
+    };
+    let victim = until("a container of api on s1", on_one);
+    let after = left_out_after(&hq, &lab, &victim);
+    eprintln!("milliseconds after which three embassies left out a container that died: {after:.0?}");
+    assert!(after.iter().all(|after| *after < 1000.0), "{after:?}");
 }

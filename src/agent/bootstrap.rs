@@ -146,5 +146,8 @@ elif [ -e "$2/lock" ] && ! flock -n "$2/lock" true; then
     kill "$(cat "$2/lock")"
     flock -w 10 "$2/lock" true
 fi
+ip -4 -oneline address show dev lo label lo:quarry 2>/dev/null | while read -r _ _ _ address _; do
+    ip address del "$address" dev lo
+done
 rm -rf "$2" "$1" /etc/quarry/boot
 "#;

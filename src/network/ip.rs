@@ -15,6 +15,9 @@ const PROGRAMS: [&str; 4] = ["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip", "/bin/ip
 /// The loopback device. What is on it, the machine answers for on every other device, too.
 const DEVICE: &str = "lo";
 
+/// By which an address is known as quarry's own.
+pub const LABEL: &str = "lo:quarry";
+
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why an address was not given or taken.
@@ -36,7 +39,13 @@ pub enum IpError {
 /// # Errors
 /// Then it has not.
 pub async fn give(address: IpAddr) -> Result<(), IpError> {
-    run(&["address", "replace", &whole(address), "dev", DEVICE]).await
+    let whole = whole(address);
+    let plain = ["address", "replace", &whole, "dev", DEVICE];
+    // Only those of IPv4 have labels.
+    match address.is_ipv4() {
+        true => run(&[&plain[..], &["label", LABEL]].concat()).await,
+        false => run(&plain).await,
+    }
 }
 
 /// The machine has it no more; not having it is success.

@@ -123,7 +123,10 @@ fn servers_are_what_hq_wants_and_route_with_it() {
     wait_for(&hq, "s1", "rules", "applied");
 
     // What an agent did goes with it.
+    let embassy = ["ip", "-oneline", "address", "show", "label", "lo:quarry"];
+    assert!(one.ssh(&embassy).succeeded().text().contains(&hq.embassy()));
     hq.quarry(&["servers", "remove", "s1", "--force"]).succeeded();
+    assert_eq!(one.ssh(&embassy).succeeded().text(), "");
     assert!(!hq.root().join("servers/s1").exists());
     assert!(!file(one, "/etc/hosts").contains("quarry") && file(one, "/var/lib/quarry-agent/lock").is_empty());
     assert!(one.ssh(&["nft", "list", "tables", "inet"]).succeeded().text().is_empty());

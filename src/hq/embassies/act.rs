@@ -10,7 +10,6 @@ use jiff::SignedDuration;
 use tokio::time::{sleep, timeout};
 
 use super::{Known, Lead, Seen};
-use crate::agent::vitals::Docker;
 use crate::db::{DbError, Guard, layout};
 use crate::embassy::Table;
 use crate::hq::agents::{Remote, Voice};
@@ -61,12 +60,18 @@ impl Hq {
     async fn tell_embassies(&self) -> Result<bool, DbError> {
         let voices = self.agents.voices().borrow().clone();
         // Who is silent is told when it speaks again, and holds up nobody.
-        let hears = |server: &ServerName| voices.get(server) == Some(&Voice::Up);
+        let networks = self.known_networks();
+        let hears = |server: &ServerName| voices.get(server) == Some(&Voice::Up) && networks.contains_key(server);
         let standing = self.agents.all().into_iter();
         let standing = standing.filter(|(server, remote)| remote.state().embassy == Some(true) && hears(server));
         let standing: Vec<(ServerName, Arc<Remote>)> = standing.collect();
         if standing.is_empty() {
             return Ok(true);
+        }
+        // What is not known yet must not look as if it were not there: they go on with what they were told before.
+        let early = self.clock.now().duration_since(self.begun).unsigned_abs() < self.settings.lease.duration();
+        if early && !self.knows_all(&voices) {
+            return Ok(false);
         }
         let mut tables = self.known_to_embassies().await?.tables();
         let told = standing.into_iter().filter_map(|(server, remote)| {
@@ -82,6 +87,16 @@ impl Hq {
             })
         });
         Ok(join_all(told).await.into_iter().all(|told| told))
+    }
+
+    /// Whether every server that is not lost has said what runs there, and its networks are known.
+    fn knows_all(&self, voices: &BTreeMap<ServerName, Voice>) -> bool {
+        let networks = self.known_networks();
+        let is_known = |(server, remote): (&ServerName, &Arc<Remote>)| {
+            remote.state().containers.is_some() && networks.contains_key(server)
+        };
+        let all = self.agents.all();
+        all.iter().filter(|(server, _)| voices.get(*server) != Some(&Voice::Gone)).all(is_known)
     }
 
     /// Every port, where it leads, and what the embassies that answer have counted.
@@ -100,7 +115,7 @@ impl Hq {
 
     /// Everything the tables follow from.
     async fn known_to_embassies(&self) -> Result<Known, DbError> {
-        let mut known = Known { numbers: self.exposed().await?, ..Known::default() };
+        let mut known = Known { numbers: self.handed_out().await?, ..Known::default() };
         if known.numbers.is_empty() {
             known.servers = self.agents.all().into_keys().map(|server| (server, Seen::default())).collect();
             return Ok(known);
@@ -116,12 +131,9 @@ impl Hq {
         let voices = self.agents.voices().borrow().clone();
         for (server, remote) in self.agents.all() {
             let seen = known.servers.entry(server.clone()).or_default();
-            let vitals = remote.state().vitals;
-            if let Some(Docker::Answers(containers)) = vitals.map(|vitals| vitals.docker) {
-                let own = &self.launcher.identity;
-                seen.containers = containers;
-                seen.containers.retain(|container| own.owns(container));
-            }
+            let containers = remote.state().containers.unwrap_or_default();
+            let own = containers.iter().filter(|container| self.launcher.identity.owns(container));
+            seen.containers = own.cloned().collect();
             seen.is_heard = voices.get(&server) == Some(&Voice::Up);
         }
         for (server, networks) in self.known_networks() {
@@ -143,7 +155,7 @@ impl Hq {
     }
 
     /// Every number that is handed out. A damaged one is a person's to mend, and nobody else's meanwhile.
-    async fn exposed(&self) -> Result<BTreeMap<Exposure, u16>, DbError> {
+    async fn handed_out(&self) -> Result<BTreeMap<Exposure, u16>, DbError> {
         let entries = layout::all(&*self.db, layout::EMBASSY_PORTS).await?;
         let read = entries.iter().filter_map(|entry| {
             let number = layout::embassy_number(&entry.key)?;
@@ -155,7 +167,7 @@ impl Hq {
     /// Where nodes are reached, if there are embassies.
     pub(in crate::hq) async fn exchange(&self) -> Result<Option<Exchange>, HqError> {
         match self.embassy() {
-            Some(address) => Ok(Some(Exchange { address, numbers: self.exposed().await? })),
+            Some(address) => Ok(Some(Exchange { address, numbers: self.handed_out().await? })),
             None => Ok(None),
         }
     }
@@ -189,7 +201,7 @@ impl Hq {
     async fn number(&self, exposure: &Exposure) -> Result<u16, HqError> {
         loop {
             let entries = layout::all(&*self.db, layout::EMBASSY_PORTS).await?;
-            let numbers = self.exposed().await?;
+            let numbers = self.handed_out().await?;
             if let Some(number) = numbers.get(exposure) {
                 return Ok(*number);
             }
@@ -248,7 +260,7 @@ impl Hq {
 
     /// A stack is gone: its numbers are free again, and nobody is led by them.
     pub(in crate::hq) async fn give_back(&self, stack: &StackName) -> Result<(), DbError> {
-        for number in self.exposed().await?.into_iter().filter(|(of, _)| of.node.stack == *stack) {
+        for number in self.handed_out().await?.into_iter().filter(|(of, _)| of.node.stack == *stack) {
             self.db.delete(&layout::embassy_port(number.1), Guard::Any).await?;
         }
         self.agents.refresh().await;

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::agent::files::FOLDER;
 use crate::agent::http::{Client, Way};
 use crate::agent::ssh::{Came, Routes, install};
+use crate::agent::vitals::Docker;
 use crate::agent::{AgentError, Routing, Vitals, process};
 use crate::db::Db;
 use crate::hq::agents::wanted::Wanted;
@@ -118,9 +119,16 @@ impl Follower {
 
     async fn hear(&self, vitals: Vitals, tell: &watch::Sender<Option<Vitals>>, brought: &mut Option<Instant>) {
         let program = vitals.program.clone();
-        let before = self.remote.state().vitals;
-        self.remote.note(|state| state.vitals = Some(vitals.clone()));
-        if before.is_none_or(|before| before.docker != vitals.docker) {
+        let mut is_new = false;
+        self.remote.note(|state| {
+            if let Docker::Answers(now) = &vitals.docker
+                && state.containers.as_deref() != Some(now)
+            {
+                (is_new, state.containers) = (true, Some(Arc::new(now.clone())));
+            }
+            state.vitals = Some(vitals.clone());
+        });
+        if is_new {
             self.agents.stir();
         }
         tell.send_replace(Some(vitals));

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, AgentError, Applied, Turn, Vitals};
+use crate::docker::Container;
 use crate::embassy::Table;
 use crate::network::wall::Wall;
 
@@ -48,6 +49,8 @@ pub struct State {
     pub behind: Option<Instant>,
     /// What it told last.
     pub vitals: Option<Vitals>,
+    /// What docker there had when it answered last; nothing until it has.
+    pub containers: Option<Arc<Vec<Container>>>,
     /// Whether its embassy stands; nothing until it was told to.
     pub embassy: Option<bool>,
     /// The embassy's ports it has for certain.

@@ -175,6 +175,7 @@ fn settings() -> Settings {
         args: vec!["sleep".into(), "1000".into()],
         cwd: None,
         ports: Vec::new(),
+        balance: Default::default(),
         protocol: Default::default(),
         volumes: Vec::new(),
         env: Default::default(),

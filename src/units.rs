@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub mod net;
+pub mod port;
 
 /// A quantity that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -165,6 +166,24 @@ impl Protocol {
     /// Whether it is what everybody speaks, who says nothing else.
     pub fn is_usual(&self) -> bool {
         *self == Self::Http
+    }
+}
+
+/// How connections are spread among the containers of a node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Balance {
+    /// In turn.
+    #[default]
+    RoundRobin,
+    /// To whoever has the fewest open ones.
+    LeastConnections,
+}
+
+impl Balance {
+    /// Whether it is what happens when nothing is said.
+    pub fn is_usual(&self) -> bool {
+        *self == Self::RoundRobin
     }
 }
 

@@ -12,8 +12,10 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use quarry::embassy::{Balance, Embassy, Endpoint, Exposed, Health, Port, Sources, Table};
+use quarry::embassy::{Embassy, Endpoint, Exposed, Health, Sources, Table};
+use quarry::units::Balance;
 use quarry::units::Millis;
+use quarry::units::port::Port;
 use rustix::process::{Resource, getrlimit};
 
 use self::common::place::{Place, free_port};

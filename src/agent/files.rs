@@ -13,6 +13,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixListener;
 
 use super::config::Config;
@@ -109,44 +111,38 @@ impl Home {
     }
 }
 
+/// What the folder keeps of what HQ wants.
+pub trait Kept: Serialize + DeserializeOwned {
+    /// Its file there.
+    const FILE: &'static str;
+}
+
+impl Kept for Config {
+    const FILE: &'static str = "config.json";
+}
+
+impl Kept for Table {
+    const FILE: &'static str = "embassy.json";
+}
+
 /// What HQ wanted last, as the folder has it.
 ///
 /// # Errors
 /// It cannot be read or is damaged.
-pub fn kept(folder: &Path) -> io::Result<Option<Config>> {
-    match read(&folder.join("config.json"), LIMIT)? {
+pub fn kept<T: Kept>(folder: &Path) -> io::Result<Option<T>> {
+    match read(&folder.join(T::FILE), LIMIT)? {
         Some(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
         None => Ok(None),
     }
-}
-
-/// The embassy's ports, as the folder has them.
-///
-/// # Errors
-/// They cannot be read or are damaged.
-pub fn kept_ports(folder: &Path) -> io::Result<Option<Table>> {
-    match read(&folder.join("embassy.json"), LIMIT)? {
-        Some(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
-        None => Ok(None),
-    }
-}
-
-/// Keeps them, on the disk when this returns.
-///
-/// # Errors
-/// Then those before are kept.
-pub fn keep_ports(folder: &Path, table: &Table) -> io::Result<()> {
-    let bytes = serde_json::to_vec(table).expect("a table of ports has string keys and serialises");
-    put(&folder.join("embassy.json"), &bytes, Owner::fresh(0o600))
 }
 
 /// Keeps it, on the disk when this returns.
 ///
 /// # Errors
 /// Then the one before is kept.
-pub fn keep(folder: &Path, config: &Config) -> io::Result<()> {
-    let bytes = serde_json::to_vec(config).expect("a configuration has string keys and serialises");
-    put(&folder.join("config.json"), &bytes, Owner::fresh(0o600))
+pub fn keep<T: Kept>(folder: &Path, wanted: &T) -> io::Result<()> {
+    let bytes = serde_json::to_vec(wanted).expect("what HQ wants has string keys and serialises");
+    put(&folder.join(T::FILE), &bytes, Owner::fresh(0o600))
 }
 
 #[cfg(test)]

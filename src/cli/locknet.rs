@@ -13,7 +13,8 @@ use crate::network::act::{Came, NetworkError, Standing};
 use crate::network::files::machine::machine;
 use crate::network::policy::SSH;
 use crate::network::rules::{Force, Table, force, table};
-use crate::network::{Containers, Locknet as Rulebook, Net, Policy, Port, nft};
+use crate::network::{Containers, Locknet as Rulebook, Net, Policy, nft};
+use crate::units::port::Port;
 
 /// Accept these peers and SSH on this machine, and refuse everybody else
 ///

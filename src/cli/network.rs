@@ -12,8 +12,9 @@ use crate::hq::agents::act::Told;
 use crate::hq::agents::remote::State;
 use crate::hq::agents::wanted::Lock;
 use crate::names::ServerName;
+use crate::network::Net;
 use crate::network::act::Standing;
-use crate::network::{Net, Port};
+use crate::units::port::Port;
 
 /// Show and change who reaches the servers
 ///

@@ -102,6 +102,7 @@ async fn rows(cx: &Context, stack: Option<&StackName>) -> Result<Vec<Row>, Failu
         .map(|seen| row(seen, now, silent(seen)))
         .filter(|row| stack.is_none_or(|stack| row.stack == stack.as_str()))
         .collect();
+    show_sick(cx, &mut rows);
     show_falls(cx, &mut rows).await?;
     rows.sort_by_cached_key(|row| (row.stack.clone(), row.node.clone(), by_number(&row.container)));
     Ok(rows)
@@ -113,6 +114,14 @@ fn by_number(container: &str) -> Vec<(u64, String)> {
         .split('.')
         .map(|part| part.parse().map_or((0, part.to_owned()), |number| (number, String::new())))
         .collect()
+}
+
+/// Containers that run, and fail their health check.
+fn show_sick(cx: &Context, rows: &mut [Row]) {
+    for ((server, container), _) in cx.hq.sick() {
+        let is = |row: &&mut Row| row.container == container.as_str() && row.server == server.as_str();
+        rows.iter_mut().filter(is).filter(|row| row.state == "running").for_each(|row| row.state = "unhealthy");
+    }
 }
 
 /// Containers that have fallen so often that HQ waits before it starts them again.

@@ -218,6 +218,7 @@ impl Serve {
         tokio::spawn(hq.clone().watch_servers());
         tokio::spawn(hq.clone().follow_agents(ports));
         tokio::spawn(hq.clone().keep_embassies());
+        tokio::spawn(hq.clone().keep_health());
         tokio::spawn(hq.clone().keep_collecting());
         tokio::spawn(hq.clone().keep_size());
         tokio::spawn(hq.clone().keep_certificates());

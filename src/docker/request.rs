@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::env::Env;
 use crate::names::ContainerName;
+use crate::units::port::Port;
 use crate::units::{Megabytes, MilliCpus, Millis};
 
 /// A container to make. Everything is decided; the engine only obeys.
@@ -71,8 +72,8 @@ pub struct Published {
     pub address: IpAddr,
     /// The server's port.
     pub port: u16,
-    /// The container's TCP port.
-    pub container: u16,
+    /// The container's.
+    pub container: Port,
 }
 
 /// How a container is on a network.

@@ -13,9 +13,10 @@ use super::socket::shared::{Seat, Shared};
 use super::socket::udp::wait_for_datagrams;
 use super::socket::worker::Worker;
 use super::state::{Backend, Entries, Entry, NEVER, PortCounts, PortTally, id};
-use super::table::{Exposed, Port, Ports, Protocol, Table};
+use super::table::{Exposed, Ports, Table};
 use super::{EmbassyError, NotOpen};
 use crate::units::Millis;
+use crate::units::port::{Port, Transport};
 
 /// Most threads; more processors than that have other work to do.
 const MOST_THREADS: usize = 8;
@@ -133,9 +134,9 @@ impl Embassy {
         let socket = Arc::new(super::socket::open(self.address, port)?);
         let seats = &self.shared.seats;
         // Their port is not among the threads' entries yet: who comes in now waits until it is.
-        match port.protocol {
-            Protocol::Tcp => seats.iter().try_for_each(|seat| wait_for_clients(seat, &socket, id(port))),
-            Protocol::Udp => {
+        match port.transport {
+            Transport::Tcp => seats.iter().try_for_each(|seat| wait_for_clients(seat, &socket, id(port))),
+            Transport::Udp => {
                 let seat: &Seat = &seats[usize::from(port.number) % seats.len()];
                 wait_for_datagrams(seat, &socket, id(port))
             }

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use super::table::{Endpoint, Exposed, Port, Ports};
+use super::table::{Endpoint, Exposed, Ports};
 use crate::names::ContainerName;
 use crate::units::Millis;
+use crate::units::port::Port;
 
 /// An endpoint of a port: another container at the same address is another one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,7 +64,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::embassy::table::{Balance, Health, Sources};
+    use crate::embassy::table::{Health, Sources};
+    use crate::units::Balance;
 
     /// A port with endpoints of these numbers: the address of one belongs to two containers in turn.
     fn exposed(number: u16, endpoints: &BTreeSet<(u8, u8)>, drain: u64) -> Exposed {

@@ -1,6 +1,7 @@
 //! Which endpoint gets a connection.
 
-use super::table::{Balance, Health};
+use super::table::Health;
+use crate::units::Balance;
 
 /// What is known of an endpoint at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

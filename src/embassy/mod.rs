@@ -22,9 +22,11 @@ pub mod table;
 use std::io;
 use std::net::IpAddr;
 
+use crate::units::port::{Port, Transport};
+
 pub use act::Embassy;
 pub use state::{EndpointCounts, PortCounts};
-pub use table::{BadTable, Balance, Endpoint, Exposed, Health, Port, Protocol, Sources, Table};
+pub use table::{BadTable, Endpoint, Exposed, Health, Sources, Table};
 
 /// Why an embassy does not do what it is told.
 #[derive(Debug, thiserror::Error)]
@@ -64,9 +66,9 @@ pub struct NotOpen {
 
 /// What to do about a port that cannot be listened on.
 fn remedy(error: &io::Error, address: IpAddr, port: Port) -> String {
-    let kind = match port.protocol {
-        Protocol::Tcp => "t",
-        Protocol::Udp => "u",
+    let kind = match port.transport {
+        Transport::Tcp => "t",
+        Transport::Udp => "u",
     };
     match error.kind() {
         io::ErrorKind::AddrInUse => {

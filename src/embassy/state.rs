@@ -10,9 +10,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use serde::{Deserialize, Serialize};
 
 use super::choose::{Candidate, Standing, choose};
-use super::table::{Balance, Exposed, Health, Port, Protocol, Sources};
+use super::table::{Exposed, Health, Sources};
 use crate::names::ContainerName;
+use crate::units::Balance;
 use crate::units::net::Net;
+use crate::units::port::{Port, Transport};
 
 /// No moment: of something that does not happen.
 pub const NEVER: u64 = u64::MAX;
@@ -72,9 +74,9 @@ pub struct Backend {
 
 /// A port's number among the entries.
 pub fn id(port: Port) -> u32 {
-    let above = match port.protocol {
-        Protocol::Tcp => 0,
-        Protocol::Udp => 1 << 16,
+    let above = match port.transport {
+        Transport::Tcp => 0,
+        Transport::Udp => 1 << 16,
     };
     u32::from(port.number) | above
 }

@@ -1,14 +1,14 @@
 //! What the embassy is told: every port it listens on, whom each leads to, and who may connect.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
 use crate::names::ContainerName;
-use crate::units::Millis;
 use crate::units::net::Net;
+use crate::units::port::Port;
+use crate::units::{Balance, Millis};
 
 /// Most endpoints of one port.
 const MOST_ENDPOINTS: usize = 1000;
@@ -47,26 +47,6 @@ pub struct Exposed {
     pub connect: Millis,
 }
 
-/// A port number with its protocol; ascending by number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Port {
-    /// From 1.
-    pub number: u16,
-    /// Which of the two.
-    pub protocol: Protocol,
-}
-
-/// What is carried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// Connections.
-    Tcp,
-    /// Datagrams.
-    Udp,
-}
-
 /// A container that a port may lead to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -89,17 +69,6 @@ pub enum Health {
     Unhealthy,
 }
 
-/// How connections are spread.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Balance {
-    /// In turn.
-    #[default]
-    RoundRobin,
-    /// To whoever has the fewest open ones.
-    LeastConnections,
-}
-
 /// Who may connect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -113,27 +82,6 @@ pub enum Sources {
 impl Default for Sources {
     fn default() -> Self {
         Self::Only(BTreeSet::new())
-    }
-}
-
-impl Port {
-    /// A TCP port.
-    pub const fn tcp(number: u16) -> Self {
-        Self { number, protocol: Protocol::Tcp }
-    }
-
-    /// A UDP port.
-    pub const fn udp(number: u16) -> Self {
-        Self { number, protocol: Protocol::Udp }
-    }
-}
-
-impl fmt::Display for Port {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.protocol {
-            Protocol::Tcp => write!(f, "{}", self.number),
-            Protocol::Udp => write!(f, "{}/udp", self.number),
-        }
     }
 }
 
@@ -289,7 +237,7 @@ mod tests {
         let table = Table { ports: vec![exposed(7)] };
         let text = serde_json::to_string(&table).unwrap();
         assert_eq!(serde_json::from_str::<Table>(&text).unwrap(), table);
-        let least = r#"{"ports":[{"port":{"number":7,"protocol":"udp"},"endpoints":[],"drain":0,"connect":100}]}"#;
+        let least = r#"{"ports":[{"port":"7/udp","endpoints":[],"drain":0,"connect":100}]}"#;
         let least: Table = serde_json::from_str(least).unwrap();
         assert_eq!(least.ports[0].from, Sources::Only(BTreeSet::new()));
         assert_eq!(least.ports[0].balance, Balance::RoundRobin);

@@ -47,6 +47,7 @@ pub mod front;
 pub mod git;
 pub mod grid;
 pub mod guard;
+pub mod health;
 pub mod hooks;
 pub mod install;
 pub mod jobs;
@@ -158,6 +159,8 @@ pub struct Hq {
     members: RwLock<BTreeMap<ServerName, fleet::Member>>,
     /// What each server's engine last told.
     memory: Arc<Mutex<fleet::Memory>>,
+    /// What asking containers how they are has shown.
+    checkups: Mutex<health::Checkups>,
     /// What is known of a grid that sizes itself.
     pub sizing: cloud::Sizing,
     /// The certificates of domains.
@@ -179,14 +182,7 @@ impl Hq {
     pub fn new(parts: Parts) -> Arc<Self> {
         let here = parts.engines.here().clone();
         let bridge = parts.ground;
-        let own = limits::own_record();
-        let member = fleet::Member {
-            ground: bridge.clone(),
-            size: own.size,
-            tags: own.tags,
-            standing: own.standing,
-            architecture: Some(own.architecture),
-        };
+        let member = fleet::Member::of(&limits::own_record(), bridge.clone());
         let lines = Lines::default();
         let registry = Arc::new(Registry::new(&parts.root, parts.engines.shared()));
         let agents = agents::Agents::default();
@@ -227,6 +223,7 @@ impl Hq {
             leaving: servers::leave::Leaving::default(),
             members: RwLock::new(BTreeMap::from([(here, member)])),
             memory: Arc::default(),
+            checkups: Mutex::default(),
             sizing: cloud::Sizing::default(),
             certs: Arc::default(),
             queue: lock::Queue::default(),

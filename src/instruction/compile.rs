@@ -7,7 +7,8 @@ use crate::buildpacks::{plain_words, shell_words};
 use crate::names::{Domain, ImageId, NodeName, ReleaseNumber, StackName};
 use crate::router::default_domains;
 use crate::stack::{Command, Health, Kind, Node, Probe, Source, Stack};
-use crate::units::{Megabytes, Millis};
+use crate::units::Megabytes;
+use crate::units::port::Port;
 
 /// What a node's finished image adds to what the repository says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,18 +127,21 @@ fn count(name: &NodeName, node: &Node, context: &Context<'_>) -> u32 {
 }
 
 /// The ports a node answers on, the routed one first.
-fn ports(node: &Node, image: &NodeImage) -> Vec<u16> {
+fn ports(node: &Node, image: &NodeImage) -> Vec<Port> {
+    let usual = || vec![Port::tcp(DEFAULT_PORT)];
     if !node.expose.is_empty() {
-        return node.expose.clone();
+        // Who is routed answers on TCP, too.
+        let more = if node.kind == Kind::Web && node.first_port().is_none() { usual() } else { Vec::new() };
+        return [node.expose.clone(), more].concat();
     }
     let packed = matches!(node.source, Source::Pack(_) | Source::Buildpacks(_));
-    let mut ports = image.ports.clone();
+    let mut ports: Vec<Port> = image.ports.iter().copied().map(Port::tcp).collect();
     match node.kind {
-        Kind::Web if packed && node.command.is_some() => vec![DEFAULT_PORT],
-        Kind::Web if ports.is_empty() => vec![DEFAULT_PORT],
+        Kind::Web if packed && node.command.is_some() => usual(),
+        Kind::Web if ports.is_empty() => usual(),
         Kind::Web => {
             // Of several exposed ports the plain one is what a browser means.
-            if let Some(place) = ports.iter().position(|port| *port == 80) {
+            if let Some(place) = ports.iter().position(|port| *port == Port::tcp(80)) {
                 ports.swap(0, place);
             }
             ports
@@ -150,7 +154,8 @@ fn ports(node: &Node, image: &NodeImage) -> Vec<u16> {
 fn settings(stack: &Stack, name: &NodeName, node: &Node, context: &Context<'_>) -> Result<Settings, CompileError> {
     let image = context.images.get(name).ok_or_else(|| CompileError::NoImage(name.clone()))?;
     let ports = ports(node, image);
-    let (command, args) = started(node, image, ports.first().copied());
+    let first = ports.iter().find_map(|port| port.connected());
+    let (command, args) = started(node, image, first);
     if command.is_none() && !image.starts && args.is_empty() {
         return Err(CompileError::NothingToRun(name.clone()));
     }
@@ -158,7 +163,7 @@ fn settings(stack: &Stack, name: &NodeName, node: &Node, context: &Context<'_>) 
         let own_start = node.command.is_none() && node.kind == Kind::Web;
         image.health.clone().filter(|_| own_start).map(pack_health)
     });
-    if ports.is_empty() && health.as_ref().is_some_and(|health| health.probe.asks_first_port()) {
+    if first.is_none() && health.as_ref().is_some_and(|health| health.probe.asks_first_port()) {
         return Err(CompileError::NoHealthPort(name.clone()));
     }
     let mut links = BTreeMap::new();
@@ -177,6 +182,7 @@ fn settings(stack: &Stack, name: &NodeName, node: &Node, context: &Context<'_>) 
         args,
         cwd: node.cwd.clone(),
         ports,
+        balance: node.balance,
         protocol: node.protocol,
         volumes: node.volumes.clone(),
         env: node.env.clone(),
@@ -218,7 +224,7 @@ fn entry_words(text: &str, port: Option<u16>) -> Vec<String> {
     plain_words(&known).unwrap_or_else(|| shell_words(text))
 }
 
-fn link_ports(stack: &Stack, target: &NodeName, context: &Context<'_>) -> Vec<u16> {
+fn link_ports(stack: &Stack, target: &NodeName, context: &Context<'_>) -> Vec<Port> {
     match (stack.nodes.get(target), context.images.get(target)) {
         (Some(node), Some(image)) => ports(node, image),
         (Some(node), None) => node.expose.clone(),
@@ -228,13 +234,8 @@ fn link_ports(stack: &Stack, target: &NodeName, context: &Context<'_>) -> Vec<u1
 
 /// The check of a buildpack that knows its server answers at `path`.
 fn pack_health(path: String) -> Health {
-    Health {
-        probe: Probe::Http(path),
-        interval: Millis(500),
-        timeout: Millis::seconds(5),
-        retries: 3,
-        start: Millis::seconds(60),
-    }
+    // Nobody has asked for more than that it comes up.
+    Health { lasting: false, ..Health::of(Probe::Http(path)) }
 }
 
 fn is_routed(node: &Node) -> bool {

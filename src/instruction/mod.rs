@@ -10,7 +10,8 @@ use crate::front::Rules;
 use crate::grid::Filter;
 use crate::names::{ContainerName, ContainerPath, Domain, ImageId, InnerPath, NodeName, ReleaseNumber, StackNode};
 use crate::stack::{Command, Health, Kind, Overlap, Schedule, TaskOverlap, ZoneName};
-use crate::units::{Megabytes, MilliCpus, Millis, Protocol};
+use crate::units::port::Port;
+use crate::units::{Balance, Megabytes, MilliCpus, Millis, Protocol};
 
 pub mod compile;
 pub mod tarball;
@@ -123,9 +124,12 @@ pub struct Settings {
     pub args: Vec<String>,
     /// Working directory.
     pub cwd: Option<String>,
-    /// Container ports; the first is routed.
-    pub ports: Vec<u16>,
-    /// What it speaks on the first.
+    /// Container ports; the first one of TCP is routed.
+    pub ports: Vec<Port>,
+    /// How those that link to it are spread among its containers.
+    #[serde(default, skip_serializing_if = "Balance::is_usual")]
+    pub balance: Balance,
+    /// What it speaks on that.
     #[serde(default, skip_serializing_if = "Protocol::is_usual")]
     pub protocol: Protocol,
     /// Kept paths inside the container.
@@ -133,7 +137,7 @@ pub struct Settings {
     /// The node's own variables, as the repository has them.
     pub env: Env,
     /// Nodes whose addresses it gets, with the ports they answer on.
-    pub links: BTreeMap<NodeName, Vec<u16>>,
+    pub links: BTreeMap<NodeName, Vec<Port>>,
     /// Nodes of other stacks whose addresses it gets.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub outside: BTreeSet<StackNode>,
@@ -177,6 +181,11 @@ impl Settings {
     /// Whether old and new containers may never run at the same time.
     pub fn is_alone(&self) -> bool {
         self.overlap == Overlap::StopFirst
+    }
+
+    /// The port that is routed, and that checks ask: the first one of TCP.
+    pub fn first_port(&self) -> Option<u16> {
+        self.ports.iter().find_map(|port| port.connected())
     }
 
     /// Whether its containers stay on the server where the first one came up: something they need is only there.

@@ -21,6 +21,7 @@ use crate::names::{ContainerName, InnerPath, NodeName, ServerName, StackName};
 use crate::router::edge::{Edge, EdgeError};
 use crate::seal::Seal;
 use crate::servers::supply::{Supply, SupplyError};
+use crate::stack::Health;
 use crate::units::Millis;
 
 /// Takes one line for the person who waits.
@@ -259,13 +260,12 @@ impl Launcher {
                 Err(EngineError::NotFound { .. }) => Ok(()),
                 other => other.map_err(engine),
             },
-            Step::Await { server, container, node, check, port, published, exposed, role, restart } => {
-                let (port, published, role) = (*port, *published, *role);
+            Step::Await { server, container, check, role, restart, .. } => {
                 let docker = self.engine(server)?;
-                let awaited = Awaited { engine: &*docker, container, node, port, published, exposed, role };
+                let awaited = Awaited::of(step, &*docker).expect("it is such a step");
                 awaited.wait_until_up(check, say).await?;
                 // Who is made next may need it at once.
-                if let Some(edge) = self.edge.as_ref().filter(|_| role == Role::Service) {
+                if let Some(edge) = self.edge.as_ref().filter(|_| *role == Role::Service) {
                     edge.follow_containers().await;
                 }
                 match restart {
@@ -288,6 +288,19 @@ impl Launcher {
             }
             Step::RemoveNetwork { server, name } => self.engine(server)?.remove_network(name).await.map_err(engine),
             Step::Sweep { server, network } => self.sweep(stack, server, network).await,
+        }
+    }
+
+    /// Asks the container that a step waited for once more.
+    ///
+    /// # Errors
+    /// What is wrong, for people.
+    pub async fn is_well(&self, step: &Step, health: &Health) -> Result<(), String> {
+        let Some(server) = step.server() else { return Ok(()) };
+        let engine = self.engine(server).map_err(|error| error.to_string())?;
+        match Awaited::of(step, &*engine) {
+            Some(awaited) => awaited.is_well(health).await,
+            None => Ok(()),
         }
     }
 

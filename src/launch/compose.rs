@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{ContainerPlan, Reach};
 use crate::env::Env;
 use crate::names::{EnvName, NodeName};
+use crate::units::port::Port;
 
 /// Composes the environment of a container: etc env, stack env, service links, node env, quarry's own; later wins.
 pub fn environment(etc: &Env, stack: &Env, container: &ContainerPlan) -> Env {
@@ -12,7 +13,7 @@ pub fn environment(etc: &Env, stack: &Env, container: &ContainerPlan) -> Env {
     env.cover(stack);
     env.cover(&links(container));
     env.cover(&container.settings.env);
-    if let Some(port) = container.settings.ports.first() {
+    if let Some(port) = container.settings.first_port() {
         env.set_known("PORT", port.to_string());
     }
     env.set_known("QUARRY_STACK", container.stack.as_str());
@@ -28,7 +29,7 @@ pub fn environment(etc: &Env, stack: &Env, container: &ContainerPlan) -> Env {
 fn links(container: &ContainerPlan) -> Env {
     let mut targets: BTreeMap<&NodeName, Reach> = BTreeMap::new();
     for (node, ports) in &container.settings.links {
-        let ports = ports.iter().map(|port| (*port, *port)).collect();
+        let ports = ports.iter().map(|port| (*port, port.number)).collect();
         targets.insert(node, Reach { host: node.to_string(), ports });
     }
     for (node, reach) in container.services.iter().filter(|(node, _)| **node != container.node) {
@@ -45,14 +46,16 @@ fn links(container: &ContainerPlan) -> Env {
 fn link(name: &str, reach: &Reach) -> Vec<(EnvName, String)> {
     let prefix = name.to_ascii_uppercase().replace('-', "_");
     let Reach { host, ports } = reach;
-    let first = ports.first().map(|(_, at)| (format!("{prefix}_PORT"), format!("tcp://{host}:{at}")));
+    let url = |port: &Port, at: &u16| format!("{}://{host}:{at}", port.transport.word());
+    let first = ports.first().map(|(port, at)| (format!("{prefix}_PORT"), url(port, at)));
     let all = ports.iter().flat_map(|(port, at)| {
-        let base = format!("{prefix}_PORT_{port}_TCP");
+        let proto = port.transport.word();
+        let base = format!("{prefix}_PORT_{}_{}", port.number, proto.to_ascii_uppercase());
         [
-            (base.clone(), format!("tcp://{host}:{at}")),
+            (base.clone(), url(port, at)),
             (format!("{base}_ADDR"), host.clone()),
             (format!("{base}_PORT"), at.to_string()),
-            (format!("{base}_PROTO"), "tcp".to_owned()),
+            (format!("{base}_PROTO"), proto.to_owned()),
         ]
     });
     let named = |(name, value): (String, String)| {

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Reach;
 use crate::docker::Container;
-use crate::embassy::Port;
 use crate::instruction::Settings;
 use crate::launch::label;
 use crate::names::StackNode;
+use crate::units::port::Port;
 
 /// A port that a node exposes; `embassy/ports/<number>.json` says whose a number is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ impl Exchange {
     /// Where a node is reached; `None` when it exposes nothing, or nothing is known of it.
     pub fn reach(&self, node: &StackNode) -> Option<Reach> {
         let own = self.numbers.iter().filter(|(exposure, _)| exposure.node == *node);
-        let ports: Vec<(u16, u16)> = own.map(|(exposure, number)| (exposure.port.number, *number)).collect();
+        let ports: Vec<(Port, u16)> = own.map(|(exposure, number)| (exposure.port, *number)).collect();
         (!ports.is_empty()).then(|| Reach { host: self.address.to_string(), ports })
     }
 
@@ -48,7 +48,7 @@ impl Exchange {
 
 /// What a node exposes.
 pub fn exposures<'a>(node: &'a StackNode, settings: &'a Settings) -> impl Iterator<Item = Exposure> + 'a {
-    settings.ports.iter().map(|port| Exposure { node: node.clone(), port: Port::tcp(*port) })
+    settings.ports.iter().map(|port| Exposure { node: node.clone(), port: *port })
 }
 
 /// The lowest number that nobody has.
@@ -62,19 +62,24 @@ pub fn host_name(node: &StackNode) -> String {
 }
 
 /// What a container is labelled with, for the ports it publishes: `80=10.0.0.2:20000`, with blanks between them.
-pub fn label_text(published: &[(u16, SocketAddr)]) -> String {
+pub fn label_text(published: &[(Port, SocketAddr)]) -> String {
     let each = published.iter().map(|(port, at)| format!("{port}={at}"));
     each.collect::<Vec<_>>().join(" ")
 }
 
 /// Where a container's ports are reached on its server, as its label has it.
-pub fn published(container: &Container) -> Vec<(u16, SocketAddr)> {
+pub fn published(container: &Container) -> Vec<(Port, SocketAddr)> {
     let text = container.labels.get(label::EXPOSED).map(String::as_str).unwrap_or_default();
     let read = |pair: &str| {
         let (port, at) = pair.split_once('=')?;
         Some((port.parse().ok()?, at.parse().ok()?))
     };
     text.split_whitespace().filter_map(read).collect()
+}
+
+/// Of published ports, where those of TCP are.
+pub fn connected(published: &[(Port, SocketAddr)]) -> impl Iterator<Item = SocketAddr> {
+    published.iter().filter(|(port, _)| port.connected().is_some()).map(|(_, at)| *at)
 }
 
 #[cfg(test)]
@@ -94,7 +99,10 @@ mod tests {
         let numbers = [(exposure("shared/mongo", 27017), 10_004), (exposure("shared/mongo", 28017), 10_002)];
         let exchange = Exchange { address: "169.254.87.91".parse().unwrap(), numbers: numbers.into() };
         let reach = exchange.reach(&"shared/mongo".parse().unwrap()).unwrap();
-        assert_eq!((reach.host.as_str(), reach.ports), ("169.254.87.91", vec![(27017, 10_004), (28017, 10_002)]));
+        assert_eq!(
+            (reach.host.as_str(), reach.ports),
+            ("169.254.87.91", vec![(Port::tcp(27017), 10_004), (Port::tcp(28017), 10_002)])
+        );
         assert_eq!(exchange.reach(&"shared/web".parse().unwrap()), None);
     }
 }

@@ -12,6 +12,8 @@ use crate::instruction::Settings;
 use crate::names::{ContainerName, NodeName, ReleaseNumber, ServerName, StackName, StackNode};
 use crate::router::StackRoutes;
 use crate::stack::Kind;
+use crate::units::net::Net;
+use crate::units::port::Port;
 
 pub mod act;
 pub mod address;
@@ -100,7 +102,7 @@ pub struct Proc {
     pub home: Option<ServerName>,
     /// A service's ports that the stack's containers on other servers reach, each with where.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub published: Vec<(u16, SocketAddr)>,
+    pub published: Vec<(Port, SocketAddr)>,
 }
 
 impl Proc {
@@ -117,10 +119,9 @@ impl Proc {
 }
 
 impl ContainerPlan {
-    /// Where the router reaches it: its first port, when it answers requests.
+    /// Where the router reaches it: its first port of TCP, when it answers requests.
     pub fn routed(&self) -> Option<SocketAddr> {
-        let (_, at) = self.published.first().filter(|_| self.settings.kind == Kind::Web)?;
-        Some(*at)
+        if self.settings.kind == Kind::Web { exchange::connected(&self.published).next() } else { None }
     }
 }
 
@@ -130,13 +131,13 @@ pub struct Reach {
     /// A name or an address.
     pub host: String,
     /// The port to ask there, by the service's own port, in the order of its `expose`.
-    pub ports: Vec<(u16, u16)>,
+    pub ports: Vec<(Port, u16)>,
 }
 
 impl Reach {
     /// Of these ports alone, in their order; `None` when one of them is not reached.
-    pub fn of(self, ports: &[u16]) -> Option<Self> {
-        let own = |port: &u16| self.ports.iter().find(|(own, _)| own == port).copied();
+    pub fn of(self, ports: &[Port]) -> Option<Self> {
+        let own = |port: &Port| self.ports.iter().find(|(own, _)| own == port).copied();
         let ports = ports.iter().map(own).collect::<Option<Vec<_>>>()?;
         (!ports.is_empty()).then_some(Self { ports, ..self })
     }
@@ -194,8 +195,8 @@ pub struct ContainerPlan {
     /// Names that mean an address inside of it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hosts: BTreeMap<String, IpAddr>,
-    /// Its published ports, each with where it is reached on the server; the first one is routed.
-    pub published: Vec<(u16, SocketAddr)>,
+    /// Its published ports, each with where it is reached on the server; the first one of TCP is routed.
+    pub published: Vec<(Port, SocketAddr)>,
     /// The stack's network.
     pub network: String,
     /// A fixed address there.
@@ -224,7 +225,7 @@ pub mod label {
     pub const PORTS: &str = "quarry.ports";
     /// There where its output goes to whoever is attached and nowhere else.
     pub const UNKEPT: &str = "quarry.unkept";
-    /// Every port it exposes, with where that is published: `80=10.0.0.2:20000`, with blanks between them.
+    /// Every port it exposes, with where that is published: `80=10.0.0.2:20000 53/udp=10.0.0.2:20001`, with blanks between them.
     pub const EXPOSED: &str = "quarry.exposed";
 }
 
@@ -250,6 +251,13 @@ impl Identity {
         let labels = [(label::HQ, self.id.as_str()), (label::STACK, stack.as_str())];
         let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         Network { name: name.to_owned(), subnet: subnet.to_owned(), labels }
+    }
+
+    /// Whose a network is, and its addresses; `None` when it is not this HQ's.
+    pub fn stack_of(&self, network: &Network) -> Option<(StackName, Net)> {
+        let own = network.labels.get(label::HQ) == Some(&self.id);
+        let stack = network.labels.get(label::STACK).filter(|_| own)?;
+        Some((stack.parse().ok()?, network.subnet.parse().ok()?))
     }
 
     /// The name of a node's container.

@@ -8,6 +8,7 @@ use super::world::{Instance, World};
 use super::{Proc, Reach};
 use crate::instruction::{Instruction, Settings};
 use crate::names::{NodeName, ReleaseNumber, ServerName, StackNode};
+use crate::units::port::Port;
 
 /// What a container finds: where what it may talk to is reached.
 #[derive(Debug, Default)]
@@ -58,7 +59,7 @@ pub fn neighbours<'a>(
 ) -> Neighbours {
     let exchange = world.exchange.as_ref();
     let own = |node: &NodeName| StackNode { stack: world.stack.clone(), node: node.clone() };
-    let found_there = |node: &NodeName, ports: &[u16]| {
+    let found_there = |node: &NodeName, ports: &[Port]| {
         let exchange = exchange.filter(|_| is_found(world, hidden, node))?;
         exchange.reach(&own(node))?.of(ports)
     };
@@ -87,23 +88,23 @@ pub fn reach(proc: &Proc, from: &ServerName) -> Option<Reach> {
             let ports = proc.published.iter().map(|(port, at)| (*port, at.port())).collect();
             Reach { host: first.ip().to_string(), ports }
         }
-        _ => {
-            Reach { host: address.to_string(), ports: proc.settings.ports.iter().map(|port| (*port, *port)).collect() }
-        }
+        _ => Reach {
+            host: address.to_string(),
+            ports: proc.settings.ports.iter().map(|port| (*port, port.number)).collect(),
+        },
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::embassy::Port;
     use crate::launch::exchange::{Exchange, Exposure};
     use crate::launch::plan::plan;
     use crate::launch::sample::{after, booted, name, settings, world};
     use crate::stack::Kind;
 
     fn deploy(node: &str, release: u64, links: &[&str]) -> Instruction {
-        let links = links.iter().map(|node| (name(node), vec![80])).collect();
+        let links = links.iter().map(|node| (name(node), vec![Port::tcp(80)])).collect();
         let settings = Settings { links, ..settings() };
         Instruction::Deploy {
             node: name(node),

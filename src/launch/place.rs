@@ -387,6 +387,7 @@ mod tests {
     use crate::names::ReleaseNumber;
     use crate::stack::{Kind, Overlap};
     use crate::units::Megabytes;
+    use crate::units::port::Port;
 
     fn deploy(node: &str, count: u32, settings: Settings) -> Instruction {
         Instruction::Deploy { node: name(node), release: ReleaseNumber(1), count, settings: Box::new(settings) }
@@ -519,7 +520,11 @@ mod tests {
     fn a_service_is_reached_on_its_network_at_home_and_at_a_published_port_from_elsewhere() {
         let ensure = Instruction::Ensure {
             node: name("kv"),
-            settings: Box::new(Settings { kind: Kind::Service, ports: vec![6379, 6380], ..settings() }),
+            settings: Box::new(Settings {
+                kind: Kind::Service,
+                ports: vec![Port::tcp(6379), Port::tcp(6380)],
+                ..settings()
+            }),
         };
         let plan = plan(&[ensure.clone(), deploy("web", 2, settings())], &world(&["hq", "s1"])).unwrap();
         let kv = &plan.procs[&name::<NodeName>("kv")];
@@ -527,11 +532,16 @@ mod tests {
         for made in booted(&plan).into_iter().filter(|made| made.role == Role::Node) {
             let reach = &made.services[&name::<NodeName>("kv")];
             if made.server == home {
-                assert_eq!((reach.host.as_str(), &reach.ports[..]), ("10.208.0.2", &[(6379, 6379), (6380, 6380)][..]));
+                assert_eq!(
+                    (reach.host.as_str(), &reach.ports[..]),
+                    ("10.208.0.2", &[(Port::tcp(6379), 6379), (Port::tcp(6380), 6380)][..])
+                );
             } else {
                 let at = kv.published[0].1.ip().to_string();
                 assert_eq!((&reach.host, reach.ports.len()), (&at, 2));
-                assert!(reach.ports.iter().all(|(own, there)| own != there && (20_000..20_100).contains(there)));
+                assert!(
+                    reach.ports.iter().all(|(own, there)| own.number != *there && (20_000..20_100).contains(there))
+                );
             }
         }
         // Alone it publishes nothing: nobody else is there to ask.
@@ -541,7 +551,7 @@ mod tests {
 
     #[test]
     fn nodes_that_find_each_other_by_name_stand_on_one_server() {
-        let web = Settings { links: BTreeMap::from([(name("api"), vec![80])]), ..settings() };
+        let web = Settings { links: BTreeMap::from([(name("api"), vec![Port::tcp(80)])]), ..settings() };
         let plan = plan(&[deploy("api", 2, settings()), deploy("web", 2, web)], &world(&["hq", "s1", "s2"])).unwrap();
         let mut servers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for made in booted(&plan) {

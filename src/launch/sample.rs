@@ -9,6 +9,7 @@ use crate::grid::{Block, Filter, Overbook, Slice};
 use crate::instruction::Settings;
 use crate::names::{ImageId, ReleaseNumber};
 use crate::stack::{Kind, Overlap};
+use crate::units::port::Port;
 use crate::units::{Megabytes, Millis};
 
 pub fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
@@ -61,7 +62,8 @@ pub fn settings() -> Settings {
         command: None,
         args: Vec::new(),
         cwd: None,
-        ports: vec![80],
+        ports: vec![Port::tcp(80)],
+        balance: Default::default(),
         protocol: Default::default(),
         volumes: Vec::new(),
         env: Default::default(),

@@ -13,6 +13,7 @@ use crate::names::{ContainerName, ImageId, InnerPath, NodeName, ServerName, Stac
 use crate::router::StackRoutes;
 use crate::stack::Command;
 use crate::units::Millis;
+use crate::units::port::Port;
 
 /// One thing to do; nothing in it is left to choose.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,7 +77,7 @@ pub enum Step {
         published: Option<SocketAddr>,
         /// Its ports that are published, with where.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        exposed: Vec<(u16, SocketAddr)>,
+        exposed: Vec<(Port, SocketAddr)>,
         /// Whether not listening refuses the launch.
         role: Role,
         /// What the engine does from then on when it ends.
@@ -208,10 +209,10 @@ impl Step {
         }
     }
 
-    /// The container it takes away.
-    pub fn removed(&self) -> Option<&ContainerName> {
+    /// The container it takes away, and from where.
+    pub fn removed(&self) -> Option<(&ServerName, &ContainerName)> {
         match self {
-            Step::Remove { container, .. } => Some(container),
+            Step::Remove { server, container, .. } => Some((server, container)),
             _ => None,
         }
     }

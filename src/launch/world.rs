@@ -12,6 +12,7 @@ use crate::grid::{Architecture, Overbook, Slice};
 use crate::instruction::Settings;
 use crate::names::{ContainerName, ImageId, NodeName, ReleaseNumber, ServerName, StackName};
 use crate::router::StackRoutes;
+use crate::units::port::Port;
 
 /// One container of the stack.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,13 +34,13 @@ pub struct Instance {
     /// Where its routed port is published.
     pub published: Option<SocketAddr>,
     /// Where the ports are that others find through the embassy.
-    pub exposed: Vec<(u16, SocketAddr)>,
+    pub exposed: Vec<(Port, SocketAddr)>,
 }
 
 impl Instance {
     /// Where others may be connected to it, the routed one first.
     pub fn reached(&self) -> impl Iterator<Item = SocketAddr> {
-        let others = self.exposed.iter().map(|(_, at)| *at).filter(|at| Some(*at) != self.published);
+        let others = exchange::connected(&self.exposed).filter(|at| Some(*at) != self.published);
         self.published.into_iter().chain(others)
     }
 }

@@ -19,4 +19,4 @@ pub mod wall;
 
 pub use crate::units::net::Net;
 pub use act::Locknet;
-pub use policy::{Containers, Link, Policy, Port};
+pub use policy::{Containers, Link, Policy};

@@ -18,8 +18,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::policy::{Containers, Link, Policy, Port, Protocol};
+use super::policy::{Containers, Link, Policy};
 use crate::units::net::Net;
+use crate::units::port::{Port, Transport};
 
 /// The set that the kernel empties when a trial is over.
 pub const TRIAL: &str = "trial";
@@ -263,8 +264,8 @@ fn link_sets(text: &mut Text, links: &BTreeSet<Link>) {
 }
 
 fn ports(text: &mut Text, name: &str, ports: &BTreeSet<Port>) {
-    for (protocol, suffix) in [(Protocol::Tcp, "tcp"), (Protocol::Udp, "udp")] {
-        let of = ports.iter().filter(|port| port.protocol == protocol).map(|port| port.number);
+    for (transport, suffix) in [(Transport::Tcp, "tcp"), (Transport::Udp, "udp")] {
+        let of = ports.iter().filter(|port| port.transport == transport).map(|port| port.number);
         text.set(&format!("{name}_{suffix}"), "inet_service", of);
     }
 }
@@ -415,8 +416,8 @@ add rule inet quarry_7 forward goto rules_forward
     }
 
     fn ports() -> impl Strategy<Value = BTreeSet<Port>> {
-        let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];
-        btree_set((1_u16.., protocol).prop_map(|(number, protocol)| Port { number, protocol }), 0..5)
+        let transport = prop_oneof![Just(Transport::Tcp), Just(Transport::Udp)];
+        btree_set((1_u16.., transport).prop_map(|(number, transport)| Port { number, transport }), 0..5)
     }
 
     fn containers() -> impl Strategy<Value = Containers> {

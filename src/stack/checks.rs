@@ -57,6 +57,7 @@ pub(super) fn tries(probe: Probe, attempts: u32, wait: u32, timeout: u32, delay:
         timeout: Millis::seconds(u64::from(timeout.max(1))),
         retries: 1,
         start: Millis::seconds(start.min(LONGEST)),
+        lasting: false,
     }
 }
 

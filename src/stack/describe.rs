@@ -5,6 +5,7 @@ use crate::buildpacks::{self, Repository};
 use crate::env::Env;
 use crate::names::NodeName;
 use crate::names::printable::excerpt;
+use crate::units::port::Port;
 
 use super::extras::Extras;
 use super::mistakes::{Mistake, Mistakes, clean};
@@ -171,7 +172,7 @@ fn with_ports(mut stack: Stack, repository: &Repository, said: &mut Vec<String>)
                 more.join(", ")
             ));
         }
-        node.expose = ports;
+        node.expose = ports.into_iter().map(Port::tcp).collect();
     }
     stack
 }
@@ -243,7 +244,7 @@ mod tests {
         let files = [("Dockerfile", "FROM a\nEXPOSE 8080"), ("Procfile", "web: x\nworker: y")];
         let stack = describe(&Repository::of(files)).unwrap().stack;
         let ports: Vec<_> = stack.nodes.values().map(|node| node.expose.clone()).collect();
-        assert_eq!(ports, [vec![8080], vec![]]);
+        assert_eq!(ports, [vec![Port::tcp(8080)], vec![]]);
     }
 
     #[test]

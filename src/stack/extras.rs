@@ -91,7 +91,7 @@ impl Extras {
                 ));
                 continue;
             };
-            if node.kind == Kind::Worker && node.expose.is_empty() && health.probe.asks_first_port() {
+            if node.kind == Kind::Worker && node.first_port().is_none() && health.probe.asks_first_port() {
                 said.push(format!("Warning: app.json: the check of `{name}` asks a port, and it has none"));
                 continue;
             }

@@ -74,6 +74,7 @@ fn together(checks: Vec<Check>) -> Option<Health> {
         timeout: healths.iter().map(|health| health.timeout).max()?,
         retries: 1,
         start: healths.iter().map(|health| health.start).max()?,
+        lasting: false,
         probe: Probe::all(healths.into_iter().map(|health| health.probe).collect())?,
     })
 }
@@ -134,7 +135,7 @@ fn asked(key: Found<'_>, draft: &mut Draft, notes: &mut Notes<'_>) {
         }
         ("content", Shape::Text(text)) => draft.content = Some(text.clone()).filter(|text| !text.is_empty()),
         ("port", _) => {
-            let port = values::word(key, notes).and_then(|word| values::port("port", word, notes));
+            let port = values::word(key, notes).and_then(|word| values::tcp_port("port", word, notes));
             draft.port = port;
         }
         ("listening", _) => draft.listening = values::flag(key, notes).unwrap_or(false),

@@ -212,6 +212,7 @@ fn node(name: Option<&NodeName>, spot: Spot, entries: Vec<Entry>, notes: &mut No
 mod tests {
     use super::*;
     use crate::stack::{Command, Overlap};
+    use crate::units::port::Port;
 
     fn job(text: &str) -> Job {
         parse("job.yml", text, &[]).unwrap_or_else(|mistakes| panic!("{mistakes}"))
@@ -233,7 +234,10 @@ mod tests {
         assert_eq!((name.unwrap().as_str(), stack, server, daemonize), ("mongo", None, None, true));
         assert_eq!(node.source, Source::Image("mongo:6".into()));
         assert_eq!(node.command, Some(Command::Words(vec!["mongod".into(), "--quiet".into()])));
-        assert_eq!((&node.expose[..], node.volumes.len(), node.overlap), (&[27017][..], 1, Overlap::StopFirst));
+        assert_eq!(
+            (&node.expose[..], node.volumes.len(), node.overlap),
+            (&[Port::tcp(27017)][..], 1, Overlap::StopFirst)
+        );
     }
 
     #[test]

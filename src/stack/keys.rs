@@ -36,8 +36,9 @@ enum Standing {
 use Standing::{Later, Now};
 
 /// As written, what it means, and whether it has its effect yet.
-const KEYS: [(&str, &str, Standing); 41] = [
+const KEYS: [(&str, &str, Standing); 42] = [
     ("args", "args", Now),
+    ("balance", "balance", Now),
     ("buildpack", "buildpack", Now),
     ("command", "run", Now),
     ("container", "container", Now),
@@ -99,13 +100,13 @@ const NEVER: [&str; 14] = [
 ];
 
 /// Keys of what runs in containers.
-const RUNNING: [&str; 17] = [
-    "release", "overlap", "run", "args", "cwd", "expose", "volumes", "env", "link", "scale", "size", "cpus", "filter",
-    "health", "grace", "hook", "unhook",
+const RUNNING: [&str; 18] = [
+    "release", "overlap", "run", "args", "cwd", "expose", "balance", "volumes", "env", "link", "scale", "size", "cpus",
+    "filter", "health", "grace", "hook", "unhook",
 ];
 
 /// Keys of what runs all the time.
-const STANDING: [&str; 6] = ["release", "expose", "scale", "health", "hook", "unhook"];
+const STANDING: [&str; 7] = ["release", "expose", "balance", "scale", "health", "hook", "unhook"];
 
 /// Keys that mean nothing for a kind of node, by what they mean.
 fn without_effect(kind: Kind) -> impl Iterator<Item = &'static str> {

@@ -9,7 +9,8 @@ use crate::env::Env;
 use crate::front::{Rules, Status};
 use crate::grid::Filter;
 use crate::names::{ContainerPath, Domain, InnerPath, NodeName, StackNode};
-use crate::units::{Megabytes, MilliCpus, Millis, Protocol};
+use crate::units::port::Port;
+use crate::units::{Balance, Megabytes, MilliCpus, Millis, Protocol};
 
 mod app_json;
 mod checks;
@@ -155,8 +156,11 @@ pub struct Node {
     pub args: Vec<String>,
     /// Working directory inside the container, absolute.
     pub cwd: Option<String>,
-    /// Container ports, first one routed. A web node without any gets `$PORT`.
-    pub expose: Vec<u16>,
+    /// Container ports, the first one of TCP routed. A web node without any gets `$PORT`.
+    pub expose: Vec<Port>,
+    /// How those that link to it are spread among its containers.
+    #[serde(default, skip_serializing_if = "Balance::is_usual")]
+    pub balance: Balance,
     /// Domains routed to it.
     pub domains: Vec<Domain>,
     /// The certificate of these domains with its chain, a file within the repository.
@@ -238,6 +242,7 @@ impl Node {
             args: Vec::new(),
             cwd: None,
             expose: Vec::new(),
+            balance: Balance::default(),
             domains: Vec::new(),
             ssl_cert: None,
             ssl_key: None,
@@ -266,6 +271,11 @@ impl Node {
             timezone: None,
             task_overlap: TaskOverlap::Skip,
         }
+    }
+
+    /// The port that is routed, and that checks ask: the first one of TCP.
+    pub fn first_port(&self) -> Option<u16> {
+        self.expose.iter().find_map(|port| port.connected())
     }
 
     /// Whether containers of it run all the time.

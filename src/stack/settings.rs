@@ -2,8 +2,9 @@
 
 use crate::env::Env;
 use crate::names::{ContainerPath, EnvName};
-use crate::units::{Millis, Protocol};
+use crate::units::{Balance, Millis, Protocol};
 
+use super::health::{INTERVAL, RETRIES, START, TIMEOUT};
 use super::keys::{Found, Keys};
 use super::mistakes::{Notes, nearest, shown};
 use super::tree::{Entry, Shape, Spot, Tree};
@@ -22,6 +23,10 @@ pub(super) fn read(node: &mut Node, keys: &Keys<'_>, notes: &mut Notes<'_>) {
         let choices = [("http", Protocol::Http), ("grpc", Protocol::Grpc), ("h2c", Protocol::Grpc)];
         node.protocol = values::choice(key, &choices, notes).unwrap_or_default();
     }
+    if let Some(key) = keys.found("balance") {
+        let choices = [("round-robin", Balance::RoundRobin), ("least-connections", Balance::LeastConnections)];
+        node.balance = values::choice(key, &choices, notes).unwrap_or_default();
+    }
     routing::read(node, keys, notes);
     if let Some(key) = keys.found("grace") {
         node.grace = values::parsed(key, notes).unwrap_or(node.grace);
@@ -32,9 +37,11 @@ pub(super) fn read(node: &mut Node, keys: &Keys<'_>, notes: &mut Notes<'_>) {
     if let Some(key) = keys.found("unhook") {
         node.unhook = values::commands(key, notes);
     }
-    if let Some(key) = keys.found("health") {
-        node.health = health(key, node, notes);
-    }
+    node.health = match keys.found("health") {
+        Some(key) => health(key, node, notes),
+        None if node.runs() => health_by_env(node, keys, notes),
+        None => None,
+    };
     schedule(node, keys, notes);
     if let (Some(2..), Overlap::StopFirst, Some(key)) = (node.scale, node.overlap, keys.found("scale")) {
         let why = if node.volumes.is_empty() { "`overlap: stop-first`" } else { "a volume" };
@@ -138,7 +145,7 @@ fn check_env(node: &Node, keys: &Keys<'_>, notes: &mut Notes<'_>) {
         if name.as_str().starts_with("QUARRY_") {
             notes.add(spot, format!("`{name}` is quarry's own: names that start with QUARRY_ are set by it"));
         }
-        let first = node.expose.first().map(ToString::to_string);
+        let first = node.first_port().map(|port| port.to_string());
         if name.as_str() == "PORT" && node.kind == Kind::Web && first.as_deref() != Some(value) {
             notes.add(spot, "`PORT` of a web node is set by quarry; to choose it, write it as `expose`");
         }
@@ -186,24 +193,12 @@ pub(super) fn volumes(key: Found<'_>, notes: &mut Notes<'_>) -> Vec<ContainerPat
     volumes
 }
 
-/// Between two tries, when nothing else is written. Short, because a deploy waits for it.
-const INTERVAL: Millis = Millis(500);
-const TIMEOUT: Millis = Millis::seconds(5);
-const RETRIES: u32 = 3;
-const START: Millis = Millis::seconds(60);
-
 /// The keys of `health`.
-const HEALTH: [&str; 7] = ["http", "tcp", "command", "interval", "timeout", "retries", "grace"];
+const HEALTH: [&str; 8] = ["http", "tcp", "command", "interval", "timeout", "retries", "grace", "once"];
 
 /// A mapping with exactly one question, or a bare path to GET.
 fn health(key: Found<'_>, node: &Node, notes: &mut Notes<'_>) -> Option<Health> {
-    let mut health = Health {
-        probe: Probe::Http(String::new()),
-        interval: INTERVAL,
-        timeout: TIMEOUT,
-        retries: RETRIES,
-        start: START,
-    };
+    let mut health = Health::of(Probe::Http(String::new()));
     let entries = match &key.value.shape {
         Shape::Map(entries) => entries,
         Shape::Nothing | Shape::Text(_) | Shape::List(_) => {
@@ -220,6 +215,7 @@ fn health(key: Found<'_>, node: &Node, notes: &mut Notes<'_>) -> Option<Health> 
             "timeout" => health.timeout = period(found, notes).unwrap_or(TIMEOUT),
             "retries" => health.retries = values::number(found, 0, 1000, notes).unwrap_or(RETRIES),
             "grace" => health.start = values::parsed(found, notes).unwrap_or(START),
+            "once" => health.lasting = !values::flag(found, notes).unwrap_or_default(),
             _ => notes.suggest(*spot, format!("unknown key {} in `health`", shown(written)), nearest(written, HEALTH)),
         }
     }
@@ -232,12 +228,21 @@ fn health(key: Found<'_>, node: &Node, notes: &mut Notes<'_>) -> Option<Health> 
     Some(health)
 }
 
+/// What the node's variables say of it.
+fn health_by_env(node: &Node, keys: &Keys<'_>, notes: &mut Notes<'_>) -> Option<Health> {
+    Health::by_env(&node.env).unwrap_or_else(|(name, what)| {
+        let env = keys.found("env").expect("a variable that is wrong stands in `env`");
+        notes.add(spot_of(env.value, name.as_str()), what);
+        None
+    })
+}
+
 fn probe(key: Found<'_>, node: &Node, notes: &mut Notes<'_>) -> Option<Probe> {
     match key.written {
         "http" => http(key, node, notes),
         "tcp" => {
             let word = values::word(key, notes)?;
-            values::port(key.written, word, notes).map(Probe::Tcp)
+            values::tcp_port(key.written, word, notes).map(Probe::Tcp)
         }
         _ => values::command(key, notes).map(Probe::Command),
     }
@@ -250,7 +255,7 @@ fn http(key: Found<'_>, node: &Node, notes: &mut Notes<'_>) -> Option<Probe> {
         return None;
     }
     // Any other image may bring ports of its own, which only the engine knows.
-    if node.kind != Kind::Web && node.expose.is_empty() && matches!(node.source, Source::Pack(_)) {
+    if node.kind != Kind::Web && node.first_port().is_none() && matches!(node.source, Source::Pack(_)) {
         notes.add(spot, "an HTTP health check asks the first port of `expose`, and there is none");
     }
     Some(Probe::Http(path.to_owned()))

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use crate::names::{ContainerPath, InnerPath};
+use crate::units::port::Port;
 
 use super::Command;
 use super::keys::Found;
@@ -155,9 +156,8 @@ pub(super) fn container_path(key: &str, (spot, text): Word<'_>, notes: &mut Note
 }
 
 /// A port of a container.
-pub(super) fn port(key: &str, (spot, text): Word<'_>, notes: &mut Notes<'_>) -> Option<u16> {
-    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    if number.contains(':') {
+pub(super) fn port(key: &str, (spot, text): Word<'_>, notes: &mut Notes<'_>) -> Option<Port> {
+    if text.contains(':') {
         let message = format!(
             "`{key}` names ports inside the container; quarry chooses those of the server itself, so write only the part \
              after the last `:` of {}",
@@ -166,13 +166,18 @@ pub(super) fn port(key: &str, (spot, text): Word<'_>, notes: &mut Notes<'_>) -> 
         notes.add(spot, message);
         return None;
     }
-    if protocol.eq_ignore_ascii_case("udp") {
-        notes.add(spot, format!("UDP ports such as {} are not supported yet", shown(text)));
-        return None;
-    }
-    let port = number.parse().ok().filter(|port| *port > 0 && protocol.eq_ignore_ascii_case("tcp"));
+    let port = text.to_ascii_lowercase().parse().ok();
     if port.is_none() {
-        notes.add(spot, format!("`{key}` is a port from 1 to 65535, not {}", shown(text)));
+        notes.add(spot, format!("`{key}` is a port from 1 to 65535, such as 80 or 53/udp, not {}", shown(text)));
     }
     port
+}
+
+/// A TCP port of a container.
+pub(super) fn tcp_port(key: &str, word: Word<'_>, notes: &mut Notes<'_>) -> Option<u16> {
+    let port = port(key, word, notes)?;
+    if port.connected().is_none() {
+        notes.add(word.0, format!("`{key}` is a port of TCP, not {}", shown(word.1)));
+    }
+    port.connected()
 }

@@ -9,8 +9,9 @@ use quarry::agent::{Agent, AgentError, Config, Part, Routing, Turn, Vitals};
 use quarry::names::ReleaseNumber;
 use quarry::network::act::Standing;
 use quarry::network::policy::SSH;
-use quarry::network::{Containers, Policy, Port};
+use quarry::network::{Containers, Policy};
 use quarry::router::{NodeRoutes, Peer, StackRoutes, Target};
+use quarry::units::port::Port;
 use tokio::time::timeout;
 
 use crate::harness::wait::PATIENCE;

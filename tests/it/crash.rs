@@ -26,6 +26,7 @@ use quarry::router::Target;
 use quarry::router::edge::Edge;
 use quarry::router::fake::FakeEdge;
 use quarry::stack::{Command, Health, Kind, Overlap, Probe};
+use quarry::units::port::Port;
 use quarry::units::{Megabytes, Millis};
 
 /// A tree whose owner dies at the n-th write: before it (odd n) or right after it (even n).
@@ -199,7 +200,8 @@ pub fn settings(image: &ImageId, kind: Kind, overlap: Overlap) -> Box<Settings> 
         command: None,
         args: Vec::new(),
         cwd: None,
-        ports: if kind == Kind::Worker { Vec::new() } else { vec![80] },
+        ports: if kind == Kind::Worker { Vec::new() } else { vec![Port::tcp(80)] },
+        balance: Default::default(),
         protocol: Default::default(),
         volumes: Vec::new(),
         env: Default::default(),
@@ -216,6 +218,7 @@ pub fn settings(image: &ImageId, kind: Kind, overlap: Overlap) -> Box<Settings> 
             timeout: Millis(1000),
             retries: 1,
             start: Millis(1000),
+            lasting: false,
         }),
         release: None,
         overlap,

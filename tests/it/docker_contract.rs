@@ -17,6 +17,7 @@ use quarry::docker::{
 use quarry::env::Env;
 use quarry::names::ContainerName;
 use quarry::servers::ssh::Line;
+use quarry::units::port::Port;
 use quarry::units::{Megabytes, MilliCpus, Millis};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
@@ -569,7 +570,7 @@ async fn a_port_is_published_once(bench: &Bench) {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     for short in ["a", "b"] {
         let mut request = bench.sleeper(short);
-        request.ports = vec![Published { address, port: free, container: 8080 }];
+        request.ports = vec![Published { address, port: free, container: Port::tcp(8080) }];
         bench.engine.create(request).await.unwrap();
     }
     bench.engine.start(&bench.name("a")).await.unwrap();

@@ -8,8 +8,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use quarry::embassy::act::Settings;
-use quarry::embassy::{Balance, Embassy, Endpoint, EndpointCounts, Exposed, Health, Port, PortCounts, Sources, Table};
-use quarry::units::Millis;
+use quarry::embassy::{Embassy, Endpoint, EndpointCounts, Exposed, Health, PortCounts, Sources, Table};
+use quarry::units::port::Port;
+use quarry::units::{Balance, Millis};
 use rustix::net::sockopt;
 
 use crate::harness::wait::{PATIENCE, until};

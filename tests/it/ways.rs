@@ -119,7 +119,7 @@ async fn containers_keep_their_way_to_a_service_when_the_launch_that_made_them_i
     let plan = hq.operate(job, &|_| {}).await.unwrap();
 
     let service: SocketAddr = plan.procs[&"kv".parse().unwrap()].published[0].1;
-    let wanted = hq.want(quarry::hq::agents::wanted::Ports { ssh: 2222, http: 80, https: Some(443) }).await.unwrap();
+    let wanted = hq.wanted(quarry::hq::agents::wanted::Ports { ssh: 2222, http: 80, https: Some(443) }).await.unwrap();
     let ways: BTreeMap<_, Vec<SocketAddr>> =
         wanted.ways.iter().map(|(server, ways)| (server.as_str(), ways.iter().map(|way| way.to).collect())).collect();
     assert_eq!(ways, BTreeMap::from([("hq", vec![]), ("s1", vec![service])]));

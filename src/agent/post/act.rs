@@ -65,7 +65,7 @@ impl Post {
             }
         }
         let folder = self.folder.clone();
-        let kept = spawn_blocking(move || files::kept_ports(&folder)).await;
+        let kept = spawn_blocking(move || files::kept::<Table>(&folder)).await;
         match kept.unwrap_or_else(|panic| Err(std::io::Error::other(panic))) {
             Ok(Some(table)) => self.set(table).await,
             Ok(None) => Ok(()),
@@ -86,7 +86,7 @@ impl Post {
             None => Err("no embassy stands on the server".to_owned()),
         };
         let folder = self.folder.clone();
-        let kept = spawn_blocking(move || files::keep_ports(&folder, &table)).await;
+        let kept = spawn_blocking(move || files::keep(&folder, &table)).await;
         let kept = kept.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
         kept.map_err(|error| AgentError::Disk(format!("cannot keep the embassy's ports: {error}")))?;
         set.map_err(AgentError::Embassy)

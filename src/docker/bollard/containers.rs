@@ -18,6 +18,7 @@ use super::{CALL, Docker, Patience, QUIET, Subject};
 use crate::docker::{Container, ContainerRequest, EngineError, Log, Restart, State};
 use crate::names::ContainerName;
 use crate::units::Millis;
+use crate::units::port::Port;
 
 /// A container that talks fills at most 30 MB of the server's disk.
 const LOG_SIZE: (&str, &str) = ("10m", "3");
@@ -145,7 +146,7 @@ fn body(request: &ContainerRequest, init: bool) -> ContainerCreateBody {
         working_dir: request.cwd.clone(),
         env: words(&request.env.pairs()),
         labels: Some(request.labels.clone().into_iter().collect()),
-        exposed_ports: Some(request.ports.iter().map(|port| format!("{}/tcp", port.container)).collect()),
+        exposed_ports: Some(request.ports.iter().map(|port| inner(port.container)).collect()),
         tty: Some(request.tty),
         open_stdin: Some(request.stdin),
         // End of file on the attached connection closes the process's standard input.
@@ -170,12 +171,17 @@ fn body(request: &ContainerRequest, init: bool) -> ContainerCreateBody {
     }
 }
 
+/// A container's port as docker has it.
+fn inner(port: Port) -> String {
+    format!("{}/{}", port.number, port.transport.word())
+}
+
 fn host_config(request: &ContainerRequest, init: bool) -> HostConfig {
     let memory = request.memory.and_then(|memory| i64::try_from(memory.bytes()).ok());
     let mut ports: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
     for port in &request.ports {
         let binding = PortBinding { host_ip: Some(port.address.to_string()), host_port: Some(port.port.to_string()) };
-        ports.entry(format!("{}/tcp", port.container)).or_default().get_or_insert_default().push(binding);
+        ports.entry(inner(port.container)).or_default().get_or_insert_default().push(binding);
     }
     // Mounts and not binds: a host path may hold a colon, and a folder that is missing is an error and not root's.
     let mounts = request.binds.iter().map(|(source, target)| Mount {

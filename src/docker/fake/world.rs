@@ -185,7 +185,10 @@ impl World {
     fn check_ports(&self, name: &ContainerName, request: &ContainerRequest) -> Result<(), EngineError> {
         let others = self.containers.values().filter(|held| held.is_running() && held.container.name != *name);
         for taken in others.flat_map(|held| &held.request.ports) {
-            let same = |port: &&crate::docker::Published| (port.address, port.port) == (taken.address, taken.port);
+            let same = |port: &&crate::docker::Published| {
+                let transports = (port.container.transport, taken.container.transport);
+                (port.address, port.port) == (taken.address, taken.port) && transports.0 == transports.1
+            };
             if let Some(port) = request.ports.iter().find(same) {
                 return Err(conflict(format!(
                     "Bind for {}:{} failed: port is already allocated",

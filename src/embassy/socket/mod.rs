@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use super::table::{Port, Protocol};
+use crate::units::port::{Port, Transport};
 
 /// Connections that wait to be accepted; the kernel's own bound, net.core.somaxconn, may be lower.
 const BACKLOG: i32 = 4096;
@@ -38,18 +38,18 @@ fn family(is_ipv6: bool) -> AddressFamily {
 /// The port is taken, the address is not this machine's, there is no file left.
 pub fn open(address: IpAddr, port: Port) -> io::Result<OwnedFd> {
     let at = SocketAddr::new(address, port.number);
-    let socket = match port.protocol {
-        Protocol::Tcp => {
+    let socket = match port.transport {
+        Transport::Tcp => {
             let socket = rustix::net::socket_with(family(at.is_ipv6()), SocketType::STREAM, FLAGS, None)?;
             sockopt::set_socket_reuseaddr(&socket, true)?;
             // Connections that are accepted inherit it.
             sockopt::set_tcp_nodelay(&socket, true)?;
             socket
         }
-        Protocol::Udp => rustix::net::socket_with(family(at.is_ipv6()), SocketType::DGRAM, FLAGS, None)?,
+        Transport::Udp => rustix::net::socket_with(family(at.is_ipv6()), SocketType::DGRAM, FLAGS, None)?,
     };
     rustix::net::bind(&socket, &at)?;
-    if port.protocol == Protocol::Tcp {
+    if port.transport == Transport::Tcp {
         rustix::net::listen(&socket, BACKLOG)?;
     }
     Ok(socket)

@@ -13,7 +13,8 @@ use crate::network::config::ConfigPath;
 use crate::network::hosts::Entries;
 use crate::network::policy::SSH;
 use crate::network::wall::{Builds, Wall, Way};
-use crate::network::{Containers, Net, Policy, Port};
+use crate::network::{Containers, Net, Policy};
+use crate::units::port::Port;
 
 /// The tag of servers that route.
 pub const ROUTER: &str = "router";

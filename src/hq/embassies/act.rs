@@ -9,8 +9,9 @@ use futures_util::future::join_all;
 use jiff::SignedDuration;
 use tokio::time::{sleep, timeout};
 
-use super::{Known, Lead, Seen};
+use super::{Known, Lead, Numbers, Seen};
 use crate::db::{DbError, Guard, layout};
+use crate::docker::Network;
 use crate::embassy::Table;
 use crate::hq::agents::{Remote, Voice};
 use crate::hq::rights::{Access, Right};
@@ -37,6 +38,9 @@ const FIRST: SignedDuration = SignedDuration::from_secs(5);
 
 /// Between two looks whether they have spoken.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// The networks of each server that has told of them.
+type Networks = BTreeMap<ServerName, Vec<Network>>;
 
 impl Hq {
     /// Keeps the embassies of all servers until it is dropped.
@@ -70,10 +74,10 @@ impl Hq {
         }
         // What is not known yet must not look as if it were not there: they go on with what they were told before.
         let early = self.clock.now().duration_since(self.begun).unsigned_abs() < self.settings.lease.duration();
-        if early && !self.knows_all(&voices) {
+        if early && !self.knows_all(&voices, &networks) {
             return Ok(false);
         }
-        let mut tables = self.known_to_embassies().await?.tables();
+        let mut tables = self.known_to_embassies(&networks).await?.tables();
         let told = standing.into_iter().filter_map(|(server, remote)| {
             let table: Arc<Table> = Arc::new(tables.remove(&server)?);
             Some(async move {
@@ -90,8 +94,7 @@ impl Hq {
     }
 
     /// Whether every server that is not lost has said what runs there, and its networks are known.
-    fn knows_all(&self, voices: &BTreeMap<ServerName, Voice>) -> bool {
-        let networks = self.known_networks();
+    fn knows_all(&self, voices: &BTreeMap<ServerName, Voice>, networks: &Networks) -> bool {
         let is_known = |(server, remote): (&ServerName, &Arc<Remote>)| {
             remote.state().containers.is_some() && networks.contains_key(server)
         };
@@ -104,7 +107,7 @@ impl Hq {
     /// # Errors
     /// When the tree cannot be read.
     pub async fn leads(&self) -> Result<Vec<Lead>, HqError> {
-        let mut leads = self.known_to_embassies().await?.leads();
+        let mut leads = self.known_to_embassies(&self.known_networks()).await?.leads();
         let asked = self.agents.all().into_values().map(|remote| async move { remote.agent().ports().await });
         for counts in join_all(asked).await.into_iter().flatten().flatten() {
             let lead = leads.iter_mut().find(|lead| lead.number == counts.port.number);
@@ -114,8 +117,8 @@ impl Hq {
     }
 
     /// Everything the tables follow from.
-    async fn known_to_embassies(&self) -> Result<Known, DbError> {
-        let mut known = Known { numbers: self.handed_out().await?, ..Known::default() };
+    async fn known_to_embassies(&self, networks: &Networks) -> Result<Known, DbError> {
+        let mut known = Known { numbers: self.handed_out().await?.of, ..Known::default() };
         if known.numbers.is_empty() {
             known.servers = self.agents.all().into_keys().map(|server| (server, Seen::default())).collect();
             return Ok(known);
@@ -128,16 +131,18 @@ impl Hq {
                 known.stacks.entry(stack).or_default().procs.insert(proc.node.clone(), proc);
             }
         }
-        let voices = self.agents.voices().borrow().clone();
+        let (voices, sick) = (self.agents.voices().borrow().clone(), self.sick());
         for (server, remote) in self.agents.all() {
             let seen = known.servers.entry(server.clone()).or_default();
             let containers = remote.state().containers.unwrap_or_default();
             let own = containers.iter().filter(|container| self.launcher.identity.owns(container));
             seen.containers = own.cloned().collect();
             seen.is_heard = voices.get(&server) == Some(&Voice::Up);
+            let own = sick.keys().filter(|(on, _)| *on == server);
+            seen.sick = own.map(|(_, name)| name.clone()).collect();
         }
-        for (server, networks) in self.known_networks() {
-            known.servers.entry(server).or_default().note_networks(&networks, &self.launcher.identity);
+        for (server, networks) in networks {
+            known.servers.entry(server.clone()).or_default().note_networks(networks, &self.launcher.identity);
         }
         for entry in layout::all(&*self.db, layout::JOURNALS).await? {
             let journal = layout::parse_json::<Journal>(&*self.db, &entry).ok();
@@ -154,20 +159,22 @@ impl Hq {
         Ok(known)
     }
 
-    /// Every number that is handed out. A damaged one is a person's to mend, and nobody else's meanwhile.
-    async fn handed_out(&self) -> Result<BTreeMap<Exposure, u16>, DbError> {
-        let entries = layout::all(&*self.db, layout::EMBASSY_PORTS).await?;
-        let read = entries.iter().filter_map(|entry| {
-            let number = layout::embassy_number(&entry.key)?;
-            Some((layout::parse_json::<Exposure>(&*self.db, entry).ok()?, number))
-        });
-        Ok(read.collect())
+    /// Every number that is handed out.
+    async fn handed_out(&self) -> Result<Numbers, DbError> {
+        let mut numbers = Numbers::default();
+        for entry in layout::all(&*self.db, layout::EMBASSY_PORTS).await? {
+            let Some(number) = layout::embassy_number(&entry.key) else { continue };
+            numbers.taken.insert(number);
+            let exposure = layout::parse_json(&*self.db, &entry).ok();
+            numbers.of.extend(exposure.map(|exposure| (exposure, number)));
+        }
+        Ok(numbers)
     }
 
     /// Where nodes are reached, if there are embassies.
     pub(in crate::hq) async fn exchange(&self) -> Result<Option<Exchange>, HqError> {
         match self.embassy() {
-            Some(address) => Ok(Some(Exchange { address, numbers: self.handed_out().await? })),
+            Some(address) => Ok(Some(Exchange { address, numbers: self.handed_out().await?.of })),
             None => Ok(None),
         }
     }
@@ -190,32 +197,27 @@ impl Hq {
             let node = StackNode { stack: stack.clone(), node: instruction.launches()?.clone() };
             Some(exposures(&node, instruction.settings()?).collect::<Vec<_>>())
         });
-        let wanted: BTreeSet<Exposure> = own.flatten().collect();
-        for exposure in wanted {
-            self.number(&exposure).await?;
-        }
-        Ok(())
-    }
-
-    /// The number of a port; the lowest free one from now on if it has none.
-    async fn number(&self, exposure: &Exposure) -> Result<u16, HqError> {
-        loop {
-            let entries = layout::all(&*self.db, layout::EMBASSY_PORTS).await?;
-            let numbers = self.handed_out().await?;
-            if let Some(number) = numbers.get(exposure) {
-                return Ok(*number);
-            }
-            let taken = entries.iter().filter_map(|entry| layout::embassy_number(&entry.key)).collect();
+        let mut wanted: BTreeSet<Exposure> = own.flatten().collect();
+        let mut numbers = self.handed_out().await?;
+        wanted.retain(|exposure| !numbers.of.contains_key(exposure));
+        while let Some(exposure) = wanted.first() {
             let range = self.settings.embassy.ports.clone();
             let full = HqError::NoNumber { first: *range.start(), last: *range.end() };
-            let number = free(&taken, range).ok_or(full)?;
+            let number = free(&numbers.taken, range).ok_or(full)?;
             match layout::put_json(&*self.db, &layout::embassy_port(number), exposure, Guard::Absent).await {
-                Ok(_) => return Ok(number),
+                Ok(_) => {
+                    numbers.taken.insert(number);
+                    wanted.pop_first();
+                }
                 // Somebody was faster.
-                Err(DbError::Changed { .. }) => {}
+                Err(DbError::Changed { .. }) => {
+                    numbers = self.handed_out().await?;
+                    wanted.retain(|exposure| !numbers.of.contains_key(exposure));
+                }
                 Err(error) => return Err(error.into()),
             }
         }
+        Ok(())
     }
 
     /// Refuses links to other stacks that their pusher may not use, or that lead nowhere.
@@ -260,7 +262,7 @@ impl Hq {
 
     /// A stack is gone: its numbers are free again, and nobody is led by them.
     pub(in crate::hq) async fn give_back(&self, stack: &StackName) -> Result<(), DbError> {
-        for number in self.handed_out().await?.into_iter().filter(|(of, _)| of.node.stack == *stack) {
+        for number in self.handed_out().await?.of.into_iter().filter(|(of, _)| of.node.stack == *stack) {
             self.db.delete(&layout::embassy_port(number.1), Guard::Any).await?;
         }
         self.agents.refresh().await;

@@ -4,13 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::docker::{Container, Network, State};
-use crate::embassy::{Balance, Endpoint, Exposed, Health, Port, PortCounts, Sources, Table};
+use crate::embassy::{Endpoint, Exposed, Health, PortCounts, Sources, Table};
+use crate::instruction::Settings;
 use crate::launch::exchange::{Exposure, published};
 use crate::launch::journal::{Journal, Phase};
 use crate::launch::{Identity, Proc, Step, label};
 use crate::names::{ContainerName, NodeName, ServerName, StackName, StackNode};
 use crate::network::Net;
 use crate::units::Millis;
+use crate::units::port::Port;
 
 pub mod act;
 
@@ -26,6 +28,15 @@ pub struct Known {
     pub stacks: BTreeMap<StackName, Course>,
     /// What runs.
     pub servers: BTreeMap<ServerName, Seen>,
+}
+
+/// The numbers of the cluster's ports.
+#[derive(Debug, Default)]
+pub struct Numbers {
+    /// Those whose owner is known.
+    pub of: BTreeMap<Exposure, u16>,
+    /// All of them: a damaged one is a person's to mend, and nobody else's meanwhile.
+    pub taken: BTreeSet<u16>,
 }
 
 /// A port, and where it leads.
@@ -63,6 +74,8 @@ pub struct Seen {
     pub containers: Vec<Container>,
     /// Whether it is heard: what is not heard may not answer.
     pub is_heard: bool,
+    /// Those of its containers that fail their health check.
+    pub sick: BTreeSet<ContainerName>,
     /// The networks of stacks there.
     pub networks: BTreeSet<(StackName, Net)>,
 }
@@ -84,7 +97,7 @@ impl Course {
                 }
                 self.procs.retain(|node, _| !active.plan.ended.contains(node));
                 let retired = active.plan.retire.iter().filter_map(Step::removed);
-                self.going.extend(retired.cloned());
+                self.going.extend(retired.map(|(_, name)| name.clone()));
             }
             Phase::Destroying => self.procs.clear(),
         }
@@ -99,12 +112,7 @@ impl Course {
 impl Seen {
     /// These networks are there, of whatever HQ.
     pub fn note_networks(&mut self, networks: &[Network], identity: &Identity) {
-        for network in networks.iter().filter(|network| network.labels.get(label::HQ) == Some(&identity.id)) {
-            let stack = network.labels.get(label::STACK).and_then(|stack| stack.parse().ok());
-            if let (Some(stack), Ok(subnet)) = (stack, network.subnet.parse()) {
-                self.networks.insert((stack, subnet));
-            }
-        }
+        self.networks.extend(networks.iter().filter_map(|network| identity.stack_of(network)));
     }
 }
 
@@ -117,23 +125,21 @@ impl Known {
                 linking.entry(node).or_default().insert(stack);
             }
         }
-        let leads: Vec<(u16, &Exposure, Vec<Endpoint>, Millis)> = self
-            .numbers
-            .iter()
-            .map(|(exposure, number)| (*number, exposure, self.endpoints(exposure), self.drain(exposure)))
-            .collect();
+        let leads: Vec<(u16, &Exposure, Vec<Endpoint>)> =
+            self.numbers.iter().map(|(exposure, number)| (*number, exposure, self.endpoints(exposure))).collect();
         let nobody = BTreeSet::new();
         let table = |seen: &Seen| {
-            let ports = leads.iter().map(|(number, exposure, endpoints, drain)| {
+            let ports = leads.iter().map(|(number, exposure, endpoints)| {
                 let linking = linking.get(&exposure.node).unwrap_or(&nobody);
                 let may = |stack: &StackName| *stack == exposure.node.stack || linking.contains(stack);
                 let nets = seen.networks.iter().filter(|(stack, _)| may(stack)).map(|(_, net)| *net);
+                let settings = self.settings(exposure);
                 Exposed {
-                    port: Port { number: *number, protocol: exposure.port.protocol },
+                    port: Port { number: *number, ..exposure.port },
                     endpoints: endpoints.clone(),
-                    balance: Balance::default(),
+                    balance: settings.map(|settings| settings.balance).unwrap_or_default(),
                     from: Sources::Only(nets.collect()),
-                    drain: *drain,
+                    drain: settings.map_or(crate::stack::GRACE, |settings| settings.grace),
                     connect: CONNECT,
                 }
             });
@@ -188,11 +194,11 @@ impl Known {
             });
             for container in own {
                 let health = match container.state {
-                    State::Running if seen.is_heard => Health::Healthy,
+                    State::Running if seen.is_heard && !seen.sick.contains(&container.name) => Health::Healthy,
                     State::Running | State::Restarting | State::Paused => Health::Unhealthy,
                     State::Created | State::Exited(_) | State::Dead => continue,
                 };
-                let at = published(container).into_iter().find(|(port, _)| *port == exposure.port.number);
+                let at = published(container).into_iter().find(|(port, _)| *port == exposure.port);
                 if let Some((_, address)) = at {
                     // Docker gives a port to one container only: of two that claim it, one has not left yet.
                     let new = Endpoint { address, container: container.name.clone(), health };
@@ -206,18 +212,17 @@ impl Known {
         found.into_values().collect()
     }
 
-    fn drain(&self, exposure: &Exposure) -> Millis {
-        let course = self.stacks.get(&exposure.node.stack);
-        let proc = course
-            .and_then(|course| course.procs.get(&exposure.node.node).or_else(|| course.next.get(&exposure.node.node)));
-        proc.map_or(crate::stack::GRACE, |proc| proc.settings.grace)
+    /// How a node runs, or will once it has been launched.
+    fn settings(&self, exposure: &Exposure) -> Option<&Settings> {
+        let course = self.stacks.get(&exposure.node.stack)?;
+        let node = &exposure.node.node;
+        course.procs.get(node).or_else(|| course.next.get(node)).map(|proc| &proc.settings)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instruction::Settings;
     use crate::launch::exchange::label_text;
     use crate::launch::journal::Operation;
     use crate::launch::sample::{name, settings};
@@ -231,7 +236,7 @@ mod tests {
             count: 1,
             release: ReleaseNumber(release),
             env_version: 1,
-            settings: Settings { ports: vec![80], outside, ..settings() },
+            settings: Settings { ports: vec![Port::tcp(80)], outside, ..settings() },
             address: None,
             home: None,
             published: Vec::new(),
@@ -241,7 +246,7 @@ mod tests {
     /// `stack.node.release.index`, published at the port of 10.0.0.1.
     fn container(text: &str, port: u16) -> Container {
         let parts: Vec<&str> = text.split('.').collect();
-        let at = label_text(&[(80, format!("10.0.0.1:{port}").parse().unwrap())]);
+        let at = label_text(&[(Port::tcp(80), format!("10.0.0.1:{port}").parse().unwrap())]);
         let labels = [
             (label::STACK, parts[0]),
             (label::NODE, parts[1]),
@@ -268,7 +273,7 @@ mod tests {
         let number = Exposure { node: name("blog/api"), port: Port::tcp(80) };
         let networks = [("blog", "10.208.0.0/26"), ("shop", "10.208.0.64/26"), ("other", "10.208.0.128/26")];
         let networks = networks.map(|(stack, net)| (name(stack), net.parse().unwrap())).into();
-        let seen = Seen { containers: containers.to_vec(), is_heard: true, networks };
+        let seen = Seen { containers: containers.to_vec(), is_heard: true, sick: BTreeSet::new(), networks };
         Known {
             numbers: [(number, 10_000)].into(),
             stacks: BTreeMap::from([
@@ -321,9 +326,11 @@ mod tests {
         let [mut paused, mut ended] = [container("blog.api.2.1", 1), container("blog.api.2.2", 2)];
         (paused.state, ended.state) = (State::Paused, State::Exited(0));
         assert_eq!(led_to(&known(&[paused, ended, container("blog.api.2.3", 3)])), ["blog.api.2.1?", "blog.api.2.3"]);
-        let mut known = known(&[container("blog.api.2.1", 1)]);
+        let mut known = known(&[container("blog.api.2.1", 1), container("blog.api.2.2", 2)]);
+        known.servers.get_mut(&name::<ServerName>("s1")).unwrap().sick.insert(name("blog.api.2.2"));
+        assert_eq!(led_to(&known), ["blog.api.2.1", "blog.api.2.2?"]);
         known.servers.values_mut().for_each(|seen| seen.is_heard = false);
-        assert_eq!(led_to(&known), ["blog.api.2.1?"]);
+        assert_eq!(led_to(&known), ["blog.api.2.1?", "blog.api.2.2?"]);
     }
 
     #[test]
@@ -335,7 +342,7 @@ mod tests {
             node: name("api"),
             release: ReleaseNumber(release),
             count: 1,
-            settings: Box::new(Settings { ports: vec![80], ..settings() }),
+            settings: Box::new(Settings { ports: vec![Port::tcp(80)], ..settings() }),
         };
         let mut next = plan(&[deploy(3)], &world(&["s1"])).unwrap();
         let new = container("blog.api.3.1", 3);

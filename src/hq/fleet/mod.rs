@@ -6,6 +6,7 @@ use crate::docker::{Container, Network};
 use crate::grid::{Architecture, Slice, Standing};
 use crate::launch::Ground;
 use crate::names::ServerName;
+use crate::servers::record::Record;
 use crate::units::Megabytes;
 
 pub mod act;
@@ -32,6 +33,12 @@ pub struct Member {
 }
 
 impl Member {
+    /// A server of this record, whose containers are reached there.
+    pub fn of(record: &Record, ground: Ground) -> Self {
+        let architecture = Some(record.architecture.clone());
+        Self { ground, size: record.size, tags: record.tags.clone(), standing: record.standing, architecture }
+    }
+
     /// The server as an empty slice of the grid.
     pub fn slice(&self) -> Slice {
         Slice {

@@ -110,9 +110,7 @@ impl Hq {
             None => members.get(server).map_or(self.bridge.address, |member| member.ground.address),
         };
         let ground = Ground { address, ports: self.bridge.ports.clone() };
-        let (tags, standing) = (record.tags.clone(), record.standing);
-        let architecture = Some(record.architecture.clone());
-        members.insert(server.clone(), Member { ground, size: record.size, tags, standing, architecture });
+        members.insert(server.clone(), Member::of(record, ground));
         // What other servers can reach, instead of docker's own bridge.
         if let (Some(way), Some(own)) = (&record.way, members.get_mut(self.engines().here())) {
             own.ground.address = self.own_address(way, own.ground.address);

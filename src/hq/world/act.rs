@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use super::{Found, Reserved, counts, is_unseen, replace_namesakes, unseen};
+use super::{Found, Reserved, counts, is_unseen, replace_namesakes, replace_sick, unseen};
 use crate::db::{DbError, Guard, layout};
 use crate::grid::Architecture;
 use crate::hq::{Hq, HqError};
@@ -53,6 +53,7 @@ impl Hq {
         let (mut leaving, mut instances): (Vec<_>, Vec<_>) =
             found.into_iter().partition(|instance| going.contains(&(&instance.server, &instance.name)));
         replace_namesakes(&mut instances);
+        replace_sick(&mut instances, &self.sick());
         leaving.extend(going.into_iter().filter(|going| is_unseen(going, &survey)).filter_map(unseen));
         let seen = survey.containers.iter().map(|seen| &seen.container.name);
         let names = seen.chain(leaving.iter().map(|instance| &instance.name)).cloned().collect();

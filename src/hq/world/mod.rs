@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use crate::grid::{Block, Slice};
 use crate::hq::fleet::{Seen, Survey};
+use crate::hq::health::Place;
 use crate::launch::world::{Instance, ports};
 use crate::launch::{Ground, Plan, Proc, Role, Step};
 use crate::names::{ContainerName, Domain, NodeName, ServerName, StackName};
@@ -24,6 +25,15 @@ pub fn replace_namesakes(instances: &mut [Instance]) {
     let mut known = BTreeSet::new();
     for instance in instances {
         if !known.insert(instance.name.clone()) {
+            instance.release = None;
+        }
+    }
+}
+
+/// What fails its health check is replaced.
+pub fn replace_sick(instances: &mut [Instance], sick: &BTreeMap<Place, String>) {
+    for instance in instances {
+        if sick.contains_key(&(instance.server.clone(), instance.name.clone())) {
             instance.release = None;
         }
     }

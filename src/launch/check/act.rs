@@ -7,12 +7,13 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{Check, LISTEN, SERVICE_LISTEN, SETTLE, http};
 use crate::docker::{Engine, EngineError, LogRequest, State};
-use crate::launch::Role;
 use crate::launch::act::{LaunchError, Say};
 use crate::launch::container::act::say_output;
+use crate::launch::{Role, Step};
 use crate::names::{ContainerName, NodeName};
 use crate::stack::{Command, Health, Probe};
 use crate::units::Millis;
+use crate::units::port::Port;
 
 /// The container an await step waits for.
 pub struct Awaited<'a> {
@@ -27,7 +28,7 @@ pub struct Awaited<'a> {
     /// Where that is published.
     pub published: Option<std::net::SocketAddr>,
     /// Ports that are published, with where: another server's containers are reached nowhere else.
-    pub exposed: &'a [(u16, std::net::SocketAddr)],
+    pub exposed: &'a [(Port, std::net::SocketAddr)],
     /// What it is for.
     pub role: Role,
 }
@@ -36,6 +37,20 @@ pub struct Awaited<'a> {
 const LAST_LINES: u32 = 30;
 /// First pause between two looks at a starting container.
 const FIRST_POLL: Duration = Duration::from_millis(15);
+
+impl<'a> Awaited<'a> {
+    /// What such a step waits for; `None` when it is another one.
+    pub fn of(step: &'a Step, engine: &'a dyn Engine) -> Option<Self> {
+        match step {
+            Step::Await { container, node, port, published, exposed, role, .. } => {
+                let (port, published, role) = (*port, *published, *role);
+                Some(Self { engine, container, node, port, published, exposed, role })
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Awaited<'_> {
     /// Waits until the container shows what `check` asks; on failure its last lines are said first.
     ///
@@ -54,6 +69,14 @@ impl Awaited<'_> {
             self.say_last_lines(say).await;
         }
         up
+    }
+
+    /// Asks a container that has come up once more.
+    ///
+    /// # Errors
+    /// What is wrong, for people.
+    pub async fn is_well(&self, health: &Health) -> Result<(), String> {
+        self.probe(health, None).await
     }
 
     /// Ends with the exit code when the container ends or falls into a restart.
@@ -114,7 +137,7 @@ impl Awaited<'_> {
         let mut pause = FIRST_POLL;
         let mut failures = 0;
         loop {
-            let what = match self.probe(health, began).await {
+            let what = match self.probe(health, Some(began)).await {
                 Ok(()) => return Ok(()),
                 Err(what) => what,
             };
@@ -130,7 +153,7 @@ impl Awaited<'_> {
         }
     }
 
-    async fn probe(&self, health: &Health, began: Instant) -> Result<(), String> {
+    async fn probe(&self, health: &Health, began: Option<Instant>) -> Result<(), String> {
         match &health.probe {
             Probe::All(probes) => {
                 for probe in probes {
@@ -142,7 +165,7 @@ impl Awaited<'_> {
         }
     }
 
-    async fn ask(&self, probe: &Probe, timeout: Millis, began: Instant) -> Result<(), String> {
+    async fn ask(&self, probe: &Probe, timeout: Millis, began: Option<Instant>) -> Result<(), String> {
         let limit = timeout.duration();
         match probe {
             Probe::Http(path) => match http::status(self.address(None).await?, path, limit).await {
@@ -161,7 +184,7 @@ impl Awaited<'_> {
             }
             Probe::Tcp(port) => self.open(Some(*port), limit).await,
             Probe::Listening => self.open(None, limit).await,
-            Probe::Uptime(up) if began.elapsed() >= up.duration() => Ok(()),
+            Probe::Uptime(up) if began.is_none_or(|began| began.elapsed() >= up.duration()) => Ok(()),
             Probe::Uptime(up) => Err(format!("it has not run for {up} yet")),
             Probe::Command(command) => self.succeeds(command, timeout).await,
             Probe::All(_) => Err("checks within checks are not asked".to_owned()),
@@ -171,7 +194,7 @@ impl Awaited<'_> {
     /// Where a port is reached; the routed one when none is named.
     async fn address(&self, port: Option<u16>) -> Result<std::net::SocketAddr, String> {
         let own = port.is_none_or(|port| self.port == Some(port));
-        let named = self.exposed.iter().find(|(exposed, _)| Some(*exposed) == port).map(|(_, at)| *at);
+        let named = self.exposed.iter().find(|(exposed, _)| Some(*exposed) == port.map(Port::tcp)).map(|(_, at)| *at);
         match named.or(self.published.filter(|_| own)) {
             Some(address) => Ok(address),
             None => {

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Proc, Role, Step};
+use super::{Proc, Role, Step, exchange};
 use crate::docker::Restart;
 use crate::names::{ContainerName, ServerName};
 use crate::stack::{Health, Overlap};
 use crate::units::Millis;
+use crate::units::port::Port;
 
 pub mod act;
 pub mod http;
@@ -38,7 +39,7 @@ pub fn awaiting(
     name: &ContainerName,
     proc: &Proc,
     published: Option<SocketAddr>,
-    exposed: &[(u16, SocketAddr)],
+    exposed: &[(Port, SocketAddr)],
 ) -> Step {
     // A service may well listen elsewhere than its image says.
     let check = match (&proc.settings.health, published, proc.address) {
@@ -47,13 +48,14 @@ pub fn awaiting(
         (None, None, _) | (None, Some(_), Some(_)) => Check::Settles,
     };
     // From another server only what is published is reached.
-    let published = published.or_else(|| exposed.iter().chain(&proc.published).map(|(_, at)| *at).next());
+    let published =
+        published.or_else(|| exchange::connected(exposed).chain(exchange::connected(&proc.published)).next());
     Step::Await {
         server: server.clone(),
         container: name.clone(),
         node: proc.node.clone(),
         check,
-        port: proc.settings.ports.first().copied(),
+        port: proc.settings.first_port(),
         published,
         exposed: exposed.to_vec(),
         role: if proc.address.is_some() { Role::Service } else { Role::Node },

@@ -9,6 +9,7 @@ use crate::env::Env;
 use crate::launch::{ContainerPlan, Identity, Role, exchange, label};
 use crate::names::{NodeName, StackName};
 use crate::stack::Command;
+use crate::units::port::Port;
 
 pub mod act;
 
@@ -77,7 +78,7 @@ fn labels(plan: &ContainerPlan, identity: &Identity) -> BTreeMap<String, String>
     labels
 }
 
-fn published((own, at): &(u16, SocketAddr)) -> Published {
+fn published((own, at): &(Port, SocketAddr)) -> Published {
     Published { address: at.ip(), port: at.port(), container: *own }
 }
 

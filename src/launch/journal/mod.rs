@@ -27,13 +27,7 @@ impl Journal {
     /// Containers on their way out, each with its server: two servers may have one of the same name after one of them was
     /// away for a while.
     pub fn going(&self) -> BTreeSet<(&ServerName, &ContainerName)> {
-        let mut going = BTreeSet::new();
-        for step in &self.retiring {
-            if let Step::Remove { server, container, .. } = step {
-                going.insert((server, container));
-            }
-        }
-        going
+        self.retiring.iter().filter_map(Step::removed).collect()
     }
 
     /// The servers on which a stack that is gone still has something.

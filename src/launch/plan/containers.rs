@@ -8,6 +8,7 @@ use crate::launch::neighbours::Neighbours;
 use crate::launch::{ContainerPlan, Proc, Role, Step};
 use crate::names::{ContainerName, NodeName, ServerName};
 use crate::stack::Kind;
+use crate::units::port::Port;
 
 impl<'a> Planner<'a> {
     /// Names of a node's next containers: the lowest indices whose names are free.
@@ -48,18 +49,17 @@ impl<'a> Planner<'a> {
 
     /// Where a container's ports are published: a service's where they have always been, all others anew. Through the
     /// embassy all of them are reached, else what is routed.
-    fn published(&mut self, proc: &Proc, server: &ServerName) -> Result<Vec<(u16, SocketAddr)>, PlanError> {
+    fn published(&mut self, proc: &Proc, server: &ServerName) -> Result<Vec<(Port, SocketAddr)>, PlanError> {
         if proc.address.is_some() {
             return Ok(proc.published.clone());
         }
         let exposed = match (proc.settings.kind, &self.world.exchange) {
-            (Kind::Task, _) => 0,
-            (_, Some(_)) => proc.settings.ports.len(),
-            (Kind::Web, None) => proc.settings.ports.len().min(1),
-            (Kind::Worker | Kind::Service | Kind::Image | Kind::Static, None) => 0,
+            (Kind::Task, _) => Vec::new(),
+            (_, Some(_)) => proc.settings.ports.clone(),
+            (Kind::Web, None) => proc.settings.first_port().map(Port::tcp).into_iter().collect(),
+            (Kind::Worker | Kind::Service | Kind::Image | Kind::Static, None) => Vec::new(),
         };
-        let ports = proc.settings.ports.iter().take(exposed);
-        ports.map(|port| Ok((*port, self.places.port(server)?))).collect()
+        exposed.into_iter().map(|port| Ok((port, self.places.port(server)?))).collect()
     }
 
     /// The release command: once, before any container of the node, in a container of its own.

@@ -214,3 +214,106 @@ fn what_moves_is_found_from_every_server_and_no_connection_breaks() {
     eprintln!("milliseconds after which three embassies left out a container that died: {after:.0?}");
     assert!(after.iter().all(|after| *after < 1000.0), "{after:?}");
 }
+
+/// Answers each datagram with its release.
+const ECHO: &str = r#"use IO::Socket::INET; $SIG{TERM} = sub { exit 0 };
+my $server = IO::Socket::INET->new(LocalPort => 5353, Proto => "udp") or die;
+while ($server->recv(my $asked, 1500)) { $server->send("$asked from $ENV{QUARRY_RELEASE}\n") }
+"#;
+
+/// Asks by datagrams, again and again until one is answered; what is lost on the way is nobody's fault.
+const DATAGRAM: &str = r#"use IO::Socket::INET; use IO::Select;
+my $to = IO::Socket::INET->new(PeerAddr => $ENV{ECHO_PORT_5353_UDP_ADDR}, PeerPort => $ENV{ECHO_PORT_5353_UDP_PORT}, Proto => "udp") or die;
+for (1..20) { $to->send("asked"); if (IO::Select->new($to)->can_read(0.5)) { $to->recv(my $line, 1500); print $line; exit 0 } }
+die "nobody answers\n";"#;
+
+#[test]
+fn datagrams_find_their_way_too() {
+    let hq = Hq::with_agent(&[]);
+    let yml = "echo:\n  type: worker\n  dockerfile: |\n    FROM debian:bookworm-slim\n    COPY echo.pl /echo.pl\n    CMD [\"perl\", \"/echo.pl\"]\n  expose: 5353/udp\n  balance: least-connections\nweb:\n  dockerfile: Dockerfile\n  expose: 8080\n  health: /\n  link: echo\n";
+    let repository = app(&[("quarry.yml", yml), ("echo.pl", ECHO)]);
+    hq.push(&repository, "blog").succeeded();
+    let variable = |name: &str| hq.page("blog.localhost", &format!("/env/ECHO_PORT{name}"));
+    let (embassy, number) = (hq.embassy(), variable("_5353_UDP_PORT"));
+    assert_eq!(variable(""), format!("udp://{embassy}:{number}"));
+    assert_eq!(variable("_5353_UDP_PROTO"), "udp");
+    let ask = |expected: &str| {
+        let asked = hq.quarry(&["run", "blog/web", "perl", "-e", DATAGRAM]).succeeded();
+        assert!(asked.text().contains(expected), "{asked}");
+    };
+    ask("asked from 1");
+    greet(&repository, "second");
+    hq.push(&repository, "blog").succeeded();
+    ask("asked from 2");
+    let rows = hq.quarry(&["links", "blog", "--json"]).succeeded().json();
+    let echo = rows.as_array().unwrap().iter().find(|row| row["node"] == "echo").unwrap();
+    assert_eq!(
+        (&echo["port"], &echo["number"], &echo["healthy"]),
+        (&"5353/udp".into(), &number.parse::<u16>().unwrap().into(), &1.into())
+    );
+}
+
+/// Asks over and over, each time anew, and counts in `/tmp/asked`; until there is a `/tmp/stop`.
+const PATIENT: &str = r#"use IO::Socket::INET; use IO::Select; use Time::HiRes qw(time sleep); $SIG{PIPE} = 'IGNORE';
+my ($good, $bad, $worst) = (0, 0, 0);
+until (-e "/tmp/stop") {
+    my $began = time; my ($to, $line) = IO::Socket::INET->new(PeerAddr => "api.blog.quarry", PeerPort => $ENV{API_PORT_7000_TCP_PORT}, Timeout => 10);
+    if ($to && syswrite($to, "x\n") && IO::Select->new($to)->can_read(5) && sysread($to, $line, 100)) { $good++ } else { $bad++; warn "bad: $!\n" }
+    my $took = time - $began; $worst = $took if $took > $worst;
+    open my $count, ">", "/tmp/new"; print $count $good; close $count; rename "/tmp/new", "/tmp/asked"; sleep 0.05;
+}
+printf "bad %d worst %.1f\n", $bad, $worst;"#;
+
+#[test]
+fn who_is_cut_off_or_lost_is_left_out_and_found_again() {
+    let lab = Lab::up(3);
+    let hq = Hq::with_agent(&[("lease", "5s")]);
+    for number in [1, 2, 3] {
+        add(&hq, &lab, number, &[]);
+    }
+    hq.quarry(&["servers", "drain", "hq"]).succeeded();
+    let repository = api();
+    let yml = std::fs::read_to_string(repository.path().join("quarry.yml")).unwrap();
+    repository
+        .write("quarry.yml", &yml.replace("scale: 2", "scale: 3").replace("size: 128mb", "size: 64mb\n  scale: 3"));
+    repository.commit("three of each");
+    hq.push(&repository, "blog").succeeded();
+    let rows = hq.quarry(&["ps", "blog", "--json"]).succeeded().json();
+    let places = |node: &str| -> BTreeSet<String> {
+        let rows = rows.as_array().unwrap().iter().filter(|row| row["node"] == node);
+        rows.map(|row| row["server"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!((places("api").len(), places("web").len()), (3, 3), "{rows}");
+    let row = rows.as_array().unwrap().iter().find(|row| row["node"] == "web" && row["server"] == "s1").unwrap();
+    let web = row["container"].as_str().unwrap();
+
+    let s1 = lab.server(1);
+    let inside = |words: &[&str]| s1.ssh(&[&["docker", "exec", web], words].concat());
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| inside(&["perl", "-e", PATIENT]).succeeded());
+        let asked = || inside(&["cat", "/tmp/asked"]).text().trim().parse::<u32>().ok();
+        let goes_on = |when: &str| {
+            let before = until("somebody to ask", asked);
+            until(when, || (asked()? > before + 20).then_some(()));
+        };
+        goes_on("answers before anything has happened");
+        s1.cut_from(lab.server(2));
+        goes_on("answers while one server is out of reach of another");
+        s1.heal_with(lab.server(2));
+        lab.server(3).poweroff();
+        goes_on("answers while a server is lost");
+        let on_others = || apis(&hq).iter().filter(|row| row["server"] != "s3" && row["state"] == "running").count();
+        until("three containers on two servers", || (on_others() == 3).then_some(()));
+        lab.server(3).poweron();
+        let listed = || hq.quarry(&["servers", "--json"]).succeeded().json();
+        let is_up = || listed().as_array().unwrap().iter().any(|row| row["name"] == "s3" && row["state"] == "up");
+        until("it to count again", || is_up().then_some(()));
+        goes_on("answers after it has come back");
+        inside(&["touch", "/tmp/stop"]).succeeded();
+        let asked = asking.join().unwrap().text();
+        eprintln!("{asked}");
+        // At most what was under way when a wire was cut, and when the power went.
+        let bad: u32 = asked.split_whitespace().nth(1).unwrap().parse().unwrap();
+        assert!(bad <= 2, "{asked}");
+    });
+}

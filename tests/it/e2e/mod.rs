@@ -24,6 +24,7 @@ mod falls;
 mod foreign;
 mod gc;
 mod git;
+mod health;
 mod hostile;
 mod inward;
 mod jobs;

@@ -7,6 +7,7 @@ use quarry::docker::fake::Behaviour;
 use quarry::instruction::{Instruction, Settings};
 use quarry::names::{ImageId, NodeName, ReleaseNumber, StackName};
 use quarry::stack::{Command, Health, Kind, Overlap, Probe};
+use quarry::units::port::Port;
 use quarry::units::{Megabytes, Millis};
 
 use super::World;
@@ -101,10 +102,11 @@ fn settings(image: &ImageId, kind: Kind, overlap: Overlap, volumes: &[&str]) -> 
         args: Vec::new(),
         cwd: None,
         ports: match kind {
-            Kind::Web => vec![80],
-            Kind::Service => vec![6379],
+            Kind::Web => vec![Port::tcp(80)],
+            Kind::Service => vec![Port::tcp(6379)],
             Kind::Worker | Kind::Image | Kind::Static | Kind::Task => Vec::new(),
         },
+        balance: Default::default(),
         protocol: Default::default(),
         volumes: volumes.iter().map(|path| path.parse().unwrap()).collect(),
         env: Default::default(),
@@ -121,6 +123,7 @@ fn settings(image: &ImageId, kind: Kind, overlap: Overlap, volumes: &[&str]) -> 
             timeout: Millis(1000),
             retries: 2,
             start: Millis(2000),
+            lasting: false,
         }),
         release: None,
         overlap,

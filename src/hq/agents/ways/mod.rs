@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use crate::docker::Network;
-use crate::launch::{Identity, Plan, Proc, Step, label};
+use crate::launch::{Identity, Plan, Proc, Step};
 use crate::names::{ServerName, StackName};
 use crate::network::Net;
 use crate::network::wall::Way;
@@ -25,12 +25,8 @@ impl Known {
     /// A server has these networks, of whatever HQ.
     pub fn server(&mut self, server: &ServerName, networks: &[Network], identity: &Identity) {
         self.servers.insert(server.clone());
-        for network in networks.iter().filter(|network| network.labels.get(label::HQ) == Some(&identity.id)) {
-            let stack = network.labels.get(label::STACK).and_then(|stack| stack.parse().ok());
-            if let (Some(stack), Ok(subnet)) = (stack, network.subnet.parse()) {
-                self.networks.insert((server.clone(), stack, subnet));
-            }
-        }
+        let own = networks.iter().filter_map(|network| identity.stack_of(network));
+        self.networks.extend(own.map(|(stack, subnet)| (server.clone(), stack, subnet)));
     }
 
     /// This should run of a stack.
@@ -68,10 +64,12 @@ impl Known {
 mod tests {
     use super::*;
     use crate::instruction::{Instruction, Settings};
+    use crate::launch::label;
     use crate::launch::plan::plan;
     use crate::launch::sample::{name, settings, world};
     use crate::names::ReleaseNumber;
     use crate::stack::Kind;
+    use crate::units::port::Port;
 
     fn identity(id: &str) -> Identity {
         Identity { id: id.to_owned(), suffix: String::new(), secret: String::new() }
@@ -86,7 +84,7 @@ mod tests {
     fn a_launch_shows_the_ways_of_its_containers_before_they_are_there() {
         let ensure = Instruction::Ensure {
             node: name("kv"),
-            settings: Box::new(Settings { kind: Kind::Service, ports: vec![6379], ..settings() }),
+            settings: Box::new(Settings { kind: Kind::Service, ports: vec![Port::tcp(6379)], ..settings() }),
         };
         let deploy = Instruction::Deploy {
             node: name("web"),

@@ -14,6 +14,7 @@
 
 local json = require "json"
 local rules = require "rules"
+local tallies = require "tallies"
 local balancer = require "ngx.balancer"
 local ssl = require "ngx.ssl"
 local ocsp = require "ngx.ocsp"
@@ -779,6 +780,7 @@ end
 function M.finish()
     local at = id()
     local journey = journeys[at]
+    local stack = var.quarry_stack
     if not journey and ngx.status < 100 then
         -- Nothing was answered: the record would have a number that begins with 0, which JSON does not know.
         ngx.status = 499
@@ -788,6 +790,9 @@ function M.finish()
         if journey.usual and journey.tried == NONE then
             journey.node, journey.spare, spare = nil, spare, journey
         end
+    end
+    if stack ~= "" then
+        tallies.count(stack, ngx.status, now() - ngx.req.start_time())
     end
 end
 
@@ -966,6 +971,7 @@ function M.start_worker()
     draw()
     math.randomseed(ngx.worker.pid() + math.floor(now() * 1000) % 100000)
     workers:set(pid, true)
+    tallies.start_worker()
 end
 
 -- What HQ asks ---------------------------------------------------------------------------------------------------
@@ -1074,6 +1080,8 @@ function M.control()
         return answer(200, stacks())
     elseif method == "GET" and path == "/in-flight" then
         return answer(200, tostring(in_flight(var.arg_peer or "")))
+    elseif method == "GET" and path == "/tallies" then
+        return answer(200, tallies.text())
     elseif method == "PUT" and stack then
         ngx.req.read_body()
         return answer(change(take_in, stack, ngx.req.get_body_data() or ""))

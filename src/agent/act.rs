@@ -19,7 +19,7 @@ use super::{AgentError, Applied, Config, Routing, Turn, Vitals, stats, vitals};
 use crate::docker::{Engine, EngineError};
 use crate::embassy::{PortCounts, Table};
 use crate::router::StackRoutes;
-use crate::router::edge::Edge;
+use crate::router::edge::{Edge, Tally};
 
 /// How often the machine is measured. HQ hears from the agent this often, too.
 const MEASURE: Duration = Duration::from_secs(1);
@@ -288,6 +288,10 @@ impl Service for Host {
 
     async fn in_flight(&self, peer: SocketAddr) -> Result<u64, AgentError> {
         self.ward.in_flight(peer).await
+    }
+
+    async fn tallies(&self) -> Result<Vec<Tally>, AgentError> {
+        Ok(self.ward.edge()?.tallies().await.map_err(|error| AgentError::Router(error.to_string()))?)
     }
 
     fn vitals(&self) -> watch::Receiver<Option<Vitals>> {

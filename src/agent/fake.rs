@@ -17,7 +17,7 @@ use crate::names::StackName;
 use crate::network::Policy;
 use crate::network::act::Standing;
 use crate::router::StackRoutes;
-use crate::router::edge::Edge;
+use crate::router::edge::{Edge, Tally};
 use crate::router::fake::FakeEdge;
 
 /// The agent; clones are the same one.
@@ -231,6 +231,11 @@ impl Agent for FakeAgent {
             Ok(edge) => edge.in_flight(peer).await.map_err(router),
             Err(_) => Ok(0),
         }
+    }
+
+    async fn tallies(&self) -> Result<Vec<Tally>, AgentError> {
+        drop(self.reached()?);
+        self.router()?.tallies().await.map_err(router)
     }
 
     async fn vitals(&self) -> Result<BoxStream<'static, Result<Vitals, AgentError>>, AgentError> {

@@ -41,6 +41,7 @@ use super::{AgentError, Routing};
 use crate::embassy::{PortCounts, Table};
 use crate::names::StackName;
 use crate::router::StackRoutes;
+use crate::router::edge::Tally;
 
 mod client;
 
@@ -73,6 +74,8 @@ pub trait Service: Send + Sync + 'static {
     async fn tables(&self) -> Result<Vec<StackRoutes>, AgentError>;
     /// As [`super::Agent::in_flight`].
     async fn in_flight(&self, peer: SocketAddr) -> Result<u64, AgentError>;
+    /// As [`super::Agent::tallies`].
+    async fn tallies(&self) -> Result<Vec<Tally>, AgentError>;
     /// Changes with each of them; nothing until the first.
     fn vitals(&self) -> watch::Receiver<Option<Vitals>>;
 }
@@ -113,6 +116,7 @@ async fn answer(service: &impl Service, request: Request<Incoming>) -> Response<
         (&Method::GET, ["v1", "routes"]) => service.tables().await.map(|tables| json(&tables)),
         (&Method::GET, ["v1", "embassy"]) => service.ports().await.map(|counts| json(&counts)),
         (&Method::PUT, ["v1", "embassy"]) => expose(service, request).await,
+        (&Method::GET, ["v1", "tallies"]) => service.tallies().await.map(|tallies| json(&tallies)),
         (&Method::GET, ["v1", "in-flight"]) => in_flight(service, &request).await,
         (&Method::PUT, ["v1", "config"]) => configure(service, request).await,
         (&Method::POST, ["v1", "locknet", "confirm"]) => confirm(service, request).await,

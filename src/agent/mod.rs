@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::embassy::{PortCounts, Table};
 use crate::names::StackName;
 use crate::router::StackRoutes;
+use crate::router::edge::Tally;
 use crate::router::tls::TlsChange;
 
 pub mod act;
@@ -141,6 +142,12 @@ pub trait Agent: Send + Sync {
     /// # Errors
     /// When the agent does not answer, or its router fails.
     async fn in_flight(&self, peer: SocketAddr) -> Result<u64, AgentError>;
+
+    /// How many requests each stack has had at the router since that started; up to a second old.
+    ///
+    /// # Errors
+    /// [`AgentError::NoRouter`], or the router's own.
+    async fn tallies(&self) -> Result<Vec<Tally>, AgentError>;
 
     /// How the server is: now, at each change, and at least each second. Silence is a loss.
     ///

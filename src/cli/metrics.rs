@@ -6,7 +6,7 @@ use super::context::Context;
 use super::failure::Failure;
 use crate::docker::State;
 use crate::hq::fleet::Seen;
-use crate::hq::metrics::{Figures, Server, text};
+use crate::hq::metrics::{Figures, Running, Server, text};
 use crate::launch::label;
 use crate::names::StackName;
 
@@ -35,16 +35,22 @@ impl Metrics {
             figures.work = Some(cx.hq.traffic.under_way().len() as u64);
             for server in cx.hq.list_servers().await? {
                 let up = server.why.is_none() && ["up", "draining"].contains(&server.state);
-                let known = Server { up, size: server.size, used: server.used, free: server.free };
+                let remote = cx.hq.agents.all().remove(&server.name);
+                let machine = remote.and_then(|remote| remote.state().vitals).map(|vitals| vitals.machine);
+                let known = Server { up, size: server.size, used: server.used, free: server.free, machine };
                 figures.servers.insert(server.name, known);
             }
         }
+        let leads = cx.hq.leads().await?.into_iter();
+        figures.ports = leads.filter(|lead| stacks.contains(&lead.exposure.node.stack)).collect();
+        figures.answered = cx.hq.answered().await;
+        figures.answered.values_mut().for_each(|all| all.retain(|tally| stacks.contains(&tally.stack)));
         cx.out.data(text(&figures)).await
     }
 }
 
 async fn add_containers(cx: &Context, stacks: &BTreeSet<StackName>, figures: &mut Figures) -> Result<(), Failure> {
-    let survey = cx.hq.survey().await?;
+    let (survey, sick) = (cx.hq.survey().await?, cx.hq.sick());
     for Seen { server, container } in &survey.containers {
         let text = |name: &str| container.labels.get(name).map_or("", String::as_str);
         let own = text(label::HQ) == cx.hq.launcher.identity.id;
@@ -53,9 +59,15 @@ async fn add_containers(cx: &Context, stacks: &BTreeSet<StackName>, figures: &mu
             continue;
         }
         let Ok(stack) = text(label::STACK).parse::<StackName>() else { continue };
-        if stacks.contains(&stack) {
-            *figures.running.entry((stack, text(label::NODE).to_owned(), server.clone())).or_default() += 1;
+        if !stacks.contains(&stack) {
+            continue;
         }
+        let node = text(label::NODE).to_owned();
+        if sick.contains_key(&(server.clone(), container.name.clone())) {
+            let (stack, node) = (stack.clone(), node.clone());
+            figures.sick.push(Running { stack, node, server: server.clone(), container: container.name.clone() });
+        }
+        *figures.running.entry((stack, node, server.clone())).or_default() += 1;
     }
     Ok(())
 }

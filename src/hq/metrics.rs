@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::names::{NodeName, ServerName, StackName};
-use crate::units::Megabytes;
+use crate::agent::vitals::Machine;
+use crate::embassy::{EndpointCounts, Health};
+use crate::hq::embassies::Lead;
+use crate::names::{ContainerName, NodeName, ServerName, StackName, StackNode};
+use crate::router::edge::Tally;
+use crate::units::{Megabytes, Millis};
 
 /// What is counted at one moment, as far as somebody may see it.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +25,25 @@ pub struct Figures {
     pub running: BTreeMap<(StackName, String, ServerName), u64>,
     /// Containers that should run, by stack and node.
     pub wanted: BTreeMap<(StackName, NodeName), u64>,
+    /// Containers that fail their health check.
+    pub sick: Vec<Running>,
+    /// The ports that others find through the embassies.
+    pub ports: Vec<Lead>,
+    /// What each server's router has answered since it started.
+    pub answered: BTreeMap<ServerName, Vec<Tally>>,
+}
+
+/// Where a container runs.
+#[derive(Debug, Clone)]
+pub struct Running {
+    /// Whose.
+    pub stack: StackName,
+    /// Which node's.
+    pub node: String,
+    /// On which server.
+    pub server: ServerName,
+    /// Its name.
+    pub container: ContainerName,
 }
 
 /// A server's capacity.
@@ -34,6 +57,8 @@ pub struct Server {
     pub used: Megabytes,
     /// What is left.
     pub free: Megabytes,
+    /// What its agent measures; nothing while that is silent.
+    pub machine: Option<Machine>,
 }
 
 /// The text of these figures.
@@ -51,6 +76,8 @@ pub fn text(figures: &Figures) -> String {
     page.sample("quarry_stacks", &[], figures.stacks.len() as u64);
     of_stacks(&mut page, figures);
     of_servers(&mut page, &figures.servers);
+    of_routers(&mut page, &figures.answered);
+    of_embassies(&mut page, &figures.ports);
     page.0
 }
 
@@ -74,6 +101,73 @@ fn of_stacks(page: &mut Page, figures: &Figures) {
         let labels = [("stack", stack.as_str()), ("node", node), ("server", server.as_str())];
         page.sample("quarry_containers_running", &labels, *count);
     }
+    page.family("quarry_container_unhealthy", "gauge", "Containers that fail their health check.");
+    for Running { stack, node, server, container } in &figures.sick {
+        let labels = [("stack", stack.as_str()), ("node", node), ("server", server.as_str())];
+        page.sample("quarry_container_unhealthy", &[&labels[..], &[("container", container.as_str())]].concat(), 1);
+    }
+}
+
+fn of_routers(page: &mut Page, answered: &BTreeMap<ServerName, Vec<Tally>>) {
+    type Figure = fn(&mut Page, &str, &[(&str, &str)], &Tally);
+    let families: [(&str, &str, Figure); 2] = [
+        (
+            "quarry_router_requests_total",
+            "Requests that a server's router has answered.",
+            |page, name, labels, tally| {
+                page.sample(name, labels, tally.requests);
+            },
+        ),
+        ("quarry_router_request_seconds_total", "How long all of them took.", |page, name, labels, tally| {
+            page.seconds(name, labels, tally.took);
+        }),
+    ];
+    for (name, what, show) in families {
+        page.family(name, "counter", what);
+        for (server, tally) in answered.iter().flat_map(|(server, all)| all.iter().map(move |tally| (server, tally))) {
+            let class = format!("{}xx", tally.class);
+            show(
+                page,
+                name,
+                &[("stack", tally.stack.as_str()), ("server", server.as_str()), ("status", &class)],
+                tally,
+            );
+        }
+    }
+}
+
+fn of_embassies(page: &mut Page, ports: &[Lead]) {
+    type Figure = fn(&Lead) -> u64;
+    fn sum(lead: &Lead, of: fn(&EndpointCounts) -> u64) -> u64 {
+        lead.counts.iter().flat_map(|port| &port.endpoints).map(of).sum()
+    }
+    let families: [(&str, &str, &str, Figure); 7] = [
+        ("quarry_embassy_healthy", "gauge", "Containers that a port leads to.", |lead| {
+            lead.endpoints.iter().filter(|endpoint| endpoint.health == Health::Healthy).count() as u64
+        }),
+        ("quarry_embassy_connections", "gauge", "Open connections.", |lead| sum(lead, |one| one.open as u64)),
+        ("quarry_embassy_connections_total", "counter", "Connections made.", |lead| sum(lead, |one| one.total)),
+        ("quarry_embassy_failed_total", "counter", "Containers that did not accept one.", |lead| {
+            sum(lead, |one| one.failed)
+        }),
+        ("quarry_embassy_refused_total", "counter", "Connections of who may not connect.", |lead| {
+            lead.counts.iter().map(|port| port.refused).sum()
+        }),
+        ("quarry_embassy_unserved_total", "counter", "Connections that nobody accepted.", |lead| {
+            lead.counts.iter().map(|port| port.unserved).sum()
+        }),
+        ("quarry_embassy_bytes_total", "counter", "Bytes carried both ways.", |lead| {
+            sum(lead, |one| one.received + one.sent)
+        }),
+    ];
+    for (name, kind, what, value) in families {
+        page.family(name, kind, what);
+        for lead in ports {
+            let StackNode { stack, node } = &lead.exposure.node;
+            let port = lead.exposure.port.to_string();
+            page.sample(name, &[("stack", stack.as_str()), ("node", node.as_str()), ("port", &port)], value(lead));
+        }
+    }
 }
 
 fn of_servers(page: &mut Page, servers: &BTreeMap<ServerName, Server>) {
@@ -93,6 +187,25 @@ fn of_servers(page: &mut Page, servers: &BTreeMap<ServerName, Server>) {
             page.sample(name, &[("server", server.as_str())], value(known));
         }
     }
+    type Measure = fn(&Machine) -> u64;
+    let measured: [(&str, &str, Measure); 6] = [
+        ("quarry_machine_uptime_seconds", "Since a server's last start.", |machine| machine.uptime),
+        ("quarry_machine_load1_percent", "Processes that want to run, in hundredths.", |machine| machine.load.into()),
+        ("quarry_machine_memory_bytes", "A server's memory.", |machine| machine.memory.total.bytes()),
+        ("quarry_machine_memory_free_bytes", "What programs can have of it.", |machine| machine.memory.free.bytes()),
+        ("quarry_machine_disk_bytes", "The disk docker's data is on.", |machine| machine.disk.total.bytes()),
+        ("quarry_machine_disk_free_bytes", "What is free of it.", |machine| machine.disk.free.bytes()),
+    ];
+    page.family("quarry_agent_up", "gauge", "Whether a server's agent is heard.");
+    for (server, known) in servers {
+        page.sample("quarry_agent_up", &[("server", server.as_str())], known.machine.is_some().into());
+    }
+    for (name, what, value) in measured {
+        page.family(name, "gauge", what);
+        for (server, machine) in servers.iter().filter_map(|(server, known)| Some((server, known.machine.as_ref()?))) {
+            page.sample(name, &[("server", server.as_str())], value(machine));
+        }
+    }
 }
 
 struct Page(String);
@@ -103,9 +216,18 @@ impl Page {
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        self.write(name, labels, &value.to_string());
+    }
+
+    fn write(&mut self, name: &str, labels: &[(&str, &str)], value: &str) {
         let labels: Vec<String> = labels.iter().map(|(name, text)| format!("{name}=\"{}\"", escaped(text))).collect();
         let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
         self.line(&format!("{name}{labels} {value}"));
+    }
+
+    fn seconds(&mut self, name: &str, labels: &[(&str, &str)], time: Millis) {
+        let Millis(time) = time;
+        self.write(name, labels, &format!("{}.{:03}", time / 1000, time % 1000));
     }
 
     fn line(&mut self, text: &str) {
@@ -121,18 +243,42 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::vitals::Space;
+    use crate::embassy::PortCounts;
+    use crate::launch::exchange::Exposure;
+    use crate::units::port::Port;
 
     #[test]
     fn every_figure_is_a_line_below_what_it_means() {
         let (stack, server): (StackName, ServerName) = ("blog".parse().unwrap(), "hq".parse().unwrap());
-        let known = Server { up: true, size: Megabytes(100), used: Megabytes(60), free: Megabytes(40) };
+        let memory = Space { total: Megabytes(2000), free: Megabytes(1000) };
+        let machine = Some(Machine { load: 150, memory, ..Machine::default() });
+        let known = Server { up: true, size: Megabytes(100), used: Megabytes(60), free: Megabytes(40), machine };
+        let tally = Tally { stack: stack.clone(), class: 2, requests: 5, took: Millis(1042) };
+        let sick = Running {
+            stack: stack.clone(),
+            node: "web".to_owned(),
+            server: server.clone(),
+            container: "blog.web.7.1".parse().unwrap(),
+        };
+        let node = StackNode { stack: stack.clone(), node: "api".parse().unwrap() };
+        let lead = Lead {
+            exposure: Exposure { node, port: Port::udp(53) },
+            number: 10_000,
+            endpoints: Vec::new(),
+            linked_by: Default::default(),
+            counts: vec![PortCounts { port: Port::udp(10_000), refused: 3, unserved: 1, endpoints: Vec::new() }],
+        };
         let figures = Figures {
             version: "0.1".to_owned(),
             work: Some(2),
             stacks: [(stack.clone(), (3, Some(7)))].into(),
             servers: [(server.clone(), known)].into(),
-            running: [((stack.clone(), "web".to_owned(), server), 2)].into(),
+            running: [((stack.clone(), "web".to_owned(), server.clone()), 2)].into(),
             wanted: [((stack, "web".parse().unwrap()), 2)].into(),
+            sick: vec![sick],
+            ports: vec![lead],
+            answered: [(server, vec![tally])].into(),
         };
         let text = text(&figures);
         for line in [
@@ -146,6 +292,13 @@ mod tests {
             "quarry_containers_running{stack=\"blog\",node=\"web\",server=\"hq\"} 2",
             "quarry_server_up{server=\"hq\"} 1",
             "quarry_server_free_bytes{server=\"hq\"} 41943040",
+            "quarry_container_unhealthy{stack=\"blog\",node=\"web\",server=\"hq\",container=\"blog.web.7.1\"} 1",
+            "quarry_agent_up{server=\"hq\"} 1",
+            "quarry_machine_load1_percent{server=\"hq\"} 150",
+            "quarry_machine_memory_free_bytes{server=\"hq\"} 1048576000",
+            "quarry_router_requests_total{stack=\"blog\",server=\"hq\",status=\"2xx\"} 5",
+            "quarry_router_request_seconds_total{stack=\"blog\",server=\"hq\",status=\"2xx\"} 1.042",
+            "quarry_embassy_refused_total{stack=\"blog\",node=\"api\",port=\"53/udp\"} 3",
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
         }

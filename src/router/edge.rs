@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use super::StackRoutes;
 use super::tls::{TlsChange, TlsState};
 use crate::front::Snippet;
 use crate::names::StackName;
+use crate::units::Millis;
 
 /// What went wrong with the router.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +58,31 @@ pub enum EdgeError {
     },
 }
 
+/// What a router has answered of one stack's requests with one kind of status, since it started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Whose.
+    pub stack: StackName,
+    /// The status's first digit, 1 to 5.
+    pub class: u8,
+    /// How many.
+    pub requests: u64,
+    /// How long all of them took.
+    pub took: Millis,
+}
+
+impl Tally {
+    /// Reads a line of the router: stack, class, requests and milliseconds, with blanks between them.
+    pub fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split(' ');
+        let mut next = || words.next();
+        let (stack, class) = (next()?.parse().ok()?, next()?.parse().ok()?);
+        // Lua has but one kind of number.
+        let number = |word: &str| word.parse::<f64>().ok().filter(|number| *number >= 0.0).map(|number| number as u64);
+        Some(Self { stack, class, requests: number(next()?)?, took: Millis(number(next()?)?) })
+    }
+}
+
 /// A running router.
 #[async_trait]
 pub trait Edge: Send + Sync {
@@ -84,4 +111,7 @@ pub trait Edge: Send + Sync {
 
     /// How many requests (and upgraded connections) are under way at this address right now.
     async fn in_flight(&self, peer: SocketAddr) -> Result<u64, EdgeError>;
+
+    /// How many requests each stack has had here since the router started; up to a second old.
+    async fn tallies(&self) -> Result<Vec<Tally>, EdgeError>;
 }

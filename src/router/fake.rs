@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use super::StackRoutes;
 use super::domains::taken;
-use super::edge::{Edge, EdgeError};
+use super::edge::{Edge, EdgeError, Tally};
 use super::tls::{TlsChange, TlsState};
 use crate::front::Snippet;
 use crate::names::StackName;
@@ -25,6 +25,7 @@ struct Inner {
     tls: TlsState,
     history: Vec<Change>,
     flights: BTreeMap<SocketAddr, u64>,
+    tallies: Vec<Tally>,
     refusal: Option<String>,
     down: bool,
 }
@@ -139,5 +140,9 @@ impl Edge for FakeEdge {
 
     async fn in_flight(&self, peer: SocketAddr) -> Result<u64, EdgeError> {
         Ok(self.up()?.flights.get(&peer).copied().unwrap_or(0))
+    }
+
+    async fn tallies(&self) -> Result<Vec<Tally>, EdgeError> {
+        Ok(self.up()?.tallies.clone())
     }
 }

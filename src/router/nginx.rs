@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::StackRoutes;
-use super::edge::{Edge, EdgeError};
+use super::edge::{Edge, EdgeError, Tally};
 use super::files::{self, ROUTES};
 use super::http::{self, Answer};
 use super::process::{self, Process, Role};
@@ -367,6 +367,10 @@ impl Edge for Nginx {
     async fn in_flight(&self, peer: SocketAddr) -> Result<u64, EdgeError> {
         let answer = self.ask(&format!("GET /in-flight?peer={peer}"), "").await?;
         answer.text.parse().map_err(|source: std::num::ParseIntError| self.down(source))
+    }
+
+    async fn tallies(&self) -> Result<Vec<Tally>, EdgeError> {
+        Ok(self.ask("GET /tallies", "").await?.text.lines().filter_map(Tally::parse).collect())
     }
 }
 

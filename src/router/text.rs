@@ -15,6 +15,7 @@ const CONFIGURATION: &str = include_str!("../../router/nginx.conf");
 const LUA: &str = include_str!("../../router/quarry.lua");
 const JSON: &str = include_str!("../../router/json.lua");
 const RULES: &str = include_str!("../../router/rules.lua");
+const TALLIES: &str = include_str!("../../router/tallies.lua");
 const PAGE: &str = include_str!("../../router/page.html");
 
 /// The file of the snippets that a text has.
@@ -29,7 +30,7 @@ pub struct Text {
     /// Hexadecimal digits; a running nginx answers with those of its own text.
     pub version: String,
     /// Name and contents.
-    pub files: [(&'static str, String); 6],
+    pub files: [(&'static str, String); 7],
 }
 
 impl Text {
@@ -96,6 +97,7 @@ pub fn render(listen: &Listen, size: Size, snippets: &BTreeSet<Snippet>) -> Text
         ("quarry.lua", own(LUA)),
         ("json.lua", own(JSON)),
         ("rules.lua", own(RULES)),
+        ("tallies.lua", own(TALLIES)),
         ("page.html", own(PAGE)),
         (SNIPPETS, serde_json::to_string(snippets).expect("a snippet is text")),
     ];

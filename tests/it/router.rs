@@ -27,6 +27,7 @@ async fn contract(edge: &dyn Edge) {
     let refused = |set: Result<(), EdgeError>| matches!(set, Err(EdgeError::Refused { .. }));
     assert_eq!(edge.tables().await.unwrap(), vec![]);
     assert_eq!(edge.in_flight(address).await.unwrap(), 0);
+    assert_eq!(edge.tallies().await.unwrap(), vec![]);
 
     let shop = table("shop", 1, &[("web", &["shop.test", "*.shop.test"], peers(&[address]))]);
     let blog = table("blog", 1, &[("web", &["blog.test"], peers(&[]))]);

@@ -24,6 +24,7 @@ use crate::agent::{Agent, AgentError, Applied, Config, Routing, Turn, Vitals, fi
 use crate::docker::{Lane, Pipe};
 use crate::embassy::{PortCounts, Table};
 use crate::router::StackRoutes;
+use crate::router::edge::Tally;
 use crate::servers::ssh::Line;
 
 /// Rules, files, and an nginx that starts for the first time on a busy machine.
@@ -190,6 +191,10 @@ impl Agent for Client {
     async fn in_flight(&self, peer: SocketAddr) -> Result<u64, AgentError> {
         let path = format!("/v1/in-flight?peer={peer}");
         self.read(&self.ask(Lane::Call, ASK, request(Method::GET, &path, Bytes::new())).await?)
+    }
+
+    async fn tallies(&self) -> Result<Vec<Tally>, AgentError> {
+        self.read(&self.ask(Lane::Call, ASK, request(Method::GET, "/v1/tallies", Bytes::new())).await?)
     }
 
     async fn vitals(&self) -> Result<BoxStream<'static, Result<Vitals, AgentError>>, AgentError> {

@@ -303,6 +303,10 @@ fn what_is_done_over_the_api_is_done_as_by_command() {
     ] {
         assert!(metrics.text.contains(line), "{line}{}", metrics.text);
     }
+    // What the router has answered is added up once a second.
+    hq.get("blog.localhost", "/");
+    let answered = "quarry_router_requests_total{stack=\"blog\",server=\"hq\",status=\"";
+    until("the request to count", || ada.get("/v1/metrics").text.contains(answered).then_some(()));
     ada.send("DELETE", "/v1/stacks/blog", "", "").with(200);
     ada.get("/v1/stacks/blog").with(404);
     hq.wait_for_containers(&["stack=blog"], 0);

@@ -5,8 +5,7 @@ use crate::harness::docker::docker;
 use crate::harness::{Hq, until};
 
 /// Its check is a file: with it, the container is sick.
-const CHECKED: &str =
-    "web:\n  expose: 8080\n  health: {command: [sh, -c, \"! test -e /tmp/sick\"], interval: 1s, retries: 2}\n";
+const CHECKED: &str = "web:\n  expose: 8080\n  health: {command: [sh, -c, \"! test -e /tmp/sick\"], interval: 1s, retries: 2, grace: 2s}\n";
 
 fn names(hq: &Hq, stack: &str, state: &str) -> Vec<String> {
     let rows = hq.quarry(&["ps", stack, "--json"]).succeeded().json();
@@ -31,7 +30,7 @@ fn what_turns_sick_is_made_anew_without_a_failed_request() {
 fn what_is_sick_stays_as_long_as_nothing_better_comes_up() {
     let hq = Hq::start();
     let yml = CHECKED.replace("! test -e /tmp/sick", "test $QUARRY_INDEX = 1 && ! test -e /tmp/sick");
-    hq.push(&app(&[("quarry.yml", &yml.replace("retries: 2", "retries: 2, grace: 2s"))]), "blog").succeeded();
+    hq.push(&app(&[("quarry.yml", &yml)]), "blog").succeeded();
     let first = names(&hq, "blog", "running").pop().unwrap();
     docker(&["exec", &first, "touch", "/tmp/sick"]).succeeded();
     until("HQ to have tried in vain", || hq.log().contains("could not be healed").then_some(()));

@@ -25,6 +25,26 @@ async fn answers(lab: &Lab) -> bool {
 }
 
 #[tokio::test]
+async fn what_each_stack_was_answered_is_counted_over_all_workers() {
+    let (lab, _app) = lab_with_app().await;
+    for _ in 0..7 {
+        assert_eq!(lab.get("blog.test", "/").await.status, 200);
+    }
+    assert_eq!(lab.get("nobody.test", "/").await.status, 404);
+    lab.nginx.set(&table("blog", 2, &[("web", &["blog.test"], peers(&[free_address(2000)]))])).await.unwrap();
+    assert_eq!(lab.get("blog.test", "/").await.status, 502);
+    let mut last = Vec::new();
+    until("the workers to have added up", async || {
+        last = lab.nginx.tallies().await.unwrap();
+        last.iter().map(|tally| tally.requests).sum::<u64>() == 8
+    })
+    .await;
+    let counted: Vec<(&str, u8, u64)> =
+        last.iter().map(|tally| (tally.stack.as_str(), tally.class, tally.requests)).collect();
+    assert_eq!(counted, [("blog", 2, 7), ("blog", 5, 1)]);
+}
+
+#[tokio::test]
 async fn a_restarted_hq_finds_its_nginx_and_no_connection_ends() {
     let (lab, _app) = lab_with_app().await;
     let mut client = lab.client().await;

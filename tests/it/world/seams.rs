@@ -11,7 +11,7 @@ use quarry::db::{self, Change, Db, DbError, Entry, Guard, Key, Lease, Version, l
 use quarry::front::Snippet;
 use quarry::names::StackName;
 use quarry::router::StackRoutes;
-use quarry::router::edge::{Edge, EdgeError};
+use quarry::router::edge::{Edge, EdgeError, Tally};
 use quarry::router::tls::{TlsChange, TlsState};
 
 use super::World;
@@ -172,5 +172,9 @@ impl Edge for Router {
     async fn in_flight(&self, peer: SocketAddr) -> Result<u64, EdgeError> {
         self.asked().await;
         self.world.edge.in_flight(peer).await
+    }
+    async fn tallies(&self) -> Result<Vec<Tally>, EdgeError> {
+        self.asked().await;
+        self.world.edge.tallies().await
     }
 }

@@ -5,6 +5,7 @@
 //! it counts as having a request under way everywhere. Draining waits for it then as for any request, for the node's
 //! grace at most.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +17,11 @@ use tokio::time::timeout;
 use super::routing_from_afar;
 use crate::agent::Routing;
 use crate::front::Snippet;
+use crate::hq::Hq;
 use crate::hq::agents::{Agents, Remote, Voice};
 use crate::names::{ServerName, StackName};
 use crate::router::StackRoutes;
-use crate::router::edge::{Edge, EdgeError};
+use crate::router::edge::{Edge, EdgeError, Tally};
 use crate::router::tls::{TlsChange, TlsState};
 
 /// How long a router that cannot be reached is taken to send requests to what its older tables name.
@@ -121,6 +123,30 @@ impl Edge for Routers {
             }
         });
         Ok(join_all(others).await.into_iter().fold(own, u64::saturating_add))
+    }
+
+    /// Of HQ's own: others are asked one by one.
+    async fn tallies(&self) -> Result<Vec<Tally>, EdgeError> {
+        self.own.tallies().await
+    }
+}
+
+impl Hq {
+    /// What the router of each server has answered since it started, as far as it says.
+    pub async fn answered(&self) -> BTreeMap<ServerName, Vec<Tally>> {
+        let asked = self.agents.all().into_iter().map(|(server, remote)| async move {
+            let state = remote.state();
+            let routes = state.router.is_some() && state.behind.is_none();
+            (server, if routes { remote.agent().tallies().await.ok() } else { None })
+        });
+        let mut all: BTreeMap<_, _> =
+            join_all(asked).await.into_iter().filter_map(|(server, told)| Some((server, told?))).collect();
+        if let Some(edge) = &self.launcher.edge
+            && let Ok(own) = edge.tallies().await
+        {
+            all.insert(self.engines().here().clone(), own);
+        }
+        all
     }
 }
 

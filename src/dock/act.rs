@@ -93,7 +93,10 @@ impl Desk {
             Ask::Info => self.info().await,
             Ask::Containers => self.containers(&query).await,
             Ask::Events => self.events(&query).await,
-            Ask::Images => Ok(Reply::json(200, &self.images(&self.sight().await?).await?.into())),
+            Ask::Images => {
+                let wanted = query.only(&["all", "digests", "filters"]);
+                Ok(Reply::json(200, &self.images(&self.sight().await?, &wanted).await?.into()))
+            }
             Ask::Image(name) => self.image(&name).await,
             Ask::Pull => self.pull(&query).await,
             Ask::Create => self.create(&query, body(call).await?).await,
@@ -282,7 +285,7 @@ impl Desk {
             _ => "stopped",
         };
         let states: Vec<&str> = seen.map(state).collect();
-        let images = self.images(&sight).await?.len();
+        let images = self.images(&sight, "").await?.len();
         let members = self.hq.members();
         let memory =
             if sight.access.is_operator() { members.values().map(|member| member.size.bytes()).sum() } else { 0 };
@@ -291,9 +294,14 @@ impl Desk {
         Ok(Reply::json(200, &shown::info(&whole)))
     }
 
-    /// The images that somebody may see.
-    async fn images(&self, sight: &Sight) -> Result<Vec<Value>, Trouble> {
-        let lists = self.of_all(&sight.survey, "/images/json").await?.into_iter().map(|(_, list)| list).collect();
+    /// The images that somebody may see, of those that these parameters ask for.
+    async fn images(&self, sight: &Sight, wanted: &str) -> Result<Vec<Value>, Trouble> {
+        let lists = self
+            .of_all(&sight.survey, &format!("/images/json{wanted}"))
+            .await?
+            .into_iter()
+            .map(|(_, list)| list)
+            .collect();
         if sight.access.is_operator() {
             return Ok(shown::images(lists, None));
         }
@@ -309,7 +317,7 @@ impl Desk {
     /// `docker image inspect`, on the first server that has it. What an image was built with is for operators.
     async fn image(&self, name: &str) -> Result<Reply, Trouble> {
         let sight = self.sight().await?;
-        let all = self.images(&sight).await?;
+        let all = self.images(&sight, "").await?;
         let listed = shown::image(name, &all).ok_or_else(|| Trouble::missing("image", name))?;
         let id = listed["Id"].as_str().unwrap_or_default();
         let (_, mut image) = self

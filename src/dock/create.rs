@@ -8,6 +8,7 @@ use super::refusals::refused;
 use super::trouble::Trouble;
 use crate::hq::jobs::Hold;
 use crate::names::StackName;
+use crate::stack::Command;
 use crate::stack::job::{Flag, Job, parse};
 
 /// A job that docker's client asks for.
@@ -56,7 +57,9 @@ pub fn read(name: Option<&str>, drawn: &str, body: &Value) -> Result<Order, Trou
     if !refused.is_empty() {
         return Err(Trouble::bad(refused.join("; ")));
     }
-    let job = parse("docker", "", &flags).map_err(|mistakes| Trouble::bad(mistakes.to_string()))?;
+    let mut job = parse("docker", "", &flags).map_err(|mistakes| Trouble::bad(mistakes.to_string()))?;
+    // As they are: among the words of a command an empty one is one.
+    job.node.command = texts(&body["Cmd"]).filter(|words| !words.is_empty()).map(Command::Words);
     let stack = match stack {
         Some(stack) => Some(stack.parse::<StackName>().map_err(|error| Trouble::bad(error.to_string()))?),
         None => None,
@@ -95,9 +98,8 @@ impl Reading {
             ("grace", number(&body["StopTimeout"]).map(|seconds| format!("{seconds}s"))),
         ];
         self.flags.extend(ones.into_iter().filter_map(|(key, value)| Some(Flag::one(key, value?))));
-        let lists = [("env", texts(&body["Env"])), ("command", texts(&body["Cmd"]))];
-        let given = |values: &Vec<String>| !values.is_empty();
-        self.flags.extend(lists.into_iter().filter_map(|(key, values)| Some(Flag::list(key, values.filter(given)?))));
+        let env = texts(&body["Env"]).filter(|values| !values.is_empty());
+        self.flags.extend(env.map(|values| Flag::list("env", values)));
     }
 
     /// Who is attached sees the end; what runs by itself is kept up.
@@ -212,7 +214,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::stack::{Command, Source};
+    use crate::stack::Source;
 
     fn order(name: Option<&str>, body: Value) -> Order {
         read(name, "drawn", &body).unwrap_or_else(|trouble| panic!("{}", trouble.message))

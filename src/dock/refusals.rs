@@ -137,8 +137,11 @@ fn is_usual(key: &str, value: &Value, host: &Value) -> bool {
     let usual = USUAL.iter().find(|(known, _)| *known == key).is_some_and(|(_, usual)| usual.contains(&text.as_str()));
     // Without a limit of its own the swap is as large as docker makes it; Quarry gives none beyond the memory.
     let swap = key == "MemorySwap" && (*value == host["Memory"] || *value == 2 * host["Memory"].as_i64().unwrap_or(0));
-    let network = key == "NetworkingConfig" && is_usual_network(value);
-    usual || swap || network || is_empty(value)
+    // A network without settings is named all the same.
+    if key == "NetworkingConfig" {
+        return is_usual_network(value);
+    }
+    usual || swap || is_empty(value)
 }
 
 /// Newer clients name the network that counts anyway.

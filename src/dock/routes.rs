@@ -145,7 +145,7 @@ fn is_version(part: &str) -> bool {
 fn absent(method: &str, first: &str, rest: &[&str]) -> Trouble {
     let instead = INSTEAD.iter().find(|(word, _)| *word == first).map(|(_, instead)| *instead);
     match (method, instead, rest) {
-        ("GET", Some(_), [name]) if !["images", "containers", "system"].contains(&first) => {
+        ("GET", Some(_), [name] | [name, "json"]) if !["images", "containers", "system"].contains(&first) => {
             Trouble::missing(first.trim_end_matches('s'), name)
         }
         (_, Some(instead), _) => Trouble::absent(format!("Quarry does not do that: {instead}")),
@@ -187,6 +187,7 @@ mod tests {
         check("GET", "/networks", 501, "link: stack/node");
         check("GET", "/networks/blog", 404, "No such network: blog");
         check("GET", "/volumes/data", 404, "No such volume: data");
+        check("GET", "/plugins/x/json", 404, "No such plugin: x");
         check("POST", "/containers/prune", 501, "jobs and stacks");
         check("POST", "/containers/a/rename", 501, "jobs and stacks");
         check("GET", "/containers/a/archive", 501, "jobs and stacks");

@@ -30,6 +30,9 @@ const GRACE: Millis = Millis::seconds(10);
 /// The longest that it may, in seconds.
 const LONGEST: i64 = 3600;
 
+/// How long a container is kept for a client who has yet to start it.
+const UNSTARTED: Duration = Duration::from_secs(600);
+
 /// Before a server that was cut off is asked again what became of a job.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -51,9 +54,10 @@ impl Desk {
         let Order { job, stack, hold, warnings } = order;
         let stack = stack.unwrap_or_else(common_stack);
         self.hq.found_job_stack(&stack, &access).await?;
-        self.allowed(&access, &stack, Right::Deploy, &what).await?;
+        self.allowed(&access, &stack, Right::Deploy, &what).await.map_err(without_404)?;
         let (hq, user, of) = (self.hq.clone(), self.caller.user.clone(), stack.clone());
-        let id = self
+        let desk = self.clone();
+        let made = self
             .noted(&stack, what, async move {
                 if let (true, Some(name)) = (job.daemonize, job.name.clone()) {
                     let _turn = hq.turn(&of, format!("the job by {user}"), &|_| {}).await;
@@ -61,10 +65,15 @@ impl Desk {
                     return id_of_job(&hq, &of, &name).await;
                 }
                 let ready = hq.prepare_job(&of, job, hold, &user, &|_| {}).await?;
-                let made = hq.engines().of(&ready.server)?.container(&ready.container).await?;
-                Ok(made.ok_or_else(|| Trouble::missing("container", ready.container.as_str()))?.id)
+                let engine = desk.engine(&ready.server)?;
+                let made = engine.container(&ready.container).await?;
+                let made = made.ok_or_else(|| Trouble::missing("container", ready.container.as_str()))?;
+                tokio::spawn(forget_unstarted(hq, engine, ready));
+                Ok(made.id)
             })
-            .await?;
+            .await;
+        // With 404 the client would fetch the image and ask again.
+        let id = made.map_err(without_404)?;
         Ok(Reply::json(201, &json!({ "Id": id, "Warnings": warnings })))
     }
 
@@ -247,6 +256,22 @@ async fn id_of_job(hq: &Hq, stack: &StackName, name: &NodeName) -> Result<String
     let containers = hq.containers().await?;
     let made = containers.iter().filter(of).max_by_key(|seen| seen.container.created);
     Ok(made.ok_or_else(|| Trouble::missing("container", name.as_str()))?.container.id.clone())
+}
+
+/// What is missing for a container is the mistake of who wants it.
+fn without_404(trouble: Trouble) -> Trouble {
+    if trouble.status == 404 { Trouble::bad(trouble.message) } else { trouble }
+}
+
+/// What a client has made and not started has been left by it.
+async fn forget_unstarted(hq: Arc<Hq>, engine: Arc<dyn Engine>, ready: Ready) {
+    tokio::time::sleep(UNSTARTED).await;
+    if let Ok(Some(container)) = engine.container(&ready.container).await
+        && container.state == State::Created
+        && let Err(error) = hq.end_job_run(&ready, Outcome::Failed("nobody started it".to_owned())).await
+    {
+        tracing::warn!(container = %ready.container, ?error, "a job that nobody started is still there");
+    }
 }
 
 /// Waits for the end of a job that somebody was attached to, whoever is attached still, and notes it. The container goes

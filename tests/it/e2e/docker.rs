@@ -7,6 +7,9 @@ use crate::harness::{Hq, Terminal, docker, until};
 
 const IMAGE: &str = "debian:bookworm-slim";
 
+/// Says something again and again.
+const TICK: &str = "while :; do echo tick; sleep 0.2; done";
+
 /// What is no text, so many bytes of it.
 fn bytes(count: u32) -> Vec<u8> {
     (0..count).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
@@ -80,7 +83,9 @@ fn an_attached_container_hands_its_streams_and_its_exit_code_through() {
 fn a_terminal_and_its_size_reach_what_runs_inside() {
     let hq = Hq::start();
     let client = hq.docker();
-    let text = format!("/usr/bin/docker run --rm -it {IMAGE} sh -c 'stty size; read x; echo got $x; exit 5'");
+    let text = format!(
+        "/usr/bin/docker run --rm -it {IMAGE} sh -c 'until stty size | grep -q 31; do sleep 0.1; done; stty size; read x; echo got $x; exit 5'"
+    );
     let mut terminal = Terminal::open(97, 31, &text, |command| client.dress(command));
     terminal.wait_for("31 97");
     terminal.write("word\n");
@@ -138,7 +143,7 @@ fn what_has_ended_is_there_until_it_is_removed() {
 fn a_detached_container_is_a_job_that_runs_by_itself() {
     let hq = Hq::start();
     let client = hq.docker();
-    let begin = since(&client);
+    let begin = now();
     let script = "echo began $A; echo aside >&2; sleep 1000";
     let words = ["run", "-d", "--name", "ticker", "-e", "A=s3cret", "-m", "64m", IMAGE, "sh", "-c", script];
     let id = client.run(&words).succeeded().text().trim().to_owned();
@@ -160,6 +165,8 @@ fn a_detached_container_is_a_job_that_runs_by_itself() {
     let sent = bytes(1_000_000);
     let done = client.run_with(&["exec", "-i", "jobs/ticker", "cat"], &sent);
     assert!(done.code == 0 && done.stdout == sent, "{} bytes, {}", done.stdout.len(), done.stderr);
+    client.run(&["exec", "-d", "ticker", "touch", "/tmp/mark"]).succeeded();
+    until("what runs beside", || (client.run(&["exec", "ticker", "test", "-e", "/tmp/mark"]).code == 0).then_some(()));
     client.run(&["exec", "--privileged", "ticker", "true"]).failed().said(&["--privileged is not possible"]);
     assert!(client.run(&["top", "ticker"]).succeeded().text().contains("sleep 1000"));
     let stats = client.run(&["stats", "--no-stream", "--format", "{{.Name}}", "ticker"]).succeeded().text();
@@ -174,7 +181,7 @@ fn a_detached_container_is_a_job_that_runs_by_itself() {
     hq.wait_for_containers(&[], 0);
     client.run(&["inspect", "ticker"]).failed();
 
-    let end = since(&client);
+    let end = now();
     let told = ["events", "--since", &begin, "--until", &end, "--format", "{{.Action}} {{.Actor.Attributes.name}}"];
     let told = client.run(&told).succeeded().text();
     for part in ["start jobs.ticker", "exec_start: sh", "die jobs.ticker"] {
@@ -189,7 +196,7 @@ fn a_detached_container_is_a_job_that_runs_by_itself() {
 }
 
 /// The time by the engine's clock.
-fn since(_: &crate::harness::client::Client) -> String {
+fn now() -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     format!("{}.{:09}", now.as_secs(), now.subsec_nanos())
 }
@@ -233,7 +240,7 @@ fn everybody_sees_and_does_what_they_may_and_nothing_else() {
     let hq = Hq::start();
     let (ada, bob) = (hq.docker(), hq.person("bob"));
     let bob = bob.docker();
-    ada.run(&["run", "-d", "--name", "mine", "-e", "A=s3cret", IMAGE, "sleep", "1000"]).succeeded();
+    ada.run(&["run", "-d", "--name", "mine", "-e", "A=s3cret", IMAGE, "sh", "-c", TICK]).succeeded();
     let id = ada.list(&["ps", "-q"]).remove(0);
     let grant = |right: &str| hq.quarry(&["rights", "grant", "bob", "jobs", right]).succeeded();
 
@@ -264,8 +271,8 @@ fn everybody_sees_and_does_what_they_may_and_nothing_else() {
     bob.run(&["exec", "mine", "true"]).succeeded();
     assert_eq!(bob.run(&["run", "--rm", IMAGE, "echo", "mine"]).succeeded().text(), "mine\n");
     // Whoever follows something is told no more when they may not any more.
-    let mut follower = bob.beside(&["exec", "mine", "sh", "-c", "echo up; sleep 1000"]);
-    follower.wait_for("up");
+    let mut follower = bob.beside(&["attach", "--no-stdin", "mine"]);
+    follower.wait_for("tick");
     hq.quarry(&["rights", "revoke", "bob", "jobs"]).succeeded();
     follower.wait();
 }

@@ -5,6 +5,7 @@ use tokio_util::sync::CancellationToken;
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use crate::dock::act::attend;
+use crate::dock::http::Channel;
 use crate::hq::door::Stdin;
 
 /// Answer docker's own client: docker -H ssh://quarry@HQ ps
@@ -28,7 +29,7 @@ impl Docker {
             let advice = "docker's commands run where you are: DOCKER_HOST=ssh://quarry@HQ docker ps";
             return Err(Failure::new(Exit::Usage, advice));
         }
-        attend(cx.hq.clone(), cx.caller.clone(), (stdin, cx.out.frames()), hung_up).await;
+        attend(cx.hq.clone(), cx.caller.clone(), Channel::new(stdin, cx.out.frames()), hung_up).await;
         Ok(())
     }
 }

@@ -33,6 +33,7 @@ pub mod db;
 pub mod deploy;
 pub mod destroy;
 mod dialect;
+pub mod dock;
 pub mod docker;
 pub mod doctor;
 pub mod domains;

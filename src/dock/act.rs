@@ -8,18 +8,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::find::find;
-use super::http::{Call, Channel, Content, Reply, Service, serve};
+use super::http::{Call, Content, Reply, Service, serve};
 use super::query::{Query, asked, written};
 use super::routes::{Ask, Verb, route};
 use super::shown::{self, Whole};
 use super::trouble::Trouble;
 use crate::docker::passing;
 use crate::docker::{Answered, Asked};
-use crate::hq::door::{Caller, Frame, Stdin};
+use crate::hq::door::Caller;
 use crate::hq::events::Outcome;
 use crate::hq::fleet::{Seen, Survey};
 use crate::hq::rights::{Access, Right};
@@ -58,16 +58,14 @@ pub(super) struct Sight {
     pub(super) survey: Survey,
 }
 
-/// Answers the client at the ends of these streams until it goes.
-pub async fn attend(
-    hq: Arc<Hq>,
-    caller: Caller,
-    (stdin, output): (Stdin, mpsc::Sender<Frame>),
-    hung_up: CancellationToken,
-) {
+/// Answers the client at the other end of this connection until it goes.
+pub async fn attend<S>(hq: Arc<Hq>, caller: Caller, stream: S, hung_up: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let desk = Desk { hq, caller, hung_up: hung_up.clone() };
     tokio::select! {
-        () = serve(Channel::new(stdin, output), Arc::new(desk)) => {}
+        () = serve(stream, Arc::new(desk)) => {}
         () = hung_up.cancelled() => {}
     }
 }

@@ -6,11 +6,16 @@
 //! the commands have. [`routes`] says which is which, [`create`] makes a job of a container's description and
 //! [`refusals`] tells what a job cannot be. [`http`] speaks HTTP, [`act`] does.
 //!
+//! By [`tcp`] it comes in with a certificate, which is a token like those of the HTTP api: HQ knows its digest and whose it
+//! is, and whoever removes the token revokes it. [`files`] has the authority, [`bundle`] what a person needs.
+//!
 //! Nothing is kept here between two requests: each comes on a connection of its own. A container's id is the one that its
 //! engine gave it.
 
 pub mod act;
+pub mod bundle;
 pub mod create;
+pub mod files;
 pub mod find;
 pub mod http;
 pub mod jobs;
@@ -19,4 +24,5 @@ pub mod refusals;
 pub mod routes;
 pub mod shown;
 pub mod streams;
+pub mod tcp;
 pub mod trouble;

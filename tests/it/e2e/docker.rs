@@ -327,3 +327,55 @@ fn several_servers_look_like_one_engine() {
     let unique: std::collections::BTreeSet<&String> = images.iter().collect();
     assert_eq!(unique.len(), images.len(), "each image is listed once");
 }
+
+/// The certificate that a command has printed, in a folder of its own.
+fn unpacked(hq: &Hq, name: &str, printed: &[u8]) -> std::path::PathBuf {
+    let folder = hq.file(name);
+    tar::Archive::new(printed).unpack(&folder).unwrap();
+    folder
+}
+
+#[test]
+fn by_tcp_a_certificate_says_who_somebody_is_until_it_is_revoked() {
+    let hq = Hq::start_with(&[("docker-listen", "127.0.0.1:0")]);
+    let log = hq.log();
+    let told = log.lines().find(|line| line.contains("docker's clients are let in")).unwrap_or_else(|| panic!("{log}"));
+    let address = told.rsplit_once("address=").unwrap().1.trim().to_owned();
+    let made = hq.by_ssh(&["tokens", "add", "laptop", "--certificate"]).succeeded();
+    let certificate = unpacked(&hq, "laptop", &made.stdout);
+    let client = hq.docker().by_tcp(&address, &certificate);
+    until("the certificate to be known", || (client.run(&["ps"]).code == 0).then_some(()));
+    let sent = bytes(3_000_000);
+    let done = client.run_with(&["run", "--rm", "-i", IMAGE, "sh", "-c", "cat; exit 5"], &sent);
+    assert!(done.code == 5 && done.stdout == sent, "{} bytes, {}", done.stdout.len(), done.stderr);
+    let events = hq.quarry(&["events", "--json"]).succeeded().json();
+    let ran = events.as_array().unwrap().iter().find(|event| event["what"].as_str().unwrap().starts_with("docker run"));
+    assert_eq!((&ran.unwrap()["user"], &ran.unwrap()["from"]), (&"ada".into(), &"127.0.0.1".into()));
+
+    // Another user's is another user.
+    let bob = hq.person("bob").run(&["tokens", "add", "mine", "--certificate"]).succeeded();
+    let bob = hq.docker().by_tcp(&address, &unpacked(&hq, "bob", &bob.stdout));
+    until("his certificate to be known", || (bob.run(&["ps"]).code == 0).then_some(()));
+    bob.run(&["run", "--rm", IMAGE, "true"]).failed().said(&["--label quarry.stack=NAME"]);
+
+    // Without one, and with one of another HQ's, nobody comes in.
+    let other = Hq::start_with(&[("docker-listen", "127.0.0.1:0")]);
+    let strange = other.by_ssh(&["tokens", "add", "laptop", "--certificate"]).succeeded();
+    let strange = unpacked(&hq, "strange", &strange.stdout);
+    hq.docker().by_tcp(&address, &strange).run(&["ps"]).failed();
+    std::fs::copy(certificate.join("ca.pem"), strange.join("ca.pem")).unwrap();
+    hq.docker().by_tcp(&address, &strange).run(&["ps"]).failed().said(&["certificate"]);
+    for name in ["cert.pem", "key.pem"] {
+        std::fs::remove_file(strange.join(name)).unwrap();
+    }
+    hq.docker().by_tcp(&address, &strange).run(&["ps"]).failed();
+
+    // What it follows ends with it.
+    client.run(&["run", "-d", "--name", "ticker", IMAGE, "sh", "-c", TICK]).succeeded();
+    let mut follower = client.beside(&["logs", "-f", "ticker"]);
+    follower.wait_for("tick");
+    hq.by_ssh(&["tokens", "remove", "laptop"]).succeeded();
+    follower.wait();
+    client.run(&["ps"]).failed().said(&["this certificate opens nothing (any more)"]);
+    client.run(&["exec", "ticker", "true"]).failed().said(&["opens nothing"]);
+}

@@ -18,6 +18,7 @@ pub struct Client {
     /// With that ssh and nothing else.
     folder: PathBuf,
     host: String,
+    certificate: Option<PathBuf>,
 }
 
 impl Hq {
@@ -36,7 +37,7 @@ impl Hq {
             fs::write(folder.join("ssh"), wrapper).unwrap();
             fs::set_permissions(folder.join("ssh"), fs::Permissions::from_mode(0o755)).unwrap();
         }
-        Client { program: DEBIAN.into(), folder, host: format!("ssh://quarry@127.0.0.1:{}", self.ssh.port()) }
+        Client { program: DEBIAN.into(), folder, host: format!("ssh://quarry@127.0.0.1:{}", self.ssh.port()), certificate: None }
     }
 }
 
@@ -49,9 +50,16 @@ impl Person<'_> {
 }
 
 impl Client {
+    /// Comes in by TCP at this address, with the certificate in this folder.
+    pub fn by_tcp(&self, address: &str, certificate: &std::path::Path) -> Client {
+        let certificate = Some(certificate.to_owned());
+        Client { certificate, host: format!("tcp://{address}"), ..self.as_program(DEBIAN) }
+    }
+
     /// Another client of the same person.
     pub fn as_program(&self, program: &str) -> Client {
-        Client { program: program.into(), folder: self.folder.clone(), host: self.host.clone() }
+        let certificate = self.certificate.clone();
+        Client { program: program.into(), folder: self.folder.clone(), host: self.host.clone(), certificate }
     }
 
     pub fn command(&self, words: &[&str]) -> Command {
@@ -67,6 +75,9 @@ impl Client {
         command.env("PATH", format!("{}:{path}", self.folder.display()));
         command.env("DOCKER_HOST", &self.host).env("DOCKER_CONFIG", &self.folder);
         command.env_remove("DOCKER_CONTEXT").env_remove("DOCKER_TLS_VERIFY").env_remove("DOCKER_API_VERSION");
+        if let Some(certificate) = &self.certificate {
+            command.env("DOCKER_TLS_VERIFY", "1").env("DOCKER_CERT_PATH", certificate);
+        }
     }
 
     #[track_caller]

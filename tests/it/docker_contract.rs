@@ -443,7 +443,8 @@ async fn a_connection_that_has_become_streams_speaks_on_after_the_end_of_its_inp
             },
             reader.read_to_end(&mut framed)
         );
-        (written.unwrap(), read.unwrap());
+        written.unwrap();
+        read.unwrap();
         let (mut received, mut rest) = (Vec::new(), &framed[..]);
         while let Some((header, more)) = rest.split_first_chunk::<8>() {
             let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as usize;

@@ -37,7 +37,12 @@ impl Hq {
             fs::write(folder.join("ssh"), wrapper).unwrap();
             fs::set_permissions(folder.join("ssh"), fs::Permissions::from_mode(0o755)).unwrap();
         }
-        Client { program: DEBIAN.into(), folder, host: format!("ssh://quarry@127.0.0.1:{}", self.ssh.port()), certificate: None }
+        Client {
+            program: DEBIAN.into(),
+            folder,
+            host: format!("ssh://quarry@127.0.0.1:{}", self.ssh.port()),
+            certificate: None,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! The folders are the nouns. A module imports only from layers below its own; `tests/it/tidy.rs` keeps it so:
 //!
 //! ```text
-//! 9 cli   8 api   7 hq   6 agent launch   5 build embassy network   4 certs instruction servers   3 stack docker router
+//! 9 cli   8 api dock   7 hq   6 agent launch   5 build embassy network   4 certs instruction servers   3 stack docker router
 //! 2 etc db front grid buildpacks seal   1 env   0 names units clock
 //! ```
 //!
@@ -18,6 +18,7 @@ pub mod certs;
 pub mod cli;
 pub mod clock;
 pub mod db;
+pub mod dock;
 pub mod docker;
 pub mod embassy;
 pub mod env;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use self::printable::{excerpt, is_harmless};
 
+pub mod percent;
 mod place;
 pub mod printable;
 pub mod reach;

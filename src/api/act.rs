@@ -11,7 +11,7 @@ use super::endpoints::{Answer, Asked, Body, Endpoint, Found, Order, find};
 use super::http::{Call, Content, Reply, Service, Unread};
 use super::openapi::document;
 use super::pages::page;
-use super::query::{encoded, read};
+use super::query::read;
 use super::running::act::Running;
 use super::trouble::{Kind, Trouble};
 use crate::hq::door::{Caller, Door, Origin};
@@ -19,6 +19,7 @@ use crate::hq::guard::{Ending, Guard, Limits, Verdict};
 use crate::hq::tokens::digest;
 use crate::hq::upgrade::{Guest, Traffic};
 use crate::names::UserName;
+use crate::names::percent::encoded;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const JSON: &str = "application/json";

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::query::decoded;
 use super::table::ENDPOINTS;
+use crate::names::percent::decoded;
 use crate::names::{EnvName, NodeName, ServerName, StackName};
 
 /// What is done with what a path names.

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 
 use super::{
-    backup, certs, cluster, config, deploy, destroy, doctor, domains, env, events, gc, grid, jobs, keys, launch, links,
-    logs, maintenance, metrics, network, pause, ps, releases, restart, rights, rollback, run, scale, servers, stacks,
-    tasks, tokens, upgrade, urls, version,
+    backup, certs, cluster, config, deploy, destroy, docker, doctor, domains, env, events, gc, grid, jobs, keys,
+    launch, links, logs, maintenance, metrics, network, pause, ps, releases, restart, rights, rollback, run, scale,
+    servers, stacks, tasks, tokens, upgrade, urls, version,
 };
 
 /// Commands that HQ carries out, whichever door they come through.
@@ -47,6 +47,7 @@ pub enum HqCommand {
     Backup(backup::Backup),
     Upgrade(upgrade::Upgrade),
     Version(version::Version),
+    Docker(docker::Docker),
     Doctor(doctor::Doctor),
     Metrics(metrics::Metrics),
     Gc(gc::Gc),
@@ -63,7 +64,8 @@ impl HqCommand {
             | HqCommand::Releases(_)
             | HqCommand::Metrics(_)
             | HqCommand::Events(_) => false,
-            HqCommand::Version(_) | HqCommand::Doctor(_) => false,
+            // What is asked for on its connection leaves events of its own.
+            HqCommand::Version(_) | HqCommand::Doctor(_) | HqCommand::Docker(_) => false,
             HqCommand::Gc(gc) => gc.changes(),
             HqCommand::Stacks(stacks) => stacks.changes(),
             HqCommand::Servers(servers) => servers.changes(),
@@ -177,6 +179,7 @@ impl HqCommand {
             | HqCommand::Resume(_)
             | HqCommand::Urls(_)
             | HqCommand::Version(_)
+            | HqCommand::Docker(_)
             | HqCommand::Events(_) => false,
         }
     }
@@ -184,7 +187,7 @@ impl HqCommand {
     /// What becomes of a command that is interrupted.
     pub(super) fn farewell(&self) -> &'static str {
         match self {
-            HqCommand::Logs(_) | HqCommand::Events(_) => "",
+            HqCommand::Logs(_) | HqCommand::Events(_) | HqCommand::Docker(_) => "",
             HqCommand::Backup(_) => "interrupted; what was written is no backup",
             HqCommand::Upgrade(_) => "interrupted; HQ stays as it is",
             HqCommand::Version(_) | HqCommand::Doctor(_) | HqCommand::Metrics(_) => "",

@@ -83,6 +83,11 @@ impl HqDoor {
         &self.hq.settings
     }
 
+    /// The one behind it.
+    pub fn hq(&self) -> Arc<Hq> {
+        self.hq.clone()
+    }
+
     async fn load_keys(&self) -> Result<(), HqError> {
         let mut keys = BTreeMap::new();
         for entry in layout::all(&*self.hq.db, layout::KEYS).await? {

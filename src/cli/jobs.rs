@@ -15,7 +15,7 @@ use crate::docker::State;
 use crate::hq::HqError;
 use crate::hq::door::Stdin;
 use crate::hq::fleet::Survey;
-use crate::hq::jobs::common_stack;
+use crate::hq::jobs::{Hold, common_stack};
 use crate::hq::progress::detail;
 use crate::hq::rights::Right;
 use crate::hq::runs::Outcome;
@@ -239,10 +239,10 @@ async fn run(cx: &Context, wanted: Wanted, streams: Streams) -> Result<u8, Failu
             () = interruption(&mut events) => Err(interrupted("interrupted; what had begun finishes by itself")),
         };
     }
-    let tty = terminal.is_some();
+    let hold = Hold { tty: terminal.is_some(), stdin: true, ..Hold::default() };
     let ready = cx.within(|say| async move {
         let say = |line: &str| say.line(line);
-        cx.hq.prepare_job(&stack, job, tty, &cx.caller.user, &say).await
+        cx.hq.prepare_job(&stack, job, hold, &cx.caller.user, &say).await
     });
     let ready = ready.await?;
     let engine = cx.hq.engines().of(&ready.server)?;

@@ -33,6 +33,8 @@ pub mod db;
 pub mod deploy;
 pub mod destroy;
 mod dialect;
+pub mod dock;
+pub mod docker;
 pub mod doctor;
 pub mod domains;
 pub mod door;
@@ -287,6 +289,7 @@ async fn carry_out(command: HqCommand, cx: &Context, stdin: Stdin, hung_up: Canc
         HqCommand::Urls(urls) => urls.run(cx).await,
         HqCommand::Links(links) => links.run(cx).await,
         HqCommand::Backup(backup) => backup.run(cx).await,
+        HqCommand::Docker(docker) => docker.run(cx, stdin, hung_up).await,
         HqCommand::Doctor(doctor) => doctor.run(cx).await,
         HqCommand::Gc(gc) => gc.run(cx).await,
         HqCommand::Version(version) => version.run(cx).await,

@@ -24,6 +24,11 @@ impl Out {
         Self { frames, terminal, json }
     }
 
+    /// Where frames go that somebody else prints.
+    pub fn frames(&self) -> mpsc::Sender<Frame> {
+        self.frames.clone()
+    }
+
     /// Whether colours mean something to the reader.
     pub fn coloured(&self) -> bool {
         self.terminal.as_ref().is_some_and(|terminal| terminal.term != "dumb" && !terminal.term.is_empty())

@@ -269,6 +269,7 @@ impl Serve {
         tokio::spawn(socket::serve_hooks(hooks, door.clone(), pushes.clone(), stop.clone()));
         let at = self.api.unwrap_or(door.settings().api);
         super::api::open(at, (&places.etc, root), door.clone(), traffic.clone(), stop.clone()).await?;
+        super::dock::open(&places.etc, door.clone(), stop.clone()).await?;
         let server = ssh::Server::new(key, ssh::Limits::default(), paths, door.clone(), pushes);
         tokio::spawn(Arc::new(server).serve(listener, stop.clone()));
         let socket = match again::socket(&doors.handed).map(UnixListener::from_std) {

@@ -6,12 +6,16 @@ use serde::Serialize;
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use crate::db::{DbError, Guard, layout};
+use crate::dock::bundle::{digest_of_text, tar};
+use crate::dock::files::authority;
+use crate::hq::HqError;
 use crate::hq::door::Origin;
 use crate::hq::random::hex;
 use crate::hq::tokens::{Record, digest, end, token};
 use crate::names::{TokenName, UserName};
+use crate::servers::authority::Whom;
 
-/// List, make and remove the tokens with which programs come to the HTTP api
+/// List, make and remove the tokens with which programs come to the HTTP api, and docker's clients by TCP
 #[derive(Debug, clap::Args)]
 pub struct Tokens {
     #[command(subcommand)]
@@ -32,6 +36,9 @@ enum Verb {
         /// After which time it opens nothing any more, such as 90d, or when; never without
         #[arg(long, value_name = "TIME")]
         expires: Option<String>,
+        /// A certificate for docker's client instead: ca.pem, cert.pem and key.pem as a tar archive
+        #[arg(long)]
+        certificate: bool,
     },
     /// Remove a token: it opens nothing any more
     Remove {
@@ -67,7 +74,13 @@ impl Tokens {
     pub async fn run(self, cx: &Context) -> Result<(), Failure> {
         match self.verb {
             None | Some(Verb::List) => list(cx).await,
-            Some(Verb::Add { name, user, expires }) => add(cx, name, owner(cx, user)?, expires).await,
+            Some(Verb::Add { name, user, expires, certificate }) => {
+                let user = owner(cx, user)?;
+                match certificate {
+                    true => certify(cx, name, user, expires).await,
+                    false => add(cx, name, user, expires).await,
+                }
+            }
             Some(Verb::Remove { name, user }) => remove(cx, &name, &owner(cx, user)?).await,
         }
     }
@@ -125,23 +138,55 @@ async fn list(cx: &Context) -> Result<(), Failure> {
 }
 
 async fn add(cx: &Context, name: TokenName, user: UserName, expires: Option<String>) -> Result<(), Failure> {
-    let now = cx.hq.clock.now();
-    let expires = expires.map(|text| end(&text, now).map_err(|why| Failure::new(Exit::Mistake, why))).transpose()?;
-    cx.begin().await;
     let secret = token(&hex::<32>());
     let known = digest(&secret).expect("a token that was just made is well formed");
-    let record = Record { digest: known, created: now, expires };
-    match layout::put_json(&*cx.hq.db, &layout::token(&user, &name), &record, Guard::Absent).await {
-        Err(DbError::Changed { .. }) => {
-            let message = format!("{user} has a token `{name}` already; remove it first, or choose another name");
-            return Err(Failure::new(Exit::Refused, message));
-        }
-        other => other.map(drop)?,
-    }
+    keep(cx, &name, &user, known, expires).await?;
     cx.out
         .note(&format!("this token of {user} is not shown again; it goes into the header `Authorization: Bearer …`"))
         .await?;
     cx.out.line(&secret).await
+}
+
+/// Notes by which digest a token of somebody's is known.
+async fn keep(
+    cx: &Context,
+    name: &TokenName,
+    user: &UserName,
+    digest: String,
+    expires: Option<String>,
+) -> Result<(), Failure> {
+    let now = cx.hq.clock.now();
+    let expires = expires.map(|text| end(&text, now).map_err(|why| Failure::new(Exit::Mistake, why))).transpose()?;
+    cx.begin().await;
+    let record = Record { digest, created: now, expires };
+    match layout::put_json(&*cx.hq.db, &layout::token(user, name), &record, Guard::Absent).await {
+        Err(DbError::Changed { .. }) => {
+            let message = format!("{user} has a token `{name}` already; remove it first, or choose another name");
+            Err(Failure::new(Exit::Refused, message))
+        }
+        other => Ok(other.map(drop)?),
+    }
+}
+
+/// A token that is a certificate.
+async fn certify(cx: &Context, name: TokenName, user: UserName, expires: Option<String>) -> Result<(), Failure> {
+    if cx.hq.settings.docker.is_none() {
+        let message = "docker's clients come in by SSH alone; write an address such as 0.0.0.0:2376 to the setting \
+                       docker-listen, and start HQ again";
+        return Err(Failure::new(Exit::Refused, message));
+    }
+    cx.hq.check_awake()?;
+    let etc = cx.hq.house().map(|house| house.etc.clone()).ok_or(HqError::Asleep)?;
+    let refused = |error: &dyn std::error::Error| Failure::of(Exit::Refused, error);
+    let now = cx.hq.clock.now();
+    let authority = authority(&etc, now).map_err(|error| refused(&error))?;
+    let identity = authority.issue(&Whom::Client(user.clone()), now).map_err(|error| refused(&error))?;
+    let known = digest_of_text(&identity.certificate).expect("a certificate that was just made is well formed");
+    keep(cx, &name, &user, known, expires).await?;
+    cx.out
+        .note(&format!("the key of {user} is not shown again: tar x in the folder that DOCKER_CERT_PATH names"))
+        .await?;
+    cx.out.data(tar(&authority, &identity)).await
 }
 
 async fn remove(cx: &Context, name: &TokenName, user: &UserName) -> Result<(), Failure> {

@@ -18,8 +18,8 @@ use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use super::{
-    Archive, Attached, BuildRequest, Container, ContainerRequest, Engine, EngineError, Event, Image, Lane, LogRequest,
-    Network, Output, Say, Surroundings, Wire,
+    Answered, Archive, Asked, Attached, BuildRequest, Container, ContainerRequest, Engine, EngineError, Event, Image,
+    Lane, LogRequest, Network, Output, Say, Surroundings, Wire,
 };
 use crate::names::{ContainerName, ImageId};
 use crate::units::Millis;
@@ -30,6 +30,7 @@ mod builds;
 mod containers;
 mod images;
 mod networks;
+mod passing;
 mod streams;
 mod transport;
 
@@ -374,6 +375,10 @@ impl Engine for Docker {
 
     async fn bridge_address(&self) -> Result<IpAddr, EngineError> {
         self.find_bridge().await
+    }
+
+    async fn pass(&self, asked: Asked) -> Result<Answered, EngineError> {
+        self.pass_on(asked).await
     }
 
     async fn events(&self) -> Result<BoxStream<'static, Result<Event, EngineError>>, EngineError> {

@@ -14,8 +14,8 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    Archive, Attached, BuildRequest, Container, ContainerRequest, Engine, EngineError, Event, Image, LogRequest,
-    Network, Output, Restart, Say, State, Surroundings,
+    Answered, Archive, Asked, Attached, BuildRequest, Container, ContainerRequest, Engine, EngineError, Event, Image,
+    LogRequest, Network, Output, Restart, Say, State, Surroundings,
 };
 use crate::names::{ContainerName, ImageId};
 use crate::units::Millis;
@@ -24,6 +24,7 @@ mod behaviour;
 mod hooks;
 mod image;
 mod life;
+mod passing;
 mod world;
 
 pub use behaviour::Behaviour;
@@ -350,6 +351,11 @@ impl Engine for Fake {
     async fn bridge_address(&self) -> Result<IpAddr, EngineError> {
         self.answers()?;
         Ok(IpAddr::V4(Ipv4Addr::new(172, 17, 0, 1)))
+    }
+
+    async fn pass(&self, asked: Asked) -> Result<Answered, EngineError> {
+        self.answers()?;
+        Ok(passing::answer(&self.world(), &asked))
     }
 
     async fn events(&self) -> Result<BoxStream<'static, Result<Event, EngineError>>, EngineError> {

@@ -18,8 +18,10 @@ pub mod bollard;
 pub mod engines;
 pub mod fake;
 pub mod lines;
+pub mod passing;
 mod request;
 
+pub use passing::{Answered, Asked};
 pub use request::{Attachment, ContainerRequest, Log, Published, Restart};
 
 /// What went wrong with the engine.
@@ -325,6 +327,9 @@ pub trait Engine: Send + Sync {
     async fn remove_network(&self, name: &str) -> Result<(), EngineError>;
     /// The IPv4 address of the default bridge on the server (docker0), on which ports are published.
     async fn bridge_address(&self) -> Result<IpAddr, EngineError>;
+
+    /// Passes a request in docker's own words on. An answer that is no success is one, too.
+    async fn pass(&self, asked: Asked) -> Result<Answered, EngineError>;
 
     /// Container events from now on, until the engine goes away.
     async fn events(&self) -> Result<BoxStream<'static, Result<Event, EngineError>>, EngineError>;

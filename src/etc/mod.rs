@@ -26,13 +26,14 @@
 //! router/proxy-protocol   off; on where they begin connections with the PROXY protocol
 //! create-stacks      everyone, who has a key; or operators
 //! api-listen         127.0.0.1:8791, where the HTTP api answers; or off. With api.crt and api.key beside it it speaks TLS
+//! docker-listen      off; or where docker's clients come in by TCP with a certificate, such as 0.0.0.0:2376
 //! submodule-hosts    one host a line, by name or address, inside your own network that submodules may come from
 //! submodule-key      path of the SSH key that servers of submodules see; none without
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -112,6 +113,8 @@ pub struct Settings {
     pub embassy: Embassy,
     /// Where the HTTP api answers.
     pub api: Api,
+    /// Where docker's clients come in by TCP; nowhere without.
+    pub docker: Option<SocketAddr>,
 }
 
 impl Default for Settings {
@@ -139,6 +142,7 @@ impl Default for Settings {
             balancers: Balancers::default(),
             embassy: Embassy::default(),
             api: Api::default(),
+            docker: None,
         }
     }
 }
@@ -224,6 +228,9 @@ pub const ENV_KEY: &str = "env_key";
 /// The authority of the etcd that `cluster etcd` makes: its key and certificate.
 pub const AUTHORITY: &str = "etcd_authority";
 
+/// The authority of docker's clients.
+pub const DOCKER_AUTHORITY: &str = "docker_authority";
+
 /// The servers on which `cluster etcd` has begun, one a line, until the state is there.
 pub const BEGUN: &str = "etcd_begun";
 
@@ -233,7 +240,7 @@ pub const API_CERTIFICATE: [&str; 2] = ["api.crt", "api.key"];
 /// Files that lie beside settings and set nothing: HQ's key, the api's certificate, that of all variables, its etcd's authority and beginnings, what starts the agent
 /// at boot, hidden ones, editors' backups, explanations.
 pub fn is_setting(name: &str) -> bool {
-    ![HOST_KEY, "host_key.pub", ENV_KEY, AUTHORITY, BEGUN, "boot", "boot.d"].contains(&name)
+    ![HOST_KEY, "host_key.pub", ENV_KEY, AUTHORITY, DOCKER_AUTHORITY, BEGUN, "boot", "boot.d"].contains(&name)
         && !API_CERTIFICATE.contains(&name)
         && !name.starts_with('.')
         && !name.ends_with('~')
@@ -258,6 +265,7 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
         ("", "submodule-key") => settings.submodule_key = Some(key_path(value)?),
         ("", "create-stacks") => settings.creators = value.parse()?,
         ("", "api-listen") => settings.api = value.parse()?,
+        ("", "docker-listen") => settings.docker = docker(value)?,
         ("env", name) => variable(&mut settings.env, name, text)?,
         (_, name) => return Err(unknown(name)),
     }
@@ -265,9 +273,10 @@ fn set(settings: &mut Settings, path: &str, text: &str) -> Result<(), String> {
 }
 
 /// Every file but those in `env/`, `build/`, `etcd/`, `cloud/`, `acme/`, `gc/`, `embassy/` and `router/`.
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 14] = [
     "address",
     "api-listen",
+    "docker-listen",
     "hostnames",
     "lease",
     "port-range",
@@ -286,6 +295,11 @@ fn unknown(name: &str) -> String {
         "there is no setting `{name}`; there are {}, env/<NAME>, build/…, etcd/…, cloud/…, acme/…, embassy/…, gc/… and router/…",
         KNOWN.join(", ")
     )
+}
+
+fn docker(value: &str) -> Result<Option<SocketAddr>, String> {
+    let wrong = |_| format!("`{value}` is neither an address with a port, such as `0.0.0.0:2376`, nor `off`");
+    if value == "off" { Ok(None) } else { value.parse().map(Some).map_err(wrong) }
 }
 
 fn parse<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
@@ -392,6 +406,7 @@ mod tests {
             ("release-timeout", "30m"),
             ("lease", "15s"),
             ("api-listen", "127.0.0.1:8791"),
+            ("docker-listen", "off"),
         ];
         assert_eq!(decided(&defaults), Ok(Settings::default()));
     }
@@ -440,6 +455,7 @@ mod tests {
             ("build/ca-bundle", "/not/read/here"),
             ("build/memory", "much"),
             ("build/timeout", "2d"),
+            ("docker-listen", "2376"),
             ("env/1A", "x"),
             ("env/NUL", "a\0"),
             ("hostname", "example.com"),
@@ -461,7 +477,7 @@ mod tests {
                 .contains("\n  subnets: `10.208.0.1/12` does not begin on its boundary; write `10.208.0.0/12`")
         );
         assert!(
-            error.to_string().contains("there is no setting `hostname`; there are address, api-listen, hostnames,")
+            error.to_string().contains("there is no setting `hostname`; there are address, api-listen, docker-listen,")
         );
         for wrong in ["8.8.8.0/24", "10.0.0.0/27", "10.0.0.0/7", "10.0.0.0", "x/12"] {
             assert!(wrong.parse::<Subnets>().is_err(), "{wrong}");

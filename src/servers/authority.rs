@@ -1,4 +1,4 @@
-//! The authority that says who may be a member of HQ's etcd, and who may ask it.
+//! Authorities: one says who may be a member of HQ's etcd, and who may ask it; another whose docker's clients are.
 
 use std::net::IpAddr;
 
@@ -9,8 +9,13 @@ use rcgen::{
     KeyUsagePurpose, SanType,
 };
 
-/// What it calls itself.
-const NAME: &str = "quarry's etcd";
+use crate::names::UserName;
+
+/// What the authority of HQ's etcd calls itself.
+pub const ETCD: &str = "quarry's etcd";
+
+/// What that of docker's clients calls itself.
+pub const DOCK: &str = "quarry's docker";
 
 /// How long certificates hold, in years. Nothing renews them by itself, so none may end while its cluster lives.
 const YEARS: i16 = 20;
@@ -20,6 +25,7 @@ const END: &str = "-----END ";
 
 /// An authority: its key and its certificate.
 pub struct Authority {
+    name: &'static str,
     key: KeyPair,
     certificate: String,
 }
@@ -45,6 +51,10 @@ pub enum Whom {
     },
     /// HQ, which only asks.
     Hq,
+    /// HQ, which answers docker's clients by these names and addresses.
+    Engine(Vec<String>),
+    /// Somebody who asks with docker's client.
+    Client(UserName),
 }
 
 /// No certificate was made, or none can be read.
@@ -59,21 +69,21 @@ pub enum AuthorityError {
 }
 
 impl Authority {
-    /// A new one, whose certificates hold from `now` on.
+    /// A new one of this name, whose certificates hold from `now` on.
     ///
     /// # Errors
     /// When no key can be made.
-    pub fn make(now: Timestamp) -> Result<Self, AuthorityError> {
+    pub fn make(name: &'static str, now: Timestamp) -> Result<Self, AuthorityError> {
         let key = KeyPair::generate()?;
-        let certificate = params(now).self_signed(&key)?.pem();
-        Ok(Self { key, certificate })
+        let certificate = params(name, now).self_signed(&key)?.pem();
+        Ok(Self { name, key, certificate })
     }
 
-    /// The one with this text.
+    /// The one of this name with this text.
     ///
     /// # Errors
     /// When the text is another one's, or damaged.
-    pub fn parse(text: &str) -> Result<Self, AuthorityError> {
+    pub fn parse(name: &'static str, text: &str) -> Result<Self, AuthorityError> {
         let end = text.find(END).ok_or(AuthorityError::Damaged)?;
         let line = text[end..].find('\n').ok_or(AuthorityError::Damaged)?;
         let (key, certificate) = text.split_at(end + line + 1);
@@ -81,7 +91,7 @@ impl Authority {
         if !certificate.trim_end().ends_with("CERTIFICATE-----") {
             return Err(AuthorityError::Damaged);
         }
-        Ok(Self { key, certificate: certificate.to_owned() })
+        Ok(Self { name, key, certificate: certificate.to_owned() })
     }
 
     /// Its key and its certificate, to be kept where nobody else reads it.
@@ -105,15 +115,17 @@ impl Authority {
         leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         leaf.distinguished_name = match whom {
             Whom::Member { name, .. } => named(name),
-            Whom::Hq => named("hq"),
+            Whom::Hq | Whom::Engine(_) => named("hq"),
+            Whom::Client(user) => named(user.as_str()),
         };
-        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        if let Whom::Member { ip, .. } = whom {
-            leaf.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
-            leaf.subject_alt_names = vec![SanType::IpAddress(*ip)];
-        }
+        let (asks, answers) = (ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth);
+        (leaf.extended_key_usages, leaf.subject_alt_names) = match whom {
+            Whom::Member { ip, .. } => (vec![asks, answers], vec![SanType::IpAddress(*ip)]),
+            Whom::Hq | Whom::Client(_) => (vec![asks], Vec::new()),
+            Whom::Engine(names) => (vec![answers], CertificateParams::new(names.clone())?.subject_alt_names),
+        };
         let key = KeyPair::generate()?;
-        let authority = params(now);
+        let authority = params(self.name, now);
         let issuer = Issuer::from_params(&authority, &self.key);
         let certificate = leaf.signed_by(&key, &issuer)?.pem().replace("\r\n", "\n");
         Ok(Identity { certificate, key: key.serialize_pem().replace("\r\n", "\n") })
@@ -121,10 +133,10 @@ impl Authority {
 }
 
 /// What every certificate of the authority's own has in common; signing needs no more than that.
-fn params(now: Timestamp) -> CertificateParams {
+fn params(name: &str, now: Timestamp) -> CertificateParams {
     let mut params = CertificateParams::default();
     limit(&mut params, now);
-    params.distinguished_name = named(NAME);
+    params.distinguished_name = named(name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
@@ -157,8 +169,8 @@ mod tests {
 
     #[test]
     fn an_authority_is_the_same_after_a_rest_on_disk() {
-        let authority = Authority::make(now()).unwrap();
-        let again = Authority::parse(&authority.text()).unwrap();
+        let authority = Authority::make(ETCD, now()).unwrap();
+        let again = Authority::parse(ETCD, &authority.text()).unwrap();
         assert_eq!(again.text(), authority.text());
         assert_eq!(again.certificate(), authority.certificate());
         let whom = Whom::Member { name: "s1".into(), ip: [10, 0, 0, 1].into() };
@@ -169,9 +181,9 @@ mod tests {
 
     #[test]
     fn what_is_no_authority_is_refused() {
-        let whole = Authority::make(now()).unwrap().text();
+        let whole = Authority::make(ETCD, now()).unwrap().text();
         for damaged in ["", "-----END ", &whole[..whole.len() / 2], &whole[60..]] {
-            assert!(Authority::parse(damaged).is_err(), "{damaged}");
+            assert!(Authority::parse(ETCD, damaged).is_err(), "{damaged}");
         }
     }
 }

@@ -10,16 +10,17 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt};
 use quarry::docker::bollard::Docker;
 use quarry::docker::fake::{Behaviour, Fake};
+use quarry::docker::passing::Content;
 use quarry::docker::{
-    Archive, Attachment, BuildRequest, Builder, ContainerRequest, Engine, EngineError, LogRequest, Network, Output,
-    Published, Restart, State,
+    Answered, Archive, Asked, Attachment, BuildRequest, Builder, ContainerRequest, Engine, EngineError, LogRequest,
+    Network, Output, Published, Restart, State,
 };
 use quarry::env::Env;
 use quarry::names::ContainerName;
 use quarry::servers::ssh::Line;
 use quarry::units::port::Port;
 use quarry::units::{Megabytes, MilliCpus, Millis};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::harness::lab::Lab;
@@ -233,6 +234,7 @@ contract![
     a_signal_reaches_the_process,
     the_bridge_has_an_address,
     a_port_is_published_once,
+    a_request_in_docker_s_own_words_is_answered_in_them,
 ];
 
 async fn starting_stopping_and_removing_twice_is_success(bench: &Bench) {
@@ -389,6 +391,70 @@ async fn standard_input_reaches_the_process_and_its_end_too(bench: &Bench) {
     let () = written;
     assert!(received == sent, "{} of {} bytes came back as they were sent", received.len(), sent.len());
     assert_eq!(bench.engine.wait(&name).await.unwrap(), 0);
+}
+
+/// The answer to a request in docker's own words, whose content is a value.
+async fn passed(bench: &Bench, asked: Asked) -> (u16, serde_json::Value) {
+    let Answered { status, content, .. } = bench.engine.pass(asked).await.unwrap();
+    let Content::Body(mut chunks) = content else { panic!("it has become streams") };
+    let mut bytes = Vec::new();
+    while let Some(chunk) = chunks.next().await {
+        bytes.extend_from_slice(&chunk.unwrap());
+    }
+    (status, serde_json::from_slice(&bytes).unwrap_or_default())
+}
+
+async fn a_request_in_docker_s_own_words_is_answered_in_them(bench: &Bench) {
+    let name = bench.run(bench.request("a", "sleep 600", Behaviour::default())).await;
+    let id = bench.engine.container(&name).await.unwrap().unwrap().id;
+    for named in [name.as_str(), id.as_str()] {
+        let (status, told) = passed(bench, Asked::get(format!("/containers/{named}/json"))).await;
+        assert_eq!((status, &told["Id"], &told["Name"]), (200, &id.clone().into(), &format!("/{name}").into()));
+        assert_eq!(
+            (&told["State"]["Running"], &told["Config"]["Labels"]["quarry.test"]),
+            (&true.into(), &bench.prefix.clone().into())
+        );
+    }
+    let (status, told) = passed(bench, Asked::get("/containers/none-of-this-name/json")).await;
+    assert_eq!(status, 404);
+    assert!(told["message"].as_str().unwrap().contains("No such container"), "{told}");
+}
+
+#[tokio::test]
+async fn a_connection_that_has_become_streams_speaks_on_after_the_end_of_its_input() {
+    in_time(async {
+        let bench = Bench::real().await;
+        let name = bench.run(bench.sleeper("a")).await;
+        let body = r#"{"AttachStdin":true,"AttachStdout":true,"Cmd":["cat"]}"#;
+        let (status, made) = passed(&bench, Asked::post(format!("/containers/{name}/exec"), body)).await;
+        assert_eq!(status, 201, "{made}");
+        let target = format!("/exec/{}/start", made["Id"].as_str().unwrap());
+        let begun = Asked { streams: true, ..Asked::post(target, r#"{"Detach":false,"Tty":false}"#) };
+        let Answered { status: 101, content: Content::Streams(pipe), .. } = bench.engine.pass(begun).await.unwrap()
+        else {
+            panic!("it has not become streams")
+        };
+        let sent: Vec<u8> = (0..1024 * 1024_u32).map(|i| (i ^ (i >> 8)) as u8).collect();
+        let (mut reader, mut writer) = tokio::io::split(pipe);
+        let mut framed = Vec::new();
+        let (written, read) = tokio::join!(
+            async {
+                writer.write_all(&sent).await?;
+                writer.shutdown().await
+            },
+            reader.read_to_end(&mut framed)
+        );
+        written.unwrap();
+        read.unwrap();
+        let (mut received, mut rest) = (Vec::new(), &framed[..]);
+        while let Some((header, more)) = rest.split_first_chunk::<8>() {
+            let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as usize;
+            received.extend_from_slice(&more[..length]);
+            rest = &more[length..];
+        }
+        assert!(received == sent, "{} of {} bytes came back as they were sent", received.len(), sent.len());
+    })
+    .await;
 }
 
 /// A subnet of its own for each test process, so that runs beside each other do not collide.

@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 10] = [
     &["build", "embassy", "network"],
     &["agent", "launch"],
     &["hq"],
-    &["api"],
+    &["api", "dock"],
     &["cli"],
 ];
 

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::ClusterError;
 use crate::etc;
 use crate::names::ServerName;
-use crate::servers::authority::{Authority, Identity};
+use crate::servers::authority::{Authority, ETCD, Identity};
 
 /// What is written here takes its place in one step; nobody takes it for a setting before.
 const NEW: &str = ".etcd.new";
@@ -25,7 +25,7 @@ pub fn authority(folder: &Path, now: Timestamp) -> Result<Authority, ClusterErro
         return Ok(known);
     }
     let path = folder.join(etc::AUTHORITY);
-    let made = Authority::make(now).map_err(|source| ClusterError::Authority { path: path.clone(), source })?;
+    let made = Authority::make(ETCD, now).map_err(|source| ClusterError::Authority { path: path.clone(), source })?;
     let written = fs::create_dir_all(folder).and_then(|()| write_whole(&path, &made.text()));
     written.map_err(|source| ClusterError::Settings { doing: "write", path, source })?;
     Ok(made)
@@ -38,7 +38,7 @@ pub fn authority(folder: &Path, now: Timestamp) -> Result<Authority, ClusterErro
 pub fn known_authority(folder: &Path) -> Result<Option<Authority>, ClusterError> {
     let path = folder.join(etc::AUTHORITY);
     match fs::read_to_string(&path) {
-        Ok(text) => Authority::parse(&text).map(Some).map_err(|source| ClusterError::Authority { path, source }),
+        Ok(text) => Authority::parse(ETCD, &text).map(Some).map_err(|source| ClusterError::Authority { path, source }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(ClusterError::Settings { doing: "read", path, source }),
     }

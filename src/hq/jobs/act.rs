@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{JobError, common_stack, jobs, on_its_server};
+use super::{Hold, JobError, common_stack, jobs, on_its_server};
 use crate::buildpacks::Repository;
 use crate::db::{DbError, Guard, layout};
 use crate::docker::Log;
@@ -145,7 +145,7 @@ impl Hq {
         self: &Arc<Self>,
         stack: &StackName,
         job: Job,
-        tty: bool,
+        hold: Hold,
         user: &UserName,
         say: Say<'_>,
     ) -> Result<Ready, HqError> {
@@ -157,7 +157,7 @@ impl Hq {
         let instruction = self.job_instruction(stack, &name, job, &release, say).await?;
         let operation = Operation::of(stack, "jobs run", vec![instruction]);
         let Planned { plan, claim } = self.find_room(&operation, say).await?;
-        let made = self.make_job(stack, &plan, tty, say).await;
+        let made = self.make_job(stack, &plan, hold, say).await;
         claim.remove(&mut *self.planning.lock().await);
         let ContainerPlan { server, name: container, .. } = made?;
         let number = self.begin_job(stack, &name, (&server, &container), true, user).await?;
@@ -168,7 +168,7 @@ impl Hq {
         &self,
         stack: &StackName,
         plan: &Plan,
-        tty: bool,
+        hold: Hold,
         say: Say<'_>,
     ) -> Result<ContainerPlan, HqError> {
         for step in plan.stage.iter().filter(|step| matches!(step, Step::Fetch { .. } | Step::Network { .. })) {
@@ -179,8 +179,13 @@ impl Hq {
         let boot = plan.revocable().find_map(Step::makes).expect("a deployment of one makes one");
         let container = ContainerPlan { role: Role::Once, ..boot.clone() };
         let mut request = self.launcher.request(&container).await?;
-        (request.tty, request.stdin, request.log) = (tty, true, Log::None);
-        request.labels.insert(label::UNKEPT.to_owned(), "output".to_owned());
+        (request.tty, request.stdin, request.entrypoint) = (hold.tty, hold.stdin, hold.entrypoint);
+        if hold.stays {
+            request.labels.insert(label::STAYS.to_owned(), "ended".to_owned());
+        } else {
+            request.log = Log::None;
+            request.labels.insert(label::UNKEPT.to_owned(), "output".to_owned());
+        }
         self.engines().of(&container.server)?.create(request).await?;
         Ok(container)
     }
@@ -268,14 +273,23 @@ impl Hq {
     /// # Errors
     /// When docker or the tree says no.
     pub async fn end_job_run(&self, ready: &Ready, outcome: Outcome) -> Result<(), HqError> {
-        let now = self.clock.now();
         let removed = match self.engines().of(&ready.server) {
             Ok(engine) => engine.remove(&ready.container).await,
             // With its server it is gone.
             Err(_) => Ok(()),
         };
-        self.change_job_runs(&ready.stack, &ready.name, |runs| runs.end(ready.number, outcome, now)).await?;
+        self.note_job_run(ready, outcome).await?;
         Ok(removed?)
+    }
+
+    /// A run that somebody was attached to is over, and its container stays.
+    ///
+    /// # Errors
+    /// When the tree cannot be written.
+    pub async fn note_job_run(&self, ready: &Ready, outcome: Outcome) -> Result<(), DbError> {
+        let now = self.clock.now();
+        self.change_job_runs(&ready.stack, &ready.name, |runs| runs.end(ready.number, outcome, now)).await?;
+        Ok(())
     }
 
     /// Jobs that ran by themselves and should not run any more have ended: a push did that.

@@ -53,6 +53,19 @@ pub enum JobError {
     NoStack,
 }
 
+/// What somebody who is attached to a job has of it, besides its output.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hold {
+    /// A terminal.
+    pub tty: bool,
+    /// Its standard input.
+    pub stdin: bool,
+    /// Its container and what that printed, also when it has ended, until somebody takes it away.
+    pub stays: bool,
+    /// Words in the place of the image's entrypoint.
+    pub entrypoint: Option<Vec<String>>,
+}
+
 /// The stack of jobs that name none.
 pub fn common_stack() -> StackName {
     STACK.parse().expect("a name written in the program is well formed")

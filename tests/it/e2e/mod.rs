@@ -14,6 +14,7 @@ mod certs;
 mod cloud;
 mod cluster;
 mod commands;
+mod docker;
 mod doctor;
 mod doors;
 mod embassy;

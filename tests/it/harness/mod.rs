@@ -3,6 +3,7 @@
 //! next one takes its slot.
 
 pub mod authority;
+pub mod client;
 pub mod docker;
 pub mod etcd;
 pub mod hq;

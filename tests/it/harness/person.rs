@@ -28,6 +28,16 @@ impl Hq {
 }
 
 impl Person<'_> {
+    /// The HQ that knows them.
+    pub fn hq(&self) -> &Hq {
+        self.hq
+    }
+
+    /// How their ssh is set up.
+    pub fn config(&self) -> &std::path::Path {
+        &self.config
+    }
+
     /// By `ssh quarry@hq words`.
     pub fn run(&self, words: &[&str]) -> Done {
         self.run_with(words, b"")

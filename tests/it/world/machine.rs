@@ -11,8 +11,8 @@ use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, unfold};
 use quarry::docker::fake::Fake;
 use quarry::docker::{
-    Archive, Attached, BuildRequest, Container, ContainerRequest, Engine, EngineError, Event, Image, LogRequest,
-    Network, Output, Say, Surroundings,
+    Answered, Archive, Asked, Attached, BuildRequest, Container, ContainerRequest, Engine, EngineError, Event, Image,
+    LogRequest, Network, Output, Say, Surroundings,
 };
 use quarry::grid::Standing;
 use quarry::names::{ContainerName, ImageId, ServerName};
@@ -447,6 +447,9 @@ impl Engine for Docker {
     }
     async fn bridge_address(&self) -> Result<IpAddr, EngineError> {
         Ok(self.machine.address)
+    }
+    async fn pass(&self, asked: Asked) -> Result<Answered, EngineError> {
+        self.machine.engine.pass(asked).await
     }
     async fn events(&self) -> Result<BoxStream<'static, Result<Event, EngineError>>, EngineError> {
         let engine = self.machine.engine.clone();

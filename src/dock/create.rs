@@ -1,6 +1,6 @@
 //! From docker's description of a container to a job.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
@@ -10,6 +10,7 @@ use crate::hq::jobs::Hold;
 use crate::names::StackName;
 use crate::stack::Command;
 use crate::stack::job::{Flag, Job, parse};
+use crate::units::port::Port;
 
 /// A job that docker's client asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,12 +113,12 @@ impl Reading {
 
     fn ports(&mut self, body: &Value) {
         let bindings = body["HostConfig"]["PortBindings"].as_object();
-        let mut ports: BTreeMap<String, ()> = BTreeMap::new();
+        let mut ports: BTreeSet<String> = BTreeSet::new();
         let exposed = body["ExposedPorts"].as_object().into_iter().flatten();
         for (port, binding) in exposed.chain(bindings.into_iter().flatten()) {
-            match port.strip_suffix("/tcp").unwrap_or(port) {
-                own if own.contains('/') => self.refused.push(format!("-p {port}: a job's ports are TCP")),
-                own => drop(ports.insert(own.to_owned(), ())),
+            match port.parse::<Port>() {
+                Ok(own) => drop(ports.insert(own.to_string())),
+                Err(_) => self.refused.push(format!("-p {port}: a job's ports are of TCP or UDP")),
             }
             let text = |key: &str, at: &Value| at[key].as_str().unwrap_or_default().to_owned();
             for at in binding.as_array().into_iter().flatten() {
@@ -128,7 +129,7 @@ impl Reading {
             }
         }
         if !ports.is_empty() {
-            self.flags.push(Flag::list("ports", ports.into_keys().collect()));
+            self.flags.push(Flag::list("ports", ports.into_iter().collect()));
         }
     }
 
@@ -241,7 +242,7 @@ mod tests {
         assert_eq!(job.node.source, Source::Image("redis:7".into()));
         let words = ["redis-server", "--save", ""].map(str::to_owned).to_vec();
         assert_eq!(job.node.command, Some(Command::Words(words)));
-        assert_eq!((job.node.cwd.as_deref(), &job.node.expose[..]), (Some("/srv"), &[6379][..]));
+        assert_eq!((job.node.cwd.as_deref(), &job.node.expose[..]), (Some("/srv"), &[Port::tcp(6379)][..]));
         assert_eq!((job.node.size, job.node.cpus), ("256mb".parse().ok(), "1.5".parse().ok()));
         assert_eq!(job.node.grace, "30s".parse().unwrap());
         let volumes: Vec<&str> = job.node.volumes.iter().map(|path| path.as_str()).collect();
@@ -298,7 +299,7 @@ mod tests {
         let ports =
             |port: &str, at: &str| json!({"Image": "a", "HostConfig": {"PortBindings": {port: [{"HostPort": at}]}}});
         assert!(wrong(None, ports("80/tcp", "8080")).contains("write -p 80"));
-        assert!(wrong(None, ports("53/udp", "")).contains("TCP"));
+        assert!(wrong(None, ports("53/sctp", "")).contains("UDP"));
         let label = json!({"Image": "a", "Labels": {"quarry.hq": "x"}});
         assert!(wrong(None, label).contains("quarry.hq is Quarry's own"));
         assert!(wrong(Some("Not_A-Name-"), json!({"Image": "a"})).contains("node name"));

@@ -47,6 +47,11 @@ pub fn read(name: Option<&str>, drawn: &str, body: &Value) -> Result<Order, Trou
     }
     reading.flags.push(Flag::one("daemonize", daemonize.to_string()));
     reading.restarts(&body["HostConfig"]["RestartPolicy"]["Name"], daemonize);
+    if daemonize && body["HostConfig"]["AutoRemove"] == true {
+        reading
+            .warnings
+            .push("what runs by itself is started again when it ends; docker stop ends and removes it".to_owned());
+    }
     reading.ports(body);
     reading.volumes(body, name);
     let stack = reading.labels(body);
@@ -257,7 +262,7 @@ mod tests {
         assert!(!attached.job.daemonize && attached.job.name.is_none());
         assert_eq!(attached.hold, Hold { tty: true, stdin: true, stays: true, entrypoint: None });
         let alone = order(None, json!({"Image": "a", "HostConfig": {"AutoRemove": true}}));
-        assert!(alone.job.daemonize && !alone.hold.stays);
+        assert!(alone.job.daemonize && alone.warnings.len() == 1, "{:?}", alone.warnings);
         assert_eq!(alone.job.name.unwrap().as_str(), "drawn");
         let ports = json!({"Image": "a", "AttachStdout": true, "ExposedPorts": {"80/tcp": {}}});
         assert!(!order(None, ports).job.daemonize, "it has ports, and somebody is attached all the same");

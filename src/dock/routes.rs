@@ -145,8 +145,9 @@ fn is_version(part: &str) -> bool {
 fn absent(method: &str, first: &str, rest: &[&str]) -> Trouble {
     let instead = INSTEAD.iter().find(|(word, _)| *word == first).map(|(_, instead)| *instead);
     match (method, instead, rest) {
-        ("GET", Some(_), [name] | [name, "json"]) if !["images", "containers", "system"].contains(&first) => {
-            Trouble::missing(first.trim_end_matches('s'), name)
+        ("GET", Some(_), [_, ..]) if !["images", "containers", "system"].contains(&first) => {
+            let name = rest.strip_suffix(&["json"]).filter(|name| !name.is_empty()).unwrap_or(rest);
+            Trouble::missing(first.trim_end_matches('s'), &name.join("/"))
         }
         (_, Some(instead), _) => Trouble::absent(format!("Quarry does not do that: {instead}")),
         (_, None, _) => Trouble::new(404, "page not found: Quarry knows nothing of this path"),
@@ -187,6 +188,7 @@ mod tests {
         check("GET", "/networks", 501, "link: stack/node");
         check("GET", "/networks/blog", 404, "No such network: blog");
         check("GET", "/volumes/data", 404, "No such volume: data");
+        check("GET", "/networks/jobs/mine", 404, "No such network: jobs/mine");
         check("GET", "/plugins/x/json", 404, "No such plugin: x");
         check("POST", "/containers/prune", 501, "jobs and stacks");
         check("POST", "/containers/a/rename", 501, "jobs and stacks");

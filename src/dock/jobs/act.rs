@@ -52,9 +52,13 @@ impl Desk {
             }
         };
         let Order { job, stack, hold, warnings } = order;
-        let stack = stack.unwrap_or_else(common_stack);
+        let (named, stack) = (stack.is_some(), stack.unwrap_or_else(common_stack));
         self.hq.found_job_stack(&stack, &access).await?;
-        self.allowed(&access, &stack, Right::Deploy, &what).await.map_err(without_404)?;
+        self.allowed(&access, &stack, Right::Deploy, &what).await.map_err(|trouble| match trouble.status {
+            // They have named none, and learn how to.
+            404 if !named => Trouble::from(HqError::from(JobError::NoStack)),
+            _ => without_404(trouble),
+        })?;
         let (hq, user, of) = (self.hq.clone(), self.caller.user.clone(), stack.clone());
         let desk = self.clone();
         let made = self

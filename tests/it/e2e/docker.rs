@@ -364,7 +364,7 @@ fn by_tcp_a_certificate_says_who_somebody_is_until_it_is_revoked() {
     let strange = unpacked(&hq, "strange", &strange.stdout);
     hq.docker().by_tcp(&address, &strange).run(&["ps"]).failed();
     std::fs::copy(certificate.join("ca.pem"), strange.join("ca.pem")).unwrap();
-    hq.docker().by_tcp(&address, &strange).run(&["ps"]).failed().said(&["certificate"]);
+    hq.docker().by_tcp(&address, &strange).run(&["ps"]).failed().said(&["remote error: tls"]);
     for name in ["cert.pem", "key.pem"] {
         std::fs::remove_file(strange.join(name)).unwrap();
     }

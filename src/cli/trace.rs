@@ -81,22 +81,64 @@ impl Trace {
 
 /// A command's words as an event shows them: whatever may be the value of a variable stays out.
 pub fn told(words: &[String]) -> String {
-    let place = command_place(words).filter(|place| words[*place] == "env");
-    let Some(place) = place.filter(|place| words.get(place + 1).is_some_and(|verb| verb == "set")) else {
-        return words.join(" ");
+    let Some(place) = command_place(words) else { return words.join(" ") };
+    let verb = words.get(place + 1).map(String::as_str);
+    let (before, given) = words.split_at(words.len().min(place + 2));
+    let given = match (words[place].as_str(), verb) {
+        ("env", Some("set")) => set(given),
+        ("jobs", Some("run")) => run(given),
+        _ => given.to_vec(),
     };
-    let (before, given) = words.split_at(place + 2);
+    [before, &given].concat().join(" ")
+}
+
+/// What follows `env set`.
+fn set(given: &[String]) -> Vec<String> {
     let mut stack = true;
     let told = given.iter().map(|word| match word.split_once('=') {
         _ if ["--no-restart", "--json"].contains(&word.as_str()) => word.clone(),
         Some((name, _)) if name.parse::<EnvName>().is_ok() => {
             stack = false;
-            format!("{name}=…")
+            without_value(word)
         }
         None if std::mem::take(&mut stack) && word.parse::<StackName>().is_ok() => word.clone(),
-        _ => "…".to_owned(),
+        _ => without_value(word),
     });
-    before.iter().cloned().chain(told).collect::<Vec<_>>().join(" ")
+    told.collect()
+}
+
+/// What follows `jobs run`, up to the job's own command.
+fn run(given: &[String]) -> Vec<String> {
+    let (mut is_value, mut is_own) = (false, false);
+    let told = given.iter().map(|word| {
+        is_own |= word == "--" && !is_value;
+        if is_own {
+            return word.clone();
+        }
+        if std::mem::take(&mut is_value) {
+            return without_value(word);
+        }
+        // `-e A=b`, `-eA=b` and `-deA=b` are one and the same.
+        let short = word.find('e').filter(|_| word.starts_with('-') && !word.starts_with("--"));
+        match (short, word.strip_prefix("--env")) {
+            (Some(at), _) if at + 1 < word.len() => format!("{}{}", &word[..=at], without_value(&word[at + 1..])),
+            (Some(_), _) | (None, Some("")) => {
+                is_value = true;
+                word.clone()
+            }
+            (None, Some(rest)) if rest.starts_with('=') => format!("--env={}", without_value(&rest[1..])),
+            (None, _) => word.clone(),
+        }
+    });
+    told.collect()
+}
+
+/// The name of what may be a variable.
+fn without_value(word: &str) -> String {
+    match word.split_once('=') {
+        Some((name, _)) if name.parse::<EnvName>().is_ok() => format!("{name}=…"),
+        Some(_) | None => "…".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -119,6 +161,14 @@ mod tests {
         check("--json --stack blog env:set KEY=a s3cret", "--json --stack blog env set KEY=… …");
         check("env set blog TOKEN s3cret", "env set blog … …");
         check("env set blog KEY=a \n-s3=cret", "env set blog KEY=… …");
+        check("jobs run -e KEY=secret --image a -- env A=b", "jobs run -e KEY=… --image a -- env A=b");
+        check("jobs run --env KEY=secret -deB=s3cret job.yml", "jobs run --env KEY=… -deB=… job.yml");
+        check(
+            "--stack blog jobs run --env=KEY=a=b -eB=c -e -- -- x",
+            "--stack blog jobs run --env=KEY=… -eB=… -e … -- x",
+        );
+        check("jobs run -de s3cret --name e", "jobs run -de … --name e");
+        check("jobs list blog", "jobs list blog");
         check("scale blog web=2", "scale blog web=2");
         check("env import blog --replace", "env import blog --replace");
     }

@@ -33,11 +33,14 @@ impl Desk {
             Verb::Stats => ("stats", &["stream", "one-shot"]),
             _ => ("wait", &["condition"]),
         };
-        let Found { seen, stack, .. } = self.found(name, Right::View, &format!("docker {word}")).await?;
+        // With words of its own, ps shows what variables a process has.
+        let asks_more = verb == Verb::Top && query.text("ps_args").is_some_and(|words| !words.is_empty());
+        let needed = if asks_more { Right::Deploy } else { Right::View };
+        let Found { seen, stack, .. } = self.found(name, needed, &format!("docker {word}")).await?;
         let target = format!("/containers/{}/{word}{}", seen.container.id, query.only(parameters));
         let asked = if verb == Verb::Wait { Asked::post(target, Bytes::new()) } else { Asked::get(target) };
         let answered = self.pass(&seen.server, asked).await?;
-        Ok(reply(answered, self.revoked(&stack, Right::View)))
+        Ok(reply(answered, self.revoked(&stack, needed)))
     }
 
     /// `docker attach`, and what `docker run` does before it starts a job.

@@ -261,7 +261,15 @@ fn everybody_sees_and_does_what_they_may_and_nothing_else() {
     let env = |client: &crate::harness::client::Client| client.run(&["inspect", "mine"]).succeeded().text();
     assert!(!env(&bob).contains("s3cret") && env(&ada).contains("s3cret"));
     bob.run(&["logs", "mine"]).succeeded();
-    for words in [&["exec", "mine", "true"][..], &["stop", "mine"], &["kill", "mine"], &["rm", "-f", "mine"]] {
+    bob.run(&["top", "mine"]).succeeded();
+    // `ps e` shows what variables a process has.
+    for words in [
+        &["exec", "mine", "true"][..],
+        &["top", "mine", "e"],
+        &["stop", "mine"],
+        &["kill", "mine"],
+        &["rm", "-f", "mine"],
+    ] {
         bob.run(words).failed().said(&["`bob` may only view `jobs`"]);
     }
     bob.run(&["run", "--rm", IMAGE, "true"]).failed().said(&["`bob` may only view `jobs`"]);

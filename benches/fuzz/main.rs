@@ -23,6 +23,7 @@ use self::mutate::{Chance, mutated};
 use self::targets::{TARGETS, Target};
 
 mod coverage;
+mod doors;
 mod mutate;
 mod properties;
 mod seeds;

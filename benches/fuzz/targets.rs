@@ -23,6 +23,7 @@ use quarry::router::{StackRoutes, check_domains, default_domains};
 use quarry::servers::ssh::quote;
 use quarry::units::net::Net;
 
+use super::doors::{api, api_seeds, docker, docker_seeds, job, job_seeds};
 use super::properties::{described, harmless, harmless_line};
 use super::seeds::{files, texts};
 
@@ -37,7 +38,7 @@ pub struct Target {
     pub run: fn(&[u8]),
 }
 
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 21] = [
     Target {
         name: "exec",
         seeds: exec_seeds,
@@ -83,6 +84,14 @@ pub const TARGETS: [Target; 18] = [
         words: &["\0-a\0", "\0--app=", "\0-p\0", "config", "logs", ":"],
         run: commands,
     },
+    Target { name: "jobs", seeds: job_seeds, words: &YML, run: job },
+    Target {
+        name: "docker",
+        seeds: docker_seeds,
+        words: &["\"HostConfig\":{", "\"Binds\":[", "/containers/", "\"ExposedPorts\":{", "\"Labels\":{", "%2f"],
+        run: docker,
+    },
+    Target { name: "api", seeds: api_seeds, words: &["/v1/", "stacks/", "?follow=", "%2f", "&limit="], run: api },
     Target { name: "dockerfile", seeds: || files("Dockerfile"), words: &DOCKER, run: dockerfile },
     Target {
         name: "submodules",
@@ -216,7 +225,7 @@ const DOCKER: [&str; 20] = [
     "AS ",
 ];
 
-fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
+pub fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(bytes)
 }
 

@@ -51,23 +51,23 @@ impl Metrics {
 
 async fn add_containers(cx: &Context, stacks: &BTreeSet<StackName>, figures: &mut Figures) -> Result<(), Failure> {
     let (survey, sick) = (cx.hq.survey().await?, cx.hq.sick());
-    for Seen { server, container } in &survey.containers {
-        let text = |name: &str| container.labels.get(name).map_or("", String::as_str);
-        let own = text(label::HQ) == cx.hq.launcher.identity.id;
+    let text = |seen: &Seen, name: &str| seen.container.labels.get(name).cloned().unwrap_or_default();
+    let stack = |seen: &Seen| text(seen, label::STACK).parse::<StackName>().ok().filter(|stack| stacks.contains(stack));
+    let own = survey.containers.iter().filter(|seen| {
+        let is_own = text(seen, label::HQ) == cx.hq.launcher.identity.id;
         // What a server does not say now is unknown.
-        if !own || survey.silent.contains_key(server) || container.state != State::Running {
-            continue;
-        }
-        let Ok(stack) = text(label::STACK).parse::<StackName>() else { continue };
-        if !stacks.contains(&stack) {
-            continue;
-        }
-        let node = text(label::NODE).to_owned();
-        if sick.contains_key(&(server.clone(), container.name.clone())) {
-            let (stack, node) = (stack.clone(), node.clone());
-            figures.sick.push(Running { stack, node, server: server.clone(), container: container.name.clone() });
-        }
-        *figures.running.entry((stack, node, server.clone())).or_default() += 1;
+        is_own && !survey.silent.contains_key(&seen.server) && seen.container.state == State::Running
+    });
+    let shown: Vec<Seen> = own.filter(|seen| stack(seen).is_some()).cloned().collect();
+    let usage = cx.hq.usage(&shown).await;
+    for seen in &shown {
+        let Some(stack) = stack(seen) else { continue };
+        let node = text(seen, label::NODE);
+        let place = (seen.server.clone(), seen.container.name.clone());
+        *figures.running.entry((stack.clone(), node.clone(), seen.server.clone())).or_default() += 1;
+        let (is_sick, usage) = (sick.contains_key(&place), usage.get(&place).copied());
+        let (server, container) = place;
+        figures.containers.push(Running { stack, node, server, container, is_sick, usage });
     }
     Ok(())
 }

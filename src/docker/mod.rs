@@ -20,9 +20,11 @@ pub mod fake;
 pub mod lines;
 pub mod passing;
 mod request;
+pub mod usage;
 
 pub use passing::{Answered, Asked};
 pub use request::{Attachment, ContainerRequest, Log, Published, Restart};
+pub use usage::Usage;
 
 /// What went wrong with the engine.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::servers::fleet;
 use super::with_app;
+use crate::harness::lab::Lab;
 use crate::harness::{Hq, Running, docker, until};
 
 mod schema;
@@ -300,6 +302,8 @@ fn what_is_done_over_the_api_is_done_as_by_command() {
         "quarry_containers_wanted{stack=\"blog\",node=\"web\"} 2\n",
         "quarry_server_up{server=\"hq\"} 1\n",
         "quarry_operations 0\n",
+        "quarry_container_healthy{stack=\"blog\",node=\"web\",server=\"hq\"",
+        "quarry_container_memory_bytes{stack=\"blog\",node=\"web\",server=\"hq\"",
     ] {
         assert!(metrics.text.contains(line), "{line}{}", metrics.text);
     }
@@ -440,4 +444,24 @@ fn every_answer_is_as_the_description_says() {
         schema::violations(&document, &json!({"$ref": "#/components/schemas/Pong"}), &json!({"pong": 1, "x": 2}));
     assert_eq!(wrong.len(), 3, "a wrong answer is found out: {wrong:?}");
     hq.by_ssh(&["jobs", "kill", "ticker"]).succeeded();
+}
+
+#[test]
+fn every_server_answers_and_again_when_it_was_lost() {
+    let lab = Lab::up(1);
+    let hq = fleet(&lab, 1);
+    let token = token(&hq, "probe");
+    let s1 = lab.server(1);
+    let ask = |path: &str, token: &str| {
+        let (token, url) =
+            (format!("Authorization: Bearer {token}"), format!("http://127.0.0.1:{}{path}", hq.api.port()));
+        s1.ssh(&["curl", "-sS", "--max-time", "10", "-H", &token, &url]).text()
+    };
+    let answers = || ask("/v1/ping", "").contains("\"pong\":true").then_some(());
+    until("the api to answer on the server", answers);
+    assert!(ask("/v1/servers/s1", &token).contains("\"name\":\"s1\""), "{}", ask("/v1/servers/s1", &token));
+    assert!(ask("/v1/servers/s1", "").contains("Authorization: Bearer"), "who has no token learns how to have one");
+    s1.poweroff();
+    s1.poweron();
+    until("the api to answer there again", answers);
 }

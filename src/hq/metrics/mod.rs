@@ -1,14 +1,17 @@
-//! What HQ counts, as text for Prometheus (the exposition format 0.0.4).
+//! What HQ counts, as text for Prometheus (the exposition format 0.0.4). [`act`] asks for what containers use.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::agent::vitals::Machine;
+use crate::docker::Usage;
 use crate::embassy::{EndpointCounts, Health};
 use crate::hq::embassies::Lead;
 use crate::names::{ContainerName, NodeName, ServerName, StackName, StackNode};
 use crate::router::edge::Tally;
 use crate::units::{Megabytes, Millis};
+
+pub mod act;
 
 /// What is counted at one moment, as far as somebody may see it.
 #[derive(Debug, Clone, Default)]
@@ -25,15 +28,15 @@ pub struct Figures {
     pub running: BTreeMap<(StackName, String, ServerName), u64>,
     /// Containers that should run, by stack and node.
     pub wanted: BTreeMap<(StackName, NodeName), u64>,
-    /// Containers that fail their health check.
-    pub sick: Vec<Running>,
+    /// Single containers.
+    pub containers: Vec<Running>,
     /// The ports that others find through the embassies.
     pub ports: Vec<Lead>,
     /// What each server's router has answered since it started.
     pub answered: BTreeMap<ServerName, Vec<Tally>>,
 }
 
-/// Where a container runs.
+/// A container that runs.
 #[derive(Debug, Clone)]
 pub struct Running {
     /// Whose.
@@ -44,6 +47,10 @@ pub struct Running {
     pub server: ServerName,
     /// Its name.
     pub container: ContainerName,
+    /// Whether it fails its health check.
+    pub is_sick: bool,
+    /// What it uses, as far as that is told.
+    pub usage: Option<Usage>,
 }
 
 /// A server's capacity.
@@ -75,6 +82,7 @@ pub fn text(figures: &Figures) -> String {
     page.family("quarry_stacks", "gauge", "Stacks there are.");
     page.sample("quarry_stacks", &[], figures.stacks.len() as u64);
     of_stacks(&mut page, figures);
+    of_containers(&mut page, &figures.containers);
     of_servers(&mut page, &figures.servers);
     of_routers(&mut page, &figures.answered);
     of_embassies(&mut page, &figures.ports);
@@ -101,10 +109,36 @@ fn of_stacks(page: &mut Page, figures: &Figures) {
         let labels = [("stack", stack.as_str()), ("node", node), ("server", server.as_str())];
         page.sample("quarry_containers_running", &labels, *count);
     }
-    page.family("quarry_container_unhealthy", "gauge", "Containers that fail their health check.");
-    for Running { stack, node, server, container } in &figures.sick {
-        let labels = [("stack", stack.as_str()), ("node", node), ("server", server.as_str())];
-        page.sample("quarry_container_unhealthy", &[&labels[..], &[("container", container.as_str())]].concat(), 1);
+}
+
+fn of_containers(page: &mut Page, containers: &[Running]) {
+    fn labels(running: &Running) -> [(&str, &str); 4] {
+        let Running { stack, node, server, container, .. } = running;
+        [("stack", stack.as_str()), ("node", node), ("server", server.as_str()), ("container", container.as_str())]
+    }
+    page.family("quarry_container_healthy", "gauge", "Whether a container answers its health check, if it has one.");
+    for running in containers {
+        page.sample("quarry_container_healthy", &labels(running), (!running.is_sick).into());
+    }
+    let used = || containers.iter().filter_map(|running| Some((labels(running), running.usage?)));
+    page.family("quarry_container_cpu_seconds_total", "counter", "Processor time a container has used.");
+    for (labels, usage) in used() {
+        page.seconds("quarry_container_cpu_seconds_total", &labels, Millis(usage.cpu / 1_000_000));
+    }
+    type Figure = fn(&Usage) -> u64;
+    let families: [(&str, &str, &str, Figure); 4] = [
+        ("quarry_container_memory_bytes", "gauge", "Memory a container uses.", |usage| usage.memory),
+        ("quarry_container_memory_limit_bytes", "gauge", "The most it may use.", |usage| usage.limit),
+        ("quarry_container_received_bytes_total", "counter", "What came to it over its networks.", |usage| {
+            usage.received
+        }),
+        ("quarry_container_sent_bytes_total", "counter", "What it sent there.", |usage| usage.sent),
+    ];
+    for (name, kind, what, value) in families {
+        page.family(name, kind, what);
+        for (labels, usage) in used() {
+            page.sample(name, &labels, value(&usage));
+        }
     }
 }
 
@@ -260,6 +294,8 @@ mod tests {
             node: "web".to_owned(),
             server: server.clone(),
             container: "blog.web.7.1".parse().unwrap(),
+            is_sick: true,
+            usage: Some(Usage { cpu: 2_042_000_000, memory: 70, limit: 100, received: 1, sent: 2 }),
         };
         let node = StackNode { stack: stack.clone(), node: "api".parse().unwrap() };
         let lead = Lead {
@@ -276,7 +312,7 @@ mod tests {
             servers: [(server.clone(), known)].into(),
             running: [((stack.clone(), "web".to_owned(), server.clone()), 2)].into(),
             wanted: [((stack, "web".parse().unwrap()), 2)].into(),
-            sick: vec![sick],
+            containers: vec![sick],
             ports: vec![lead],
             answered: [(server, vec![tally])].into(),
         };
@@ -292,7 +328,9 @@ mod tests {
             "quarry_containers_running{stack=\"blog\",node=\"web\",server=\"hq\"} 2",
             "quarry_server_up{server=\"hq\"} 1",
             "quarry_server_free_bytes{server=\"hq\"} 41943040",
-            "quarry_container_unhealthy{stack=\"blog\",node=\"web\",server=\"hq\",container=\"blog.web.7.1\"} 1",
+            "quarry_container_healthy{stack=\"blog\",node=\"web\",server=\"hq\",container=\"blog.web.7.1\"} 0",
+            "quarry_container_memory_bytes{stack=\"blog\",node=\"web\",server=\"hq\",container=\"blog.web.7.1\"} 70",
+            "quarry_container_cpu_seconds_total{stack=\"blog\",node=\"web\",server=\"hq\",container=\"blog.web.7.1\"} 2.042",
             "quarry_agent_up{server=\"hq\"} 1",
             "quarry_machine_load1_percent{server=\"hq\"} 150",
             "quarry_machine_memory_free_bytes{server=\"hq\"} 1048576000",

@@ -214,7 +214,7 @@ impl Host {
     }
 }
 
-/// Lists at once, after each event, and now and then.
+/// Lists at once, after each event, and now and then; a death is told before that.
 async fn watch_docker(
     host: &Host,
     engine: &dyn Engine,
@@ -228,12 +228,16 @@ async fn watch_docker(
             None => engine.version().await.map(|_| Vec::new())?,
         };
         deaths.correct(&mut containers, Instant::now());
-        host.tell(Event::Docker(vitals::Docker::Answers(containers))).await;
+        host.tell(Event::Docker(vitals::Docker::Answers(containers.clone()))).await;
         let pause = if deaths.are_recent() { deaths::AGAIN } else { LIST };
         if let Ok(event) = timeout(pause, events.next()).await {
             match event {
                 Some(event) => deaths.hear(&event?, Instant::now()),
                 None => return Err(late()),
+            }
+            // Who has died gets nobody new from this instant on; the rest takes a look at docker.
+            if deaths.correct(&mut containers, Instant::now()) {
+                host.tell(Event::Docker(vitals::Docker::Answers(containers))).await;
             }
             sleep(SETTLE).await;
             // What has come in the meantime is in the next list.

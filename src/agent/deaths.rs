@@ -28,15 +28,19 @@ impl Deaths {
         }
     }
 
-    /// Corrects a list.
-    pub fn correct(&mut self, containers: &mut [Container], now: Instant) {
+    /// Corrects a list; whether there was anything to correct.
+    pub fn correct(&mut self, containers: &mut [Container], now: Instant) -> bool {
         self.0.retain(|_, died| now.saturating_duration_since(*died) < DOUBT);
-        for container in containers.iter_mut().filter(|container| container.state == State::Running) {
+        let runs = |container: &&mut Container| container.state == State::Running;
+        let mut corrected = false;
+        for container in containers.iter_mut().filter(runs) {
             if self.0.contains_key(container.name.as_str()) {
                 // With which code is told when docker knows.
                 container.state = State::Dead;
+                corrected = true;
             }
         }
+        corrected
     }
 
     /// Whether a list may yet change by itself.

@@ -20,22 +20,18 @@ use hyper::header::{ACCEPT, AUTHORIZATION, HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::patient::Patient;
 pub use self::tls::Tls;
 use crate::hq::random::hex;
+use crate::hq::tcp::let_in;
 
 mod patient;
 mod tls;
-
-/// Connections at once; one more is closed at once.
-const CONNECTIONS: usize = 512;
 
 /// How long the head of a request may take, a handshake before it, and the silence between two requests.
 const HEAD: Duration = Duration::from_secs(20);
@@ -51,9 +47,6 @@ const BUFFER: usize = 64 << 10;
 
 /// The longest body of a request, in bytes.
 const LONGEST: usize = 1 << 20;
-
-/// After the system has no more descriptors, say.
-const AGAIN: Duration = Duration::from_millis(100);
 
 /// By which a request is told from others, there and back.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -137,41 +130,11 @@ type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// Answers whoever comes until `stop`; those who are inside then go on.
 pub async fn serve(listener: TcpListener, tls: Option<Tls>, service: Arc<dyn Service>, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let (stream, from) = match accepted {
-            Ok((stream, from)) => (stream, from.ip()),
-            Err(error) => {
-                tracing::warn!(%error, "nobody can be let in to the api");
-                tokio::time::sleep(AGAIN).await;
-                continue;
-            }
-        };
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            tracing::debug!(%from, "too many connections to the api");
-            continue;
-        };
-        let (service, tls) = (service.clone(), tls.clone());
-        tokio::spawn(async move {
-            if let Err(error) = attend(stream, from, tls, service).await {
-                tracing::debug!(%from, %error, "a connection to the api broke");
-            }
-            drop(place);
-        });
-    }
+    let_in(listener, "the api", stop, |stream, from| attend(stream, from, tls.clone(), service.clone())).await;
 }
 
 /// Looks after one connection.
 async fn attend(stream: TcpStream, from: IpAddr, tls: Option<Tls>, service: Arc<dyn Service>) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    // A peer that is gone without a word is found out, also while nothing is said.
-    sockopt::set_socket_keepalive(&stream, true)?;
-    sockopt::set_tcp_keepidle(&stream, HEAD)?;
     let stream = Patient::new(stream, PATIENCE);
     match tls {
         None => converse(stream, from, service).await,

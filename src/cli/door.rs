@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use tokio::sync::watch;
 
-use super::failure::{Exit, chain};
+use super::failure::Exit;
 use super::{Door as Doors, run_words};
 use crate::db::layout;
 use crate::etc::Settings;
+use crate::hq::chain;
 use crate::hq::deploy::Request;
 use crate::hq::door::{Caller, Door, Ended, Frame, Io, Say, Service, Update};
 use crate::hq::events::Outcome;

@@ -2,7 +2,6 @@
 
 use std::error::Error;
 
-use crate::hq::HqError;
 use crate::hq::backup::BackupError;
 use crate::hq::certs::CertsError;
 use crate::hq::cluster::ClusterError;
@@ -12,6 +11,7 @@ use crate::hq::rights::RightsError;
 use crate::hq::servers::ServerError;
 use crate::hq::tasks::act::TaskError;
 use crate::hq::upgrade::UpgradeError;
+use crate::hq::{HqError, chain};
 
 /// Exit codes; they never change their meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,21 +58,6 @@ impl Failure {
     pub fn of(exit: Exit, error: &dyn Error) -> Self {
         Self::new(exit, chain(error))
     }
-}
-
-/// An error and its causes in one line each way down; a cause that repeats its parent is left out.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 impl From<HqError> for Failure {

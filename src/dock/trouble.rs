@@ -1,14 +1,12 @@
 //! Why docker's client does not get what it asked for, in the form it knows: a status and a sentence.
 
-use std::error::Error;
-
 use serde_json::{Value, json};
 
 use crate::db::DbError;
 use crate::docker::EngineError;
-use crate::hq::HqError;
 use crate::hq::jobs::JobError;
 use crate::hq::rights::RightsError;
+use crate::hq::{HqError, chain};
 
 /// A request that is not done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,21 +62,6 @@ impl Trouble {
     pub fn body(&self) -> Value {
         json!({ "message": self.message })
     }
-}
-
-/// An error and its causes; a cause that repeats its parent is left out.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 impl From<HqError> for Trouble {

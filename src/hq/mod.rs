@@ -70,11 +70,12 @@ pub mod ssh;
 pub mod stacks;
 pub mod status;
 pub mod tasks;
+pub mod tcp;
 pub mod tokens;
 pub mod upgrade;
 pub mod world;
 
-pub use error::HqError;
+pub use error::{HqError, chain};
 pub use git::push;
 pub use socket::{call, relay};
 pub use ssh::keys;

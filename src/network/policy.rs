@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::units::net::Net;
 use crate::units::port::Port;
@@ -16,6 +16,7 @@ pub struct Policy {
     pub peers: BTreeSet<Net>,
     /// Everybody reaches these, on the server and as published ports of containers: as they were before docker
     /// translated them.
+    #[serde(serialize_with = "texts")]
     pub open: BTreeSet<Port>,
     /// What containers reach.
     pub containers: Containers,
@@ -33,6 +34,7 @@ pub enum Containers {
         /// But for these.
         links: BTreeSet<Link>,
         /// Ports that are open on some server of the cluster.
+        #[serde(serialize_with = "texts")]
         cluster: BTreeSet<Port>,
     },
 }
@@ -49,6 +51,11 @@ pub struct Link {
     pub port: u16,
 }
 
+/// Ports as people write them.
+fn texts<S: Serializer>(ports: &BTreeSet<Port>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(ports.iter().map(Port::to_string))
+}
+
 /// Where the servers' own sshd listens.
 pub const SSH: Port = Port::tcp(22);
 
@@ -58,7 +65,7 @@ mod tests {
 
     #[test]
     fn a_policy_reads_back_from_its_json() {
-        let json = r#"{"peers":["192.0.2.1","2001:db8::/64"],"open":[22,"443/udp"],"containers":{"kept":{"links":[{"from":"10.208.0.0/26","port":20000},{"from":"10.208.0.0/26","to":"192.0.2.1","port":20001}],"cluster":[80]}}}"#;
+        let json = r#"{"peers":["192.0.2.1","2001:db8::/64"],"open":["22","443/udp"],"containers":{"kept":{"links":[{"from":"10.208.0.0/26","port":20000},{"from":"10.208.0.0/26","to":"192.0.2.1","port":20001}],"cluster":["80"]}}}"#;
         let policy: Policy = serde_json::from_str(json).unwrap();
         assert_eq!(serde_json::to_string(&policy).unwrap(), json);
         let free = r#"{"peers":[],"open":[],"containers":"free"}"#;

@@ -16,7 +16,7 @@ use crate::docker::Engine;
 use crate::etc::Settings;
 use crate::etc::acme::Look;
 use crate::hq::reconcile::drift;
-use crate::hq::{Hq, HqError};
+use crate::hq::{Hq, HqError, chain};
 use crate::instruction::Instruction;
 use crate::launch::Identity;
 use crate::names::{Domain, ServerName, StackName};
@@ -36,7 +36,7 @@ const EXPIRY: Duration = Duration::from_secs(14 * 24 * 3600);
 pub async fn examine_machine(root: &Path, etc: &Path, engine: &dyn Engine) -> Vec<Finding> {
     let docker = match (engine.version().await, engine.surroundings().await) {
         (Ok(version), Ok(around)) => Ok((version, around)),
-        (Err(error), _) | (_, Err(error)) => Err(crate::hq::doctor::told(&error)),
+        (Err(error), _) | (_, Err(error)) => Err(chain(&error)),
     };
     let more: Vec<_> = docker.iter().map(|(_, around)| around.folder.clone()).collect();
     let (root, etc) = (root.to_owned(), etc.to_owned());
@@ -62,7 +62,7 @@ pub async fn examine_wall(identity: &Identity) -> Option<Finding> {
             let what = "the wall is down: containers reach HQ's machine and each other's";
             Some(Finding::broken("network", what, "quarry network apply"))
         }
-        Err(error) => Some(Finding::broken("network", super::told(&error), "apt-get install nftables")),
+        Err(error) => Some(Finding::broken("network", chain(&error), "apt-get install nftables")),
     }
 }
 
@@ -84,7 +84,7 @@ impl Hq {
         ] {
             match part {
                 Ok(more) => found.extend(more),
-                Err(error) => found.push(Finding::broken(about, super::told(&error), "quarry events -n 20")),
+                Err(error) => found.push(Finding::broken(about, chain(&error), "quarry events -n 20")),
             }
         }
         found.sort();
@@ -157,7 +157,7 @@ impl Hq {
             match self.examine_stack(&stack).await {
                 Ok(more) => found.extend(more),
                 Err(error) => {
-                    let what = format!("{stack}: {}", super::told(&error));
+                    let what = format!("{stack}: {}", chain(&error));
                     found.push(Finding::broken("stacks", what, format!("quarry stacks show {stack}")));
                 }
             }
@@ -166,7 +166,7 @@ impl Hq {
         let served: Vec<StackRoutes> = match edge.tables().await {
             Ok(served) => served,
             Err(error) => {
-                let what = format!("the router does not answer: {}", super::told(&error));
+                let what = format!("the router does not answer: {}", chain(&error));
                 found.push(Finding::broken("router", what, "systemctl restart quarry"));
                 return Ok(found);
             }

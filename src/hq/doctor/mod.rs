@@ -266,17 +266,6 @@ pub fn of_clock(server: &str, ahead: i64) -> Option<Finding> {
     (ahead.abs() > BOUND).then(|| Finding::soon("clock", what, mend))
 }
 
-/// An error with its causes.
-pub fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
-}
-
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}\n    {}", self.about, self.what, self.mend)

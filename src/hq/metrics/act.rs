@@ -21,9 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 impl Hq {
     /// What these containers use, as far as their engines say.
     pub async fn usage(&self, containers: &[Seen]) -> BTreeMap<(ServerName, ContainerName), Usage> {
-        let asked = stream::iter(containers).map(|seen| async move {
-            let usage = timeout(PATIENCE, self.usage_of(seen)).await.ok()??;
-            Some(((seen.server.clone(), seen.container.name.clone()), usage))
+        let asked = stream::iter(containers.to_vec()).map(|seen| async move {
+            let usage = timeout(PATIENCE, self.usage_of(&seen)).await.ok()??;
+            Some(((seen.server, seen.container.name), usage))
         });
         asked.buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await
     }

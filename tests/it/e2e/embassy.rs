@@ -139,7 +139,7 @@ const WATCH: &str =
     r#"touch /tmp/watching; while grep -q "$1" /var/lib/quarry-agent/embassy.json; do sleep 0.005; done; date +%s.%N"#;
 
 /// `CONTAINER`: kills it, and says in nanoseconds when docker told of its death.
-const KILL: &str = r#"docker kill "$1" >/dev/null; docker events --since 30s --until 0s --filter container="$1" --filter event=die --format '{{.TimeNano}}'"#;
+const KILL: &str = r#"docker kill "$1" >/dev/null; docker events --since 30s --until "$(date -d "+2 sec" +%s)" --filter container="$1" --filter event=die --format '{{.TimeNano}}'"#;
 
 /// Kills a container on the first server. In milliseconds after docker's word of its death: when each of the other
 /// embassies, and HQ's, has left it out.

@@ -780,7 +780,7 @@ end
 function M.finish()
     local at = id()
     local journey = journeys[at]
-    local stack = var.quarry_stack
+    local stack = journey and journey.node.stack or var.quarry_stack
     if not journey and ngx.status < 100 then
         -- Nothing was answered: the record would have a number that begins with 0, which JSON does not know.
         ngx.status = 499

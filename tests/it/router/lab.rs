@@ -89,9 +89,9 @@ impl Drop for Lab {
 
 /// An address nobody listens at. Below the range the kernel gives to clients, and another one in each test process.
 pub fn free_address(offset: u16) -> SocketAddr {
-    let start = 10_000 + (std::process::id() % 9_000) as u16 + offset;
-    (start..20_000)
-        .map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+    let first = std::process::id() as u16 % 10_000 + offset;
+    (0..10_000)
+        .map(|step| SocketAddr::from(([127, 0, 0, 1], 10_000 + (first + step) % 10_000)))
         .find(|address| std::net::TcpListener::bind(address).is_ok())
         .unwrap()
 }

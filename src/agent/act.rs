@@ -17,7 +17,7 @@ use super::mind::{Action, Event, Mind, Ticket};
 use super::ward::act::Ward;
 use super::{AgentError, Applied, Config, Routing, Turn, Vitals, stats, vitals};
 use crate::docker::{Engine, EngineError};
-use crate::embassy::{PortCounts, Table};
+use crate::embassy::{Legacy, PortCounts, Table};
 use crate::router::StackRoutes;
 use crate::router::edge::{Edge, Tally};
 
@@ -57,11 +57,18 @@ struct Tickets {
     changes: BTreeMap<Ticket, oneshot::Sender<Result<(), AgentError>>>,
 }
 
-/// Runs the agent that lives in this folder; never returns while it can listen.
+/// Runs the agent that lives in this folder, with what the program before it has `left`, until it is to be `renewed`;
+/// what it leaves then.
 ///
 /// # Errors
 /// The socket cannot be made, or fails.
-pub async fn run(home: Home, engine: Arc<dyn Engine>, places: Places) -> Result<(), files::FolderError> {
+pub async fn run(
+    home: Home,
+    engine: Arc<dyn Engine>,
+    places: Places,
+    left: Option<Legacy>,
+    renewed: impl Future<Output = ()>,
+) -> Result<Option<Legacy>, files::FolderError> {
     let listener = home.listen()?;
     let folder = home.folder().to_owned();
     let kept = files::kept(&folder).unwrap_or_else(|error| {
@@ -73,16 +80,20 @@ pub async fn run(home: Home, engine: Arc<dyn Engine>, places: Places) -> Result<
         events,
         tickets: Mutex::default(),
         vitals: watch::Sender::new(None),
-        ward: Ward::new(&folder, places.hosts, &places.own),
+        ward: Ward::new(&folder, places.hosts, &places.own, left),
     });
     let (label, labels) = watch::channel(None);
     tokio::spawn(host.clone().measure());
     tokio::spawn(host.clone().observe(engine, labels));
     tokio::spawn(super::http::serve(listener, host.clone()));
     tracing::info!(folder = %folder.display(), "the agent is ready");
-    host.attend(kept, inbox, label).await;
+    tokio::select! {
+        () = host.attend(kept, inbox, label) => {}
+        () = renewed => {}
+    }
+    let left = host.ward.leave().await;
     drop(home);
-    Ok(())
+    Ok(left)
 }
 
 /// Where an agent finds what it looks after.

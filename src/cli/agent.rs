@@ -2,6 +2,7 @@
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,6 +12,7 @@ use super::parts::Places;
 use crate::agent::act::{self, Places as Looks};
 use crate::agent::files::{FOLDER, Home};
 use crate::docker::bollard::Docker;
+use crate::embassy::Legacy;
 use crate::network::files::HOSTS;
 
 /// Look after this server for HQ, which installs and starts this by itself
@@ -37,22 +39,47 @@ impl Agent {
         let mut hup = signal(SignalKind::hangup()).map_err(refused)?;
         let home = Home::take(&self.folder).map_err(|error| Failure::of(Exit::Refused, &error))?;
         let looks = Looks { hosts: self.hosts.clone(), own: vec![places.root.clone(), places.etc.clone()] };
-        let running = act::run(home, Arc::new(Docker::local()), looks);
+        let renewed = async move {
+            hup.recv().await;
+        };
+        let running = act::run(home, Arc::new(Docker::local()), looks, inherited(), renewed);
         tokio::select! {
-            ended = running => ended.map_err(|error| Failure::of(Exit::Refused, &error)),
+            left = running => Err(begin_anew(left.map_err(|error| Failure::of(Exit::Refused, &error))?)),
             _ = term.recv() => Ok(()),
             _ = int.recv() => Ok(()),
-            _ = hup.recv() => Err(begin_anew()),
         }
     }
 }
 
-/// Goes on as the program that is in place by now; only a failure comes back.
-fn begin_anew() -> Failure {
+/// Says that the standard input holds what the program before this one has left.
+const LEGACY: &str = "QUARRY_LEGACY";
+
+/// What the program before this one has left.
+fn inherited() -> Option<Legacy> {
+    std::env::var_os(LEGACY)?;
+    match Legacy::receive(std::io::stdin()) {
+        Ok(left) => Some(left),
+        Err(error) => {
+            tracing::warn!(%error, "the connections of the program before this one are lost");
+            None
+        }
+    }
+}
+
+/// Goes on as the program that is in place by now, with what this one leaves; only a failure comes back.
+fn begin_anew(left: Option<Legacy>) -> Failure {
     let mut words = std::env::args_os();
     let first = words.next().map(PathBuf::from).unwrap_or_default();
     let program = if first.is_absolute() { first } else { Path::new("/proc/self/exe").to_owned() };
-    tracing::info!(program = %program.display(), "the agent begins anew");
-    let error = std::process::Command::new(&program).args(words).exec();
+    let connections = left.as_ref().map_or(0, |left| left.connections.len());
+    tracing::info!(program = %program.display(), connections, "the agent begins anew");
+    let mut command = std::process::Command::new(&program);
+    command.args(words).env_remove(LEGACY).stdin(Stdio::null());
+    match left.map(Legacy::send) {
+        Some(Ok(end)) => drop(command.env(LEGACY, "stdin").stdin(end)),
+        Some(Err(error)) => tracing::warn!(%error, "the embassy's connections are lost"),
+        None => {}
+    }
+    let error = command.exec();
     Failure::new(Exit::Refused, format!("cannot run {}: {error}", program.display()))
 }

@@ -35,6 +35,7 @@ pub async fn open(
     })?;
     let address = listener.local_addr().unwrap_or(address);
     tracing::info!(%address, tls = tls.is_some(), "the api answers");
+    tokio::spawn(stop.clone().run_until_cancelled_owned(door.hq().keep_outposts(address)));
     tokio::spawn(serve(listener, tls, act::Api::new(door, traffic), stop));
     Ok(())
 }

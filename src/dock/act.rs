@@ -288,7 +288,8 @@ impl Desk {
         let memory =
             if sight.access.is_operator() { members.values().map(|member| member.size.bytes()).sum() } else { 0 };
         let (servers, id) = (members.into_keys().collect::<Vec<_>>(), &self.hq.launcher.identity.id);
-        let whole = Whole { version: VERSION, id, servers: &servers, memory, states: &states, images };
+        let silent = sight.survey.silent.keys().collect::<Vec<_>>();
+        let whole = Whole { version: VERSION, id, servers: &servers, silent: &silent, memory, states: &states, images };
         Ok(Reply::json(200, &shown::info(&whole)))
     }
 

@@ -37,9 +37,11 @@ pub struct Whole<'a> {
     pub version: &'a str,
     /// Which HQ this is.
     pub id: &'a str,
-    /// The servers, and how many bytes of memory they have.
+    /// The servers.
     pub servers: &'a [ServerName],
-    /// That, in bytes.
+    /// Those that do not answer at the moment.
+    pub silent: &'a [&'a ServerName],
+    /// How much memory they have, in bytes.
     pub memory: u64,
     /// The states of the containers that somebody may see, in docker's words.
     pub states: &'a [&'a str],
@@ -51,6 +53,8 @@ pub struct Whole<'a> {
 pub fn info(whole: &Whole<'_>) -> Value {
     let count = |state: &str| whole.states.iter().filter(|given| **given == state).count();
     let (running, paused) = (count("running"), count("paused"));
+    let lacking =
+        |server: &&ServerName| format!("WARNING: {server} does not answer: what runs and lies there is in no list");
     json!({
         "ID": whole.id,
         "Containers": whole.states.len(),
@@ -74,7 +78,7 @@ pub fn info(whole: &Whole<'_>) -> Value {
         "PidsLimit": true,
         "IPv4Forwarding": true,
         "SecurityOptions": [],
-        "Warnings": null,
+        "Warnings": whole.silent.iter().map(lacking).collect::<Vec<_>>(),
     })
 }
 

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::change::{Change, Whom, change};
+use super::legacy::{Left, Legacy};
 use super::socket::accept::wait_for_clients;
-use super::socket::shared::{Seat, Shared};
+use super::socket::relay::Link;
+use super::socket::shared::{Handed, Seat, Shared};
 use super::socket::udp::wait_for_datagrams;
 use super::socket::worker::Worker;
-use super::state::{Backend, Entries, Entry, NEVER, PortCounts, PortTally, id};
+use super::state::{Backend, Entries, Entry, NEVER, PortCounts, PortTally, id, port};
 use super::table::{Exposed, Ports, Table};
 use super::{EmbassyError, NotOpen};
 use crate::units::Millis;
@@ -46,7 +48,7 @@ impl Default for Settings {
 pub struct Embassy {
     address: IpAddr,
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<Vec<Link>>>>,
     state: Mutex<State>,
 }
 
@@ -58,6 +60,8 @@ struct State {
     open: BTreeMap<Port, Open>,
     /// Endpoints in the table, and those that were taken out and are not empty yet.
     known: BTreeMap<Whom, Arc<Backend>>,
+    /// What a predecessor has left; the first table takes it over.
+    legacy: Option<Legacy>,
 }
 
 #[derive(Debug, Clone)]
@@ -90,13 +94,68 @@ impl Embassy {
         let threads = settings.threads.max(1);
         let failed = |what| move |source| EmbassyError::Start { address, what, source };
         let shared = Shared::new(threads, settings.files).map_err(|error| failed("its waiting")(error.into()))?;
-        let mut embassy = Self { address, shared: Arc::new(shared), threads: Vec::new(), state: Mutex::default() };
+        let (threads_of, state) = Default::default();
+        let embassy = Self { address, shared: Arc::new(shared), threads: threads_of, state };
         for own in 0..threads {
             let worker = Worker::new(own, embassy.shared.clone(), settings.idle.0);
             let thread = std::thread::Builder::new().name(format!("embassy-{own}")).spawn(move || worker.run());
-            embassy.threads.push(thread.map_err(failed("a thread"))?);
+            embassy.threads().push(thread.map_err(failed("a thread"))?);
         }
         Ok(embassy)
+    }
+
+    /// Begins where a predecessor has ended. Its connections go on with the first table, those to endpoints that this
+    /// lacks for the time they had; ports that it lacks close.
+    ///
+    /// # Errors
+    /// As those of [`Embassy::start`]; then what was left is lost.
+    pub fn go_on(legacy: Legacy, settings: Settings) -> Result<Self, EmbassyError> {
+        let embassy = Self::start_with(legacy.address, settings)?;
+        embassy.state().legacy = Some(legacy);
+        Ok(embassy)
+    }
+
+    /// Ends it, and leaves its ports and connections to a successor.
+    pub fn leave(&self) -> Legacy {
+        let links = self.end_threads();
+        let state = self.state();
+        let now = self.shared.now();
+        let handed = self.shared.seats.iter().flat_map(Seat::handed).filter_map(|handed| match handed {
+            Handed::Client { id, client, .. } => Some(Left { port: port(id), client, reached: None }),
+            Handed::Link(link) => link.leave(Millis(0)),
+        });
+        let open = links.into_iter().filter_map(|link| {
+            let stays = match link.backend.ends_at.load(SeqCst) {
+                NEVER => state.ports.get(&port(link.id)).map_or(Millis(0), |exposed| exposed.drain),
+                ends_at => Millis(ends_at.saturating_sub(now)),
+            };
+            link.leave(stays)
+        });
+        let connections = open.chain(handed).collect();
+        let ports = state.open.iter().filter_map(|(port, open)| Some((*port, open.socket.try_clone().ok()?))).collect();
+        Legacy { address: self.address, ports, connections }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<Vec<Link>>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the threads end; what they had open.
+    fn end_threads(&self) -> Vec<Link> {
+        self.shared.stop.store(true, SeqCst);
+        self.shared.seats.iter().for_each(Seat::wake);
+        let mut open = Vec::new();
+        for thread in self.threads().drain(..) {
+            match thread.join() {
+                Ok(links) => open.extend(links),
+                Err(_) => tracing::error!("a thread of the embassy has ended by a mistake of its own"),
+            }
+        }
+        open
     }
 
     /// Has the ports be as in this table. Once it returns, nobody is led to an endpoint that is not in it; connections
@@ -106,11 +165,13 @@ impl Embassy {
     /// [`EmbassyError::Table`]: nothing has changed. [`EmbassyError::Ports`]: all but these ports are as the table says.
     pub fn set(&self, table: &Table) -> Result<(), EmbassyError> {
         let mut ports = table.check(self.address)?;
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        let mut legacy = state.legacy.take();
         let change = change(&state.ports, &ports);
         let mut failed = Vec::new();
         for port in &change.open {
-            match self.open(*port) {
+            let inherited = legacy.as_mut().and_then(|legacy| legacy.ports.remove(port));
+            match self.open(*port, inherited) {
                 Ok(open) => drop(state.open.insert(*port, open)),
                 Err(source) => {
                     ports.remove(port);
@@ -126,12 +187,13 @@ impl Embassy {
             drop(former);
         }
         state.ports = ports;
+        legacy.into_iter().flat_map(|legacy| legacy.connections).for_each(|left| self.take_over(&mut state, left));
         self.drain(&mut state, &change);
         if failed.is_empty() { Ok(()) } else { Err(EmbassyError::Ports(failed)) }
     }
 
-    fn open(&self, port: Port) -> std::io::Result<Open> {
-        let socket = Arc::new(super::socket::open(self.address, port)?);
+    fn open(&self, port: Port, inherited: Option<OwnedFd>) -> std::io::Result<Open> {
+        let socket = Arc::new(inherited.map_or_else(|| super::socket::open(self.address, port), Ok)?);
         let seats = &self.shared.seats;
         // Their port is not among the threads' entries yet: who comes in now waits until it is.
         match port.transport {
@@ -142,6 +204,27 @@ impl Embassy {
             }
         }?;
         Ok(Open { socket, tally: Arc::default() })
+    }
+
+    /// Has a connection of the predecessor's go on.
+    fn take_over(&self, state: &mut State, left: Left) {
+        let id = id(left.port);
+        let handed = match left.reached {
+            None => Handed::Client { id, client: left.client, ready: None },
+            Some(reached) => {
+                let whom = Whom { port: left.port, address: reached.address, container: reached.container.clone() };
+                let backend = state.known.entry(whom).or_insert_with(|| {
+                    let gone = Backend::new(reached.address, reached.container.clone());
+                    gone.ends_at.store(self.shared.now() + reached.stays.0, SeqCst);
+                    Arc::new(gone)
+                });
+                backend.open.fetch_add(1, Relaxed);
+                self.shared.kept.fetch_add(reached.ways.iter().map(|way| way.rest.len()).sum(), Relaxed);
+                Handed::Link(Box::new(Link::again(id, left.client, reached, backend.clone())))
+            }
+        };
+        self.shared.files.fetch_add(2, Relaxed);
+        self.shared.lightest().hand(handed);
     }
 
     /// Has the connections of endpoints that were taken out end in time, and forgets the empty ones.
@@ -160,7 +243,7 @@ impl Embassy {
 
     /// What was counted, by port: those of the table, and those whose connections still drain.
     pub fn counts(&self) -> Vec<PortCounts> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state();
         let nothing = |port: Port| PortCounts { port, refused: 0, unserved: 0, endpoints: Vec::new() };
         let mut counts: BTreeMap<Port, PortCounts> = BTreeMap::new();
         for (port, open) in &state.open {
@@ -184,13 +267,7 @@ impl Embassy {
 
 impl Drop for Embassy {
     fn drop(&mut self) {
-        self.shared.stop.store(true, SeqCst);
-        self.shared.seats.iter().for_each(Seat::wake);
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the embassy has ended by a mistake of its own");
-            }
-        }
+        drop(self.end_threads());
     }
 }
 

@@ -14,6 +14,7 @@ pub mod act;
 pub mod change;
 pub mod choose;
 pub mod flows;
+pub mod legacy;
 pub mod slots;
 mod socket;
 pub mod state;
@@ -25,6 +26,7 @@ use std::net::IpAddr;
 use crate::units::port::{Port, Transport};
 
 pub use act::Embassy;
+pub use legacy::Legacy;
 pub use state::{EndpointCounts, PortCounts};
 pub use table::{BadTable, Endpoint, Exposed, Health, Sources, Table};
 

@@ -74,6 +74,11 @@ impl<T> Slots<T> {
         slot.value.take()
     }
 
+    /// All of them, when the places are given up.
+    pub fn into_values(self) -> impl Iterator<Item = T> {
+        self.places.into_iter().filter_map(|slot| slot.value)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.places.len() - self.free.len()

@@ -81,6 +81,12 @@ pub fn id(port: Port) -> u32 {
     u32::from(port.number) | above
 }
 
+/// The port with this number.
+pub fn port(id: u32) -> Port {
+    let number = id as u16;
+    if id >> 16 == 0 { Port::tcp(number) } else { Port::udp(number) }
+}
+
 impl Backend {
     /// One that is in the table.
     pub fn new(address: SocketAddr, container: ContainerName) -> Self {

@@ -55,6 +55,7 @@ pub mod limits;
 pub mod lock;
 pub mod metrics;
 pub mod oneoff;
+pub mod outposts;
 pub mod progress;
 pub mod random;
 pub mod reconcile;

@@ -17,6 +17,7 @@ use crate::harness::wait::{PATIENCE, until};
 
 mod change;
 mod choice;
+mod legacy;
 mod many;
 mod relay;
 mod udp;

@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::spawn_blocking;
 
 use crate::agent::{AgentError, files};
-use crate::embassy::{Embassy, EmbassyError, PortCounts, Table};
+use crate::embassy::act::Settings;
+use crate::embassy::{Embassy, EmbassyError, Legacy, PortCounts, Table};
 use crate::network::files::machine;
 use crate::network::ip;
 
@@ -15,6 +16,8 @@ use crate::network::ip;
 pub struct Post {
     folder: PathBuf,
     stand: Mutex<Option<Stand>>,
+    /// What the program before this one has left, until there is an embassy again.
+    legacy: Mutex<Option<Legacy>>,
     /// Held while it changes.
     changing: tokio::sync::Mutex<()>,
 }
@@ -28,9 +31,10 @@ struct Stand {
 }
 
 impl Post {
-    /// With what the folder remembers.
-    pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), stand: Mutex::default(), changing: tokio::sync::Mutex::default() }
+    /// With what the folder remembers, and what the program before this one has left.
+    pub fn new(folder: &Path, legacy: Option<Legacy>) -> Self {
+        let (stand, changing) = Default::default();
+        Self { folder: folder.to_owned(), stand, legacy: Mutex::new(legacy), changing }
     }
 
     /// Has the embassy listen at this address, or nowhere, with the ports it was told last. Each time again: somebody may
@@ -40,6 +44,9 @@ impl Post {
     /// What keeps it from it.
     pub async fn stand_at(&self, address: Option<IpAddr>) -> Result<(), String> {
         let _alone = self.changing.lock().await;
+        if address.is_none() {
+            drop(self.legacy().take());
+        }
         if let Some(old) = self.take_unless(address) {
             let former = old.address;
             // Its threads end, with all their connections.
@@ -59,7 +66,12 @@ impl Post {
                 {
                     tracing::warn!(%error, "the embassy makes fewer connections a second than it could");
                 }
-                let embassy = spawn_blocking(move || Embassy::start(address)).await;
+                let legacy = self.legacy().take().filter(|legacy| legacy.address == address);
+                let embassy = spawn_blocking(move || match legacy {
+                    Some(legacy) => Embassy::go_on(legacy, Settings::default()),
+                    None => Embassy::start(address),
+                })
+                .await;
                 let embassy = embassy.map_err(|panic| panic.to_string())?.map_err(|error| error.to_string())?;
                 self.put(Stand { address, embassy: Arc::new(embassy), lacks: None });
             }
@@ -92,6 +104,13 @@ impl Post {
         set.map_err(AgentError::Embassy)
     }
 
+    /// Ends the embassy, and leaves its ports and connections to the program that replaces this one.
+    pub async fn leave(&self) -> Option<Legacy> {
+        let _alone = self.changing.lock().await;
+        let stand = self.stand()?;
+        spawn_blocking(move || stand.embassy.leave()).await.ok()
+    }
+
     /// What its ports have counted.
     pub fn counts(&self) -> Vec<PortCounts> {
         self.stand().map(|stand| stand.embassy.counts()).unwrap_or_default()
@@ -118,6 +137,10 @@ impl Post {
     fn take_unless(&self, address: Option<IpAddr>) -> Option<Stand> {
         let mut stand = self.stand.lock().unwrap_or_else(PoisonError::into_inner);
         stand.take_if(|stand| Some(stand.address) != address)
+    }
+
+    fn legacy(&self) -> MutexGuard<'_, Option<Legacy>> {
+        self.legacy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stand(&self) -> Option<Stand> {

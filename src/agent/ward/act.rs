@@ -11,7 +11,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use crate::agent::mind::How;
 use crate::agent::post::act::Post;
 use crate::agent::{AgentError, Applied, Config, Part, Routing, files};
-use crate::embassy::{PortCounts, Table};
+use crate::embassy::{Legacy, PortCounts, Table};
 use crate::names::StackName;
 use crate::network::Locknet;
 use crate::network::act::{Came, NetworkError, Standing, TRIAL, build};
@@ -52,8 +52,8 @@ impl Drop for Router {
 }
 
 impl Ward {
-    /// Remembers what it does in `folder`.
-    pub fn new(folder: &Path, hosts: PathBuf, own: &[PathBuf]) -> Self {
+    /// Remembers what it does in `folder`. `legacy` is what the program before this one has left.
+    pub fn new(folder: &Path, hosts: PathBuf, own: &[PathBuf], legacy: Option<Legacy>) -> Self {
         Self {
             folder: folder.to_owned(),
             hosts,
@@ -61,7 +61,7 @@ impl Ward {
             configs: Configs::new(folder, own),
             router: RwLock::default(),
             wall: Mutex::default(),
-            post: Post::new(folder),
+            post: Post::new(folder, legacy),
         }
     }
 
@@ -142,6 +142,11 @@ impl Ward {
     /// As [`Post::expose`].
     pub async fn expose(&self, table: Table) -> Result<(), AgentError> {
         self.post.expose(table).await
+    }
+
+    /// What it leaves to the program that replaces this one.
+    pub async fn leave(&self) -> Option<Legacy> {
+        self.post.leave().await
     }
 
     /// What the embassy's ports have counted.

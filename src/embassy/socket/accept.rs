@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use rustix::event::epoll;
 use rustix::io::Errno;
@@ -72,7 +72,7 @@ impl Worker {
             self.shared.files.fetch_add(2, Relaxed);
             if let Some(other) = self.shared.lighter(self.own) {
                 let ready = self.ready[usize::from(entry.is_ipv6())].take();
-                self.shared.seats[other].hand(Handed { id, client, ready });
+                self.shared.seats[other].hand(Handed::Client { id, client, ready });
             } else {
                 seat.open.fetch_add(1, Relaxed);
                 self.begin(seat, entry, id, client);
@@ -80,19 +80,30 @@ impl Worker {
         }
     }
 
-    /// Serves clients that other threads have accepted.
+    /// Serves clients and connections that others had.
     pub(super) fn take_handed(&mut self, seat: &Seat) {
-        for Handed { id, client, ready } in seat.handed() {
-            let entries = seat.entries();
-            match entries.get(&id) {
-                Some(entry) => {
-                    self.ready[usize::from(entry.is_ipv6())] = ready;
-                    self.begin(seat, entry, id, client);
+        for handed in seat.handed() {
+            match handed {
+                Handed::Client { id, client, ready } => self.take_client(seat, id, client, ready),
+                Handed::Link(link) => {
+                    // Its endpoint may have left meanwhile.
+                    seat.ends_at.fetch_min(link.backend.ends_at.load(SeqCst), SeqCst);
+                    self.enter(seat, *link);
                 }
-                None => {
-                    will_reset(&client);
-                    self.nobody(seat);
-                }
+            }
+        }
+    }
+
+    fn take_client(&mut self, seat: &Seat, id: u32, client: OwnedFd, ready: Option<OwnedFd>) {
+        let entries = seat.entries();
+        match entries.get(&id) {
+            Some(entry) => {
+                self.ready[usize::from(entry.is_ipv6())] = ready;
+                self.begin(seat, entry, id, client);
+            }
+            None => {
+                will_reset(&client);
+                self.nobody(seat);
             }
         }
     }
@@ -121,14 +132,20 @@ impl Worker {
         let until = self.now + entry.connect;
         let mut link = Link::new(id, client, socket, backend, until);
         link.tried = tried;
-        let token = self.links.insert(link);
+        let token = self.enter(seat, link);
         self.timers.insert((until, token));
-        let Some(link) = self.links.get(token) else { return };
+    }
+
+    /// Has a connection among those of this thread.
+    fn enter(&mut self, seat: &Seat, link: Link) -> Token {
+        let token = self.links.insert(link);
+        let Some(link) = self.links.get(token) else { return token };
         let both = watch(seat, link, ENDPOINT, token).and_then(|()| watch(seat, link, CLIENT, token));
         if let Err(error) = both {
             tracing::warn!(%error, "the embassy cannot watch a connection");
             self.close(token, Step::Broken);
         }
+        token
     }
 
     /// A client was led nowhere.

@@ -1,6 +1,7 @@
 //! Sockets: opening them with the options that are right for what passes through.
 
 pub mod accept;
+pub mod bequest;
 pub mod relay;
 pub mod shared;
 pub mod udp;

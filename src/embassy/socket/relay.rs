@@ -9,7 +9,9 @@ use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
-use super::super::state::{Backend, Moment};
+use super::super::legacy::{self, Left, Reached};
+use super::super::state::{Backend, Moment, port};
+use crate::units::Millis;
 
 /// The client's side of a connection.
 pub const CLIENT: usize = 0;
@@ -143,6 +145,38 @@ impl Link {
             tried: Vec::new(),
             is_queued: false,
         }
+    }
+
+    /// A connection that a predecessor has left, to the endpoint that it reached.
+    pub fn again(id: u32, client: OwnedFd, reached: Reached, backend: Arc<Backend>) -> Self {
+        let way = |way: legacy::Way| Way { rest: way.rest, start: 0, is_over: way.is_over };
+        Self {
+            id,
+            sides: [Side::new(client), Side::new(reached.socket)],
+            ways: reached.ways.map(way),
+            phase: Phase::Open,
+            backend,
+            tried: Vec::new(),
+            is_queued: false,
+        }
+    }
+
+    /// What a successor needs to carry it on, for so long where its endpoint has left by then; `None` for one that ends.
+    pub fn leave(self, stays: Millis) -> Option<Left> {
+        let (port, [client, endpoint]) = (port(self.id), self.sides);
+        let way = |way: Way| legacy::Way { rest: way.rest[way.start..].to_vec(), is_over: way.is_over };
+        let reached = match self.phase {
+            Phase::Connecting { .. } => None,
+            Phase::Open => Some(Reached {
+                socket: endpoint.socket,
+                address: self.backend.address,
+                container: self.backend.container.clone(),
+                stays,
+                ways: self.ways.map(way),
+            }),
+            Phase::Ending { .. } => return None,
+        };
+        Some(Left { port, client: client.socket, reached })
     }
 
     /// Something has happened at a side.

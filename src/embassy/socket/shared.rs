@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 use super::super::state::{Entries, Moment, NEVER};
+use super::relay::Link;
 
 /// Files of this process that are left to everything else in it.
 const FOR_OTHERS: u64 = 1024;
@@ -47,15 +48,20 @@ pub struct Seat {
     pub ends_at: AtomicU64,
 }
 
-/// A client that another thread has accepted.
+/// What a thread is given.
 #[derive(Debug)]
-pub struct Handed {
-    /// At which port.
-    pub id: u32,
-    /// Its connection.
-    pub client: OwnedFd,
-    /// A socket for its endpoint.
-    pub ready: Option<OwnedFd>,
+pub enum Handed {
+    /// A client that another thread, or a predecessor, has accepted.
+    Client {
+        /// At which port.
+        id: u32,
+        /// Its connection.
+        client: OwnedFd,
+        /// A socket for its endpoint.
+        ready: Option<OwnedFd>,
+    },
+    /// A connection of a predecessor.
+    Link(Box<Link>),
 }
 
 /// What a thread's eventfd is known by.
@@ -91,6 +97,11 @@ impl Shared {
         (open > least + 1 + least / 4).then_some(place)
     }
 
+    /// The thread with the fewest connections.
+    pub fn lightest(&self) -> &Seat {
+        self.seats.iter().min_by_key(|seat| seat.open.load(Relaxed)).expect("there is a thread at least")
+    }
+
     /// Whether there is room for so many files more.
     pub fn has_room(&self, files: usize) -> bool {
         self.files.load(Relaxed) + files <= self.most_files
@@ -124,7 +135,7 @@ impl Seat {
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
     }
 
-    /// Gives the thread a client.
+    /// Gives the thread a client or connection.
     pub fn hand(&self, handed: Handed) {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         self.open.fetch_add(1, Relaxed);
@@ -136,7 +147,7 @@ impl Seat {
         }
     }
 
-    /// The clients that were given to it.
+    /// What was given to it.
     pub fn handed(&self) -> Vec<Handed> {
         std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner))
     }

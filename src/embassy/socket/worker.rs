@@ -87,8 +87,8 @@ impl Worker {
         }
     }
 
-    /// Serves until it is told to stop.
-    pub fn run(mut self) {
+    /// Serves until it is told to stop. What is open then is the answer.
+    pub fn run(mut self) -> Vec<Link> {
         let shared = self.shared.clone();
         let seat = &shared.seats[self.own];
         let mut events = Vec::with_capacity(EVENTS);
@@ -99,7 +99,7 @@ impl Worker {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => {
                     tracing::error!(%error, "a thread of the embassy cannot wait for events");
-                    return;
+                    break;
                 }
             }
             self.now = shared.now();
@@ -109,6 +109,7 @@ impl Worker {
             self.carry_queued();
             self.look_around(seat);
         }
+        self.links.into_values().collect()
     }
 
     /// What an event is about.

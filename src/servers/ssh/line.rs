@@ -131,6 +131,20 @@ impl Line {
         let link = self.bulk().await?;
         Ok((link.forward(port, target).await?, link))
     }
+
+    /// As [`Line::forward`], over a connection of its own: those who come may stop reading.
+    ///
+    /// # Errors
+    /// As [`Line::link`] and [`Link::forward`]. Where the port was refused, a connection that HQ has lost and the server
+    /// has not may hold it; it is stirred, so that the next try may find the port free.
+    pub async fn forward_apart(&self, port: u16, target: SocketAddr) -> Result<Arc<Link>, LinkError> {
+        let link = self.shared.reader().await?;
+        let forwarded = link.forward(port, target).await;
+        if matches!(forwarded, Err(LinkError::Denied { .. })) {
+            link.stir(port).await;
+        }
+        forwarded.map(|_| link)
+    }
 }
 
 impl Drop for Line {

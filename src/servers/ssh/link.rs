@@ -149,6 +149,15 @@ impl Link {
         u16::try_from(bound).map_err(|_| LinkError::Denied { address: self.address.clone(), doing })
     }
 
+    /// Connects to a port of the server's own loopback and hangs up. Where an earlier connection of HQ's still holds it,
+    /// the server's sshd has to tell HQ of the visitor, and learns that the connection is no more.
+    pub(super) async fn stir(&self, port: u16) {
+        let opening = self.session.channel_open_direct_tcpip("127.0.0.1", port.into(), "127.0.0.1", 0);
+        if let Ok(channel) = self.ask("look at a port", opening).await {
+            let _ = channel.close().await;
+        }
+    }
+
     pub(super) async fn open_session(&self) -> Result<Channel<Msg>, LinkError> {
         self.ask("run a command", self.session.channel_open_session()).await
     }

@@ -11,10 +11,13 @@ use quarry::agent::http::{Client, Way};
 use quarry::agent::ssh::{Came, Program, Routes, install};
 use quarry::agent::vitals::Docker;
 use quarry::agent::{Agent, AgentError, Config, Routing};
+use quarry::embassy::{Endpoint, Exposed, Health, Sources, Table};
 use quarry::network::act::Standing;
 use quarry::network::hosts::Entries;
 use quarry::network::wall::Wall;
 use quarry::servers::ssh::{Line, State};
+use quarry::units::port::Port;
+use quarry::units::{Balance, Millis};
 use tokio::time::timeout;
 
 use super::{config, contract, policy, table, turn, vitals};
@@ -82,19 +85,70 @@ async fn an_agent_over_ssh_keeps_the_promises_and_is_upgraded_in_place() {
 
     assert_eq!(install(&site.line, &program, FOLDER, Routes::No).await.unwrap(), Came::Runs);
     let pid = site.pid();
-    // Another program, as far as anybody can tell: the same with a byte behind it.
-    let other = lab.folder().join("quarry");
-    std::fs::copy(PROGRAM, &other).unwrap();
-    let mut bytes = std::fs::OpenOptions::new().append(true).open(&other).unwrap();
-    std::io::Write::write_all(&mut bytes, b"\n").unwrap();
-    drop(bytes);
-    let other = Program::at(&other).await.unwrap();
+    let other = longer(&program, &lab.folder()).await;
     assert_eq!(install(&site.line, &other, FOLDER, Routes::No).await.unwrap(), Came::Changed);
     assert_eq!(site.pid(), pid, "it goes on under its process id");
     let told = vitals(&site.agent, "the new program", |vitals| vitals.program == other.digest()).await;
     assert_eq!(told.config.unwrap().turn, turn(11), "and with what it knew");
     let stale = site.agent.configure(&config(2)).await;
     assert_eq!(stale, Err(AgentError::Stale { held: turn(11) }));
+}
+
+/// Somebody on the server who has a connection through its embassy, and goes on with it once told to.
+const VISITOR: &str = r#"
+exec 3<>/dev/tcp/10.9.9.9/4000
+read -r -t 10 first <&3
+echo "$first" > /tmp/first
+until [ -e /tmp/go ]; do sleep 0.05; done
+printf "SSH-2.0-visitor\r\n" >&3
+timeout 10 head -c 20 <&3 | wc -c > /tmp/second
+"#;
+
+#[tokio::test]
+async fn who_is_in_the_embassy_stays_when_the_agent_is_another_program() {
+    let lab = Lab::up(1);
+    let program = Program::at(Path::new(PROGRAM)).await.unwrap();
+    let site = Site::new(lab.server(1), &program).await;
+    let wanted = Config { embassy: Some("10.9.9.9".parse().unwrap()), ..config(1) };
+    let applied = site.agent.configure(&wanted).await.unwrap();
+    assert!(applied.failed.is_empty(), "{applied:?}");
+    // The server's own sshd speaks first, and then says more only to who has spoken.
+    let sshd = Endpoint {
+        address: std::net::SocketAddr::from((site.server.ip(), 22)),
+        container: "blog.db.1.1".parse().unwrap(),
+        health: Health::Healthy,
+    };
+    let exposed = Exposed {
+        port: Port::tcp(4000),
+        endpoints: vec![sshd],
+        balance: Balance::default(),
+        from: Sources::Anywhere,
+        drain: Millis::seconds(1),
+        connect: Millis::seconds(5),
+    };
+    site.agent.expose(turn(1), &Table { ports: vec![exposed] }).await.unwrap();
+    let open = async || site.agent.ports().await.unwrap()[0].endpoints[0].open;
+    assert_eq!(open().await, 0);
+    site.shell(&format!("setsid bash -c '{}' >/dev/null 2>&1 </dev/null &", VISITOR));
+    let file = |name: &str| site.shell(&format!("cat /tmp/{name} 2>/dev/null || true")).trim().to_owned();
+    until("the visitor to be greeted", || file("first").starts_with("SSH-2.0-").then_some(()));
+    assert_eq!(open().await, 1);
+
+    let other = longer(&program, &lab.folder()).await;
+    assert_eq!(install(&site.line, &other, FOLDER, Routes::No).await.unwrap(), Came::Changed);
+    vitals(&site.agent, "the new program", |vitals| vitals.program == other.digest()).await;
+    site.shell("touch /tmp/go");
+    until("the visitor to be answered", || (file("second") == "20").then_some(()));
+}
+
+/// Another program, as far as anybody can tell: the same with a byte behind it.
+async fn longer(program: &Program, folder: &Path) -> Program {
+    let other = folder.join("quarry");
+    std::fs::copy(program.path(), &other).unwrap();
+    let mut bytes = std::fs::OpenOptions::new().append(true).open(&other).unwrap();
+    std::io::Write::write_all(&mut bytes, b"\n").unwrap();
+    drop(bytes);
+    Program::at(&other).await.unwrap()
 }
 
 /// What the server's router answers for a domain; nothing when there is none.

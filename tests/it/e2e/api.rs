@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::servers::{fleet, listed};
 use super::with_app;
+use crate::harness::lab::Lab;
 use crate::harness::{Hq, Running, docker, until};
 
 mod schema;
@@ -442,4 +444,30 @@ fn every_answer_is_as_the_description_says() {
         schema::violations(&document, &json!({"$ref": "#/components/schemas/Pong"}), &json!({"pong": 1, "x": 2}));
     assert_eq!(wrong.len(), 3, "a wrong answer is found out: {wrong:?}");
     hq.by_ssh(&["jobs", "kill", "ticker"]).succeeded();
+}
+
+#[test]
+fn every_server_answers_and_again_when_it_was_lost() {
+    let lab = Lab::up(1);
+    let hq = fleet(&lab, 1);
+    let token = token(&hq, "probe");
+    let s1 = lab.server(1);
+    let ask = |path: &str, token: &str| {
+        let (token, url) =
+            (format!("Authorization: Bearer {token}"), format!("http://127.0.0.1:{}{path}", hq.api.port()));
+        s1.ssh(&["curl", "-sS", "--max-time", "10", "-H", &token, &url]).text()
+    };
+    let answers = || ask("/v1/ping", "").contains("\"pong\":true").then_some(());
+    until("the api to answer on the server", answers);
+    let shown: Value = serde_json::from_str(&ask("/v1/servers/s1", &token)).unwrap();
+    assert_eq!((&shown["name"], &shown["state"]), (&json!("s1"), &json!("up")));
+    assert!(ask("/v1/servers/s1", "").contains("Authorization: Bearer"), "who has no token learns how to have one");
+    s1.poweroff();
+    s1.poweron();
+    until("the api to answer there again", answers);
+    // HQ finds the connection dead, the server does not: its end still holds the port.
+    s1.cut();
+    until("HQ to miss the server", || (listed(&hq, "s1")["state"] == "down").then_some(()));
+    s1.heal();
+    until("the api to answer there once more", answers);
 }

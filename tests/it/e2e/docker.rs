@@ -334,6 +334,11 @@ fn several_servers_look_like_one_engine() {
     let images = client.list(&["images", "--filter", "reference=debian", "--format", "{{.ID}}"]);
     let unique: std::collections::BTreeSet<&String> = images.iter().collect();
     assert_eq!(unique.len(), images.len(), "each image is listed once");
+
+    lab.server(2).poweroff();
+    let warned = || client.run(&["info"]).stderr.contains("WARNING: s2 does not answer").then_some(());
+    until("a server that is missing to be told of", warned);
+    assert_eq!(client.list(&["ps", "--format", row]), ["s1 on-s1"]);
 }
 
 /// The certificate that a command has printed, in a folder of its own.

@@ -10,6 +10,7 @@ use crate::network::Policy;
 use crate::network::config::ConfigPath;
 use crate::network::hosts::Entries;
 use crate::network::wall::Wall;
+use crate::units::hex::hex;
 
 /// The place of a wish among all others of its kind: those of a later HQ after those of an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -76,7 +77,7 @@ impl From<Contents> for Written {
     fn from(contents: Contents) -> Self {
         match String::from_utf8(contents.0) {
             Ok(text) => Self::Text(text),
-            Err(error) => Self::Hex(error.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()),
+            Err(error) => Self::Hex(hex(error.as_bytes())),
         }
     }
 }

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::vitals::{Machine, Space};
 use crate::units::Megabytes;
+use crate::units::hex::hex;
 
 /// Where docker keeps what it has.
 const DOCKER: &str = "/var/lib/docker";
@@ -35,5 +36,5 @@ pub fn digest(path: &Path) -> io::Result<String> {
     let mut file = fs::File::open(path)?;
     let mut hash = Sha256::new();
     io::copy(&mut file, &mut hash)?;
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(hash.finalize()))
 }

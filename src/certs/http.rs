@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::names::Domain;
 use crate::router::tls::Challenge;
+use crate::units::hex::hex;
 
 /// Most addresses of a domain that are asked.
 const ADDRESSES: usize = 8;
@@ -54,7 +55,6 @@ impl fmt::Display for Elsewhere {
 pub fn challenge() -> std::io::Result<Challenge> {
     let mut bytes = [0; 32];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let token = format!("quarry-{}", hex(&bytes[..16])).parse().map_err(std::io::Error::other)?;
     Ok(Challenge { token, answer: hex(&bytes[16..]) })
 }

@@ -65,7 +65,7 @@ async fn add_containers(cx: &Context, stacks: &BTreeSet<StackName>, figures: &mu
         let node = text(seen, label::NODE);
         let place = (seen.server.clone(), seen.container.name.clone());
         *figures.running.entry((stack.clone(), node.clone(), seen.server.clone())).or_default() += 1;
-        let (is_sick, usage) = (sick.contains_key(&place), usage.get(&place).copied());
+        let (is_sick, usage) = (sick.contains(&place), usage.get(&place).copied());
         let (server, container) = place;
         figures.containers.push(Running { stack, node, server, container, is_sick, usage });
     }

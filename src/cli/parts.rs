@@ -11,8 +11,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sha2::{Digest, Sha256};
-
 use super::failure::{Exit, Failure};
 use crate::clock::{Clock, SystemClock};
 use crate::db::copy::act::is_part;
@@ -33,6 +31,7 @@ use crate::hq::{Awake, Parts, identity};
 use crate::launch::{Ground, Identity};
 use crate::router::edge::Edge;
 use crate::seal;
+use crate::units::hex::{hex, sha256};
 
 /// Where an HQ lives.
 #[derive(Debug, Clone, clap::Args)]
@@ -330,11 +329,7 @@ impl From<HomeError> for Failure {
 
 fn digest(root: &Path) -> String {
     let absolute = root.canonicalize().unwrap_or_else(|_| root.to_owned());
-    hex(&Sha256::digest(absolute.as_os_str().as_encoded_bytes()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    sha256(absolute.as_os_str().as_encoded_bytes())
 }
 
 /// What the names of images are marked with, from a file of the root that is made when there is none. Whoever asks holds
@@ -352,8 +347,8 @@ fn secret(root: &Path) -> Result<String, HomeError> {
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(|error| wrong(error.into()))?;
     let mut file =
         fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&path).map_err(wrong)?;
-    file.write_all(format!("{}\n", hex(&bytes)).as_bytes()).and_then(|()| file.sync_all()).map_err(wrong)?;
-    Ok(hex(&bytes))
+    file.write_all(format!("{}\n", hex(bytes)).as_bytes()).and_then(|()| file.sync_all()).map_err(wrong)?;
+    Ok(hex(bytes))
 }
 
 /// In the root folder: what the names of images are marked with.

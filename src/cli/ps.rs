@@ -118,7 +118,7 @@ fn by_number(container: &str) -> Vec<(u64, String)> {
 
 /// Containers that run, and fail their health check.
 fn show_sick(cx: &Context, rows: &mut [Row]) {
-    for ((server, container), _) in cx.hq.sick() {
+    for (server, container) in cx.hq.sick() {
         let is = |row: &&mut Row| row.container == container.as_str() && row.server == server.as_str();
         rows.iter_mut().filter(is).filter(|row| row.state == "running").for_each(|row| row.state = "unhealthy");
     }

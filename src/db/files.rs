@@ -20,6 +20,8 @@ use self::watch::{Bell, Hint};
 use super::leases::{Kept, Leases};
 use super::{Change, Db, DbError, Entry, Guard, Key, Lease, VALUE_LIMIT, Version, layout, paths};
 
+use crate::units::hex::hex;
+
 mod folder;
 mod tree;
 mod walk;
@@ -313,7 +315,7 @@ impl Db for Files {
         let mut random = [0_u8; 16];
         rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
             .map_err(|source| DbError::Backend { doing: "name", key: "a lease".into(), source: Box::new(source) })?;
-        let lease = Lease(random.iter().map(|byte| format!("{byte:02x}")).collect());
+        let lease = Lease(hex(random));
         self.home.turn().leases.begin(&lease, ttl, Instant::now());
         tokio::spawn(tend(Arc::downgrade(&self.home), lease.clone()));
         Ok(lease)

@@ -2,13 +2,13 @@
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use sha2::{Digest, Sha256};
 
 use crate::servers::authority::{Authority, Identity};
+use crate::units::hex::sha256;
 
 /// By what HQ knows a certificate: the SHA-256 of it, in hexadecimal.
 pub fn digest(certificate: &[u8]) -> String {
-    Sha256::digest(certificate).iter().map(|byte| format!("{byte:02x}")).collect()
+    sha256(certificate)
 }
 
 /// The same of one in PEM; `None` for what is none.

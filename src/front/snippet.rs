@@ -6,9 +6,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::names::printable::excerpt;
+use crate::units::hex::mark;
 
 mod words;
 
@@ -86,7 +86,7 @@ const MOST: usize = 64;
 impl Snippet {
     /// Sixteen hexadecimal digits that no other snippet has.
     pub fn digest(&self) -> String {
-        Sha256::digest(self.to_string()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        mark(self.to_string(), 8)
     }
 
     /// Whether it sets this directive.

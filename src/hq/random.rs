@@ -6,5 +6,5 @@ pub fn hex<const BYTES: usize>() -> String {
     // The kernel gives as few at once.
     let given = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     given.expect("the kernel gives random bytes");
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::units::hex::hex(bytes)
 }

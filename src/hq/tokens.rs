@@ -2,7 +2,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+
+use crate::units::hex::sha256;
 
 /// How a token begins, so that people and scanners of leaks know one when they see it.
 const PREFIX: &str = "qry_";
@@ -40,7 +41,7 @@ pub fn digest(token: &str) -> Option<String> {
     let secret = token.strip_prefix(PREFIX)?;
     let hexadecimal = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     let good = secret.len() == DIGITS && secret.bytes().all(hexadecimal);
-    good.then(|| Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect())
+    good.then(|| sha256(token))
 }
 
 /// When something ends that holds for `90d`, `12h` or `4w` from now, or until a time in RFC 3339.

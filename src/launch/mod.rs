@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 pub use self::step::Step;
 use crate::docker::{Container, Network};
@@ -12,6 +11,7 @@ use crate::instruction::Settings;
 use crate::names::{ContainerName, NodeName, ReleaseNumber, ServerName, StackName, StackNode};
 use crate::router::StackRoutes;
 use crate::stack::Kind;
+use crate::units::hex::mark;
 use crate::units::net::Net;
 use crate::units::port::Port;
 
@@ -271,15 +271,13 @@ impl Identity {
 
     /// The tag of a release's images: its number, what cannot be guessed, and the HQ's suffix.
     pub fn tag(&self, stack: &StackName, number: ReleaseNumber) -> String {
-        let digest = Sha256::digest(format!("{}\n{stack}\n{number}", self.secret));
-        let mark: String = digest.iter().take(10).map(|byte| format!("{byte:02x}")).collect();
+        let mark = mark(format!("{}\n{stack}\n{number}", self.secret), 10);
         format!("{number}-{mark}{}", self.suffix)
     }
 
     /// The word by which this HQ's routers know each other when they speak of a stack.
     pub fn pass(&self, stack: &StackName) -> String {
-        let digest = Sha256::digest(format!("router\n{}\n{stack}", self.secret));
-        digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        mark(format!("router\n{}\n{stack}", self.secret), 16)
     }
 
     /// Whether a container is this HQ's.

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
 use super::files::machine::{self, MachineError};
 use super::files::state::{self, Alone, Applied, State, StateError, Trial};
 use super::nft::{self, NftError};
 use super::policy::Policy;
 use super::rules::{self, Force, Machine, Table};
 use super::wall::Wall;
+
+use crate::units::hex::sha256;
 
 /// How long HQ has to reach a server again after its rules have changed.
 pub const TRIAL: Duration = Duration::from_secs(15);
@@ -224,7 +224,7 @@ impl Locknet {
     async fn now(&self, policy: &Policy, table: Table) -> Result<Applied, NetworkError> {
         let text = rules::table(table, policy, &machine::machine()?);
         let listing = nft::listing(table).await?.unwrap_or_default();
-        Ok(Applied { table, text: digest(&text), listing: digest(&listing) })
+        Ok(Applied { table, text: sha256(&text), listing: sha256(&listing) })
     }
 
     /// The policy goes to the disk first: cut off in between, it was decided, and [`Locknet::restore`] carries it out.
@@ -293,8 +293,4 @@ fn next(tables: &BTreeSet<Table>) -> Table {
 
 fn removals<'a>(tables: impl IntoIterator<Item = &'a Table>) -> String {
     tables.into_iter().map(|table| rules::removal(*table)).collect()
-}
-
-fn digest(text: &str) -> String {
-    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }

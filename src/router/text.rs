@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::etc::Balancers;
 use crate::front::Snippet;
+use crate::units::hex::hex;
 
 const CONFIGURATION: &str = include_str!("../../router/nginx.conf");
 const LUA: &str = include_str!("../../router/quarry.lua");
@@ -196,7 +197,7 @@ fn digest(parts: &[&str]) -> String {
         hash.update(part.len().to_le_bytes());
         hash.update(part);
     }
-    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize()[..8])
 }
 
 #[cfg(test)]

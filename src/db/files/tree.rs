@@ -6,11 +6,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sha2::{Digest, Sha256};
-
 use super::folder::{Folder, Sort, Trouble};
 use super::walk::{self, Walk, segments};
 use crate::db::{DbError, Entry, Guard, Key, Version, paths};
+use crate::units::hex::sha256;
 
 /// Files that are being written; whoever opens the tree next removes what a crash left.
 const TEMPORARY: &str = ".quarry-put-";
@@ -28,7 +27,7 @@ pub struct Tree {
 
 /// The version of a content.
 pub fn version(value: &[u8]) -> Version {
-    Version(Sha256::digest(value).iter().map(|byte| format!("{byte:02x}")).collect())
+    Version(sha256(value))
 }
 
 impl Tree {

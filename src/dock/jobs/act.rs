@@ -81,12 +81,14 @@ impl Desk {
         Ok(Reply::json(201, &json!({ "Id": id, "Warnings": warnings })))
     }
 
-    /// What runs in a container.
-    async fn kind(&self, found: &Found) -> Result<Kind, Trouble> {
+    /// The container that somebody means who may change it, and what runs in it.
+    async fn meant(&self, name: &str, what: &str) -> Result<(Kind, Found), Trouble> {
+        let found = self.found(name, Right::Deploy, what).await?;
         let jobs = self.hq.job_procs(&found.stack).await?;
         let runs = self.hq.job_runs(&found.stack, &found.node).await?;
         let container = &found.seen.container;
-        Ok(kind((&container.name, &container.labels), &found.node, &jobs, &runs))
+        let kind = kind((&container.name, &container.labels), &found.node, &jobs, &runs);
+        Ok((kind, found))
     }
 
     fn engine(&self, server: &ServerName) -> Result<Arc<dyn Engine>, Trouble> {
@@ -96,9 +98,7 @@ impl Desk {
     /// `docker start`: what was made for whoever is attached begins.
     pub(in crate::dock) async fn start(&self, name: &str) -> Result<Reply, Trouble> {
         let what = format!("docker start {name}");
-        let found = self.found(name, Right::Deploy, &what).await?;
-        let kind = self.kind(&found).await?;
-        let Found { seen, stack, node, .. } = found;
+        let (kind, Found { seen, stack, node, .. }) = self.meant(name, &what).await?;
         match (kind, seen.container.state) {
             (_, State::Running | State::Restarting | State::Paused) => return Ok(Reply::empty(304)),
             (Kind::Attached(number), State::Created) => {
@@ -144,9 +144,7 @@ impl Desk {
     /// `docker stop`.
     pub(in crate::dock) async fn stop(&self, name: &str, query: &Query) -> Result<Reply, Trouble> {
         let what = format!("docker stop {name}");
-        let found = self.found(name, Right::Deploy, &what).await?;
-        let kind = self.kind(&found).await?;
-        let Found { seen, stack, node, .. } = found;
+        let (kind, Found { seen, stack, node, .. }) = self.meant(name, &what).await?;
         match kind {
             Kind::Alone => self.end_job(&stack, &node, what).await?,
             Kind::Node => return Err(self.of_repository(stack, node, &what).await),
@@ -165,9 +163,7 @@ impl Desk {
     pub(in crate::dock) async fn kill(&self, name: &str, query: &Query) -> Result<Reply, Trouble> {
         let signal = query.text("signal").filter(|signal| !signal.is_empty()).unwrap_or("KILL").to_owned();
         let what = format!("docker kill --signal {signal} {name}");
-        let found = self.found(name, Right::Deploy, &what).await?;
-        let kind = self.kind(&found).await?;
-        let Found { seen, stack, node, .. } = found;
+        let (kind, Found { seen, stack, node, .. }) = self.meant(name, &what).await?;
         match kind {
             Kind::Alone if ends(&signal) => self.end_job(&stack, &node, what).await?,
             Kind::Node if ends(&signal) => return Err(self.of_repository(stack, node, &what).await),
@@ -184,9 +180,7 @@ impl Desk {
     /// `docker restart`: a node's containers are replaced without dropping a request.
     pub(in crate::dock) async fn restart(&self, name: &str, query: &Query) -> Result<Reply, Trouble> {
         let what = format!("docker restart {name}");
-        let found = self.found(name, Right::Deploy, &what).await?;
-        let kind = self.kind(&found).await?;
-        let Found { seen, stack, node, .. } = found;
+        let (kind, Found { seen, stack, node, .. }) = self.meant(name, &what).await?;
         match kind {
             Kind::Node => {
                 let (hq, user, of) = (self.hq.clone(), self.caller.user.clone(), stack.clone());
@@ -212,9 +206,7 @@ impl Desk {
     /// `docker rm`.
     pub(in crate::dock) async fn remove(&self, name: &str, query: &Query) -> Result<Reply, Trouble> {
         let what = format!("docker rm {name}");
-        let found = self.found(name, Right::Deploy, &what).await?;
-        let kind = self.kind(&found).await?;
-        let Found { seen, stack, node, .. } = found;
+        let (kind, Found { seen, stack, node, .. }) = self.meant(name, &what).await?;
         let runs = matches!(seen.container.state, State::Running | State::Restarting | State::Paused);
         if kind == Kind::Node {
             return Err(self.of_repository(stack, node, &what).await);

@@ -2,10 +2,9 @@
 
 use std::io::Read;
 
-use sha2::{Digest, Sha256};
-
 use crate::docker::{BuildRequest, EngineError, Image};
 use crate::names::ImageId;
+use crate::units::hex::sha256;
 
 /// The processor of this engine, and of what it builds.
 pub(super) const ARCHITECTURE: &str = "amd64";
@@ -18,8 +17,7 @@ pub(super) fn fits(place: &str, folder: &str) -> bool {
 
 /// An image whose id follows from `content`.
 pub(super) fn image(content: &[u8], tag: &str) -> Image {
-    let hex: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
-    let id: ImageId = format!("sha256:{hex}").parse().expect("a SHA-256 in hexadecimal is an image id");
+    let id: ImageId = format!("sha256:{}", sha256(content)).parse().expect("a SHA-256 in hexadecimal is an image id");
     let tag = if tag.contains(':') { tag.to_owned() } else { format!("{tag}:latest") };
     Image {
         id,

@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::future::select_all;
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 use tokio::time::sleep;
 
 use super::{CertsError, Row, UnderWay, known, owners, rows, url, wanted};
@@ -26,6 +25,7 @@ use crate::names::Domain;
 use crate::router::StackRoutes;
 use crate::router::edge::{Edge, EdgeError};
 use crate::router::tls::{Certificate, Challenge, TlsChange, TlsState, Token};
+use crate::units::hex::sha256;
 
 /// Before what did not work is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -340,5 +340,5 @@ async fn show_changes(
 
 fn digest(certificate: &Certificate) -> String {
     let text = serde_json::to_vec(certificate).expect("a certificate has no value that JSON lacks");
-    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    sha256(text)
 }

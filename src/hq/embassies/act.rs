@@ -138,7 +138,7 @@ impl Hq {
             let own = containers.iter().filter(|container| self.launcher.identity.owns(container));
             seen.containers = own.cloned().collect();
             seen.is_heard = voices.get(&server) == Some(&Voice::Up);
-            let own = sick.keys().filter(|(on, _)| *on == server);
+            let own = sick.iter().filter(|(on, _)| *on == server);
             seen.sick = own.map(|(_, name)| name.clone()).collect();
         }
         for (server, networks) in networks {

@@ -1,7 +1,6 @@
 //! Git's side of a push or a clone: the process, its streams, and which updates belong to which push.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -22,6 +21,7 @@ use crate::hq::git::{self, GitError, Repository};
 use crate::hq::shallow::{self, Opening};
 use crate::hq::upgrade::{Traffic, Work};
 use crate::names::{CommitId, StackName};
+use crate::units::hex::hex;
 
 /// Exit code for the person's mistake.
 const MISTAKE: u8 = 1;
@@ -95,10 +95,7 @@ impl Pushes {
     fn admit(self: &Arc<Self>, ticket: Ticket) -> io::Result<Admission> {
         let mut random = [0; 16];
         getrandom(&mut random, GetRandomFlags::empty())?;
-        let id = random.iter().fold(String::new(), |mut id, byte| {
-            write!(id, "{byte:02x}").expect("a string takes all text");
-            id
-        });
+        let id = hex(random);
         self.lock().insert(id.clone(), ticket);
         Ok(Admission { pushes: self.clone(), id })
     }

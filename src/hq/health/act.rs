@@ -1,6 +1,6 @@
 //! Asks every container that has a lasting check, and has what is sick left out and made anew.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
@@ -40,9 +40,9 @@ impl Hq {
         }
     }
 
-    /// Containers that count as sick, with why.
-    pub fn sick(&self) -> BTreeMap<Place, String> {
-        self.checkups.lock().unwrap_or_else(PoisonError::into_inner).sick()
+    /// Containers that count as sick.
+    pub fn sick(&self) -> BTreeSet<Place> {
+        self.checkup(|checkups| checkups.sick())
     }
 
     /// What runs as it should and has a lasting check.
@@ -77,11 +77,11 @@ impl Hq {
         });
         let asked = stream::iter(watched).map(|one| async move {
             let answer = self.launcher.is_well(&one.step, &one.health).await;
-            let why = answer.as_ref().err().cloned();
-            let changed = self.checkup(|checkups| checkups.note(&one.place, &one.health, answer, Instant::now()));
-            match (changed, why) {
-                (true, Some(why)) => tracing::warn!(container = %one.place.1, server = %one.place.0, why, "sick"),
-                (true, None) => tracing::info!(container = %one.place.1, server = %one.place.0, "well again"),
+            let is_well = answer.is_ok();
+            let changed = self.checkup(|checkups| checkups.note(&one.place, &one.health, is_well, Instant::now()));
+            match (changed, answer) {
+                (true, Err(why)) => tracing::warn!(container = %one.place.1, server = %one.place.0, why, "sick"),
+                (true, Ok(())) => tracing::info!(container = %one.place.1, server = %one.place.0, "well again"),
                 (false, _) => {}
             }
             changed

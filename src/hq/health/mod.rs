@@ -1,7 +1,7 @@
 //! Whether containers that have come up are still healthy. Each is asked what its node's `health:` says, on and on; one that
 //! has failed too often in a row is sick until it answers again: it gets nobody new, and is made anew. [`act`] asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::names::{ContainerName, ServerName};
@@ -27,15 +27,14 @@ struct Record {
     /// Whether it has ever been well: what is still coming up is given its time.
     settled: bool,
     failures: u32,
-    /// Why it counts as sick.
-    sick: Option<String>,
+    is_sick: bool,
 }
 
 impl Checkups {
     /// These are there now. What is new is asked at once, what is gone is forgotten.
     pub fn admit(&mut self, present: impl Iterator<Item = Place>, now: Instant) {
         let mut before = std::mem::take(&mut self.0);
-        let new = || Record { since: now, due: now, settled: false, failures: 0, sick: None };
+        let new = || Record { since: now, due: now, settled: false, failures: 0, is_sick: false };
         self.0 = present.map(|place| (place.clone(), before.remove(&place).unwrap_or_else(new))).collect();
     }
 
@@ -48,25 +47,21 @@ impl Checkups {
     }
 
     /// What one has answered. Whether it counts as sick now and did not, or the other way round.
-    pub fn note(&mut self, place: &Place, health: &Health, answer: Result<(), String>, now: Instant) -> bool {
+    pub fn note(&mut self, place: &Place, health: &Health, is_well: bool, now: Instant) -> bool {
         let Some(record) = self.0.get_mut(place) else { return false };
-        let was_sick = record.sick.is_some();
-        match answer {
-            Ok(()) => (record.settled, record.failures, record.sick) = (true, 0, None),
-            Err(_) if !record.settled && now < record.since + health.start.duration() => {}
-            Err(why) => {
-                record.failures += 1;
-                if record.failures >= health.retries.max(1) {
-                    record.sick = Some(why);
-                }
-            }
+        let was_sick = record.is_sick;
+        if is_well {
+            (record.settled, record.failures, record.is_sick) = (true, 0, false);
+        } else if record.settled || now >= record.since + health.start.duration() {
+            record.failures += 1;
+            record.is_sick = record.failures >= health.retries.max(1);
         }
-        was_sick != record.sick.is_some()
+        was_sick != record.is_sick
     }
 
-    /// Those that are sick, with why.
-    pub fn sick(&self) -> BTreeMap<Place, String> {
-        self.0.iter().filter_map(|(place, record)| Some((place.clone(), record.sick.clone()?))).collect()
+    /// Those that are sick.
+    pub fn sick(&self) -> BTreeSet<Place> {
+        self.0.iter().filter(|(_, record)| record.is_sick).map(|(place, _)| place.clone()).collect()
     }
 }
 
@@ -90,17 +85,17 @@ mod tests {
         let (now, one) = (Instant::now(), place("blog.web.1.1"));
         let mut checkups = Checkups::default();
         checkups.admit([one.clone()].into_iter(), now);
-        let mut note = |answer: Result<(), &str>| {
-            let changed = checkups.note(&one, &health(), answer.map_err(str::to_owned), now);
-            (changed, checkups.sick().remove(&one))
+        let mut note = |is_well| {
+            let changed = checkups.note(&one, &health(), is_well, now);
+            (changed, checkups.sick().contains(&one))
         };
-        assert_eq!(note(Ok(())), (false, None));
-        assert_eq!(note(Err("a")), (false, None));
-        assert_eq!(note(Ok(())), (false, None));
-        assert_eq!(note(Err("b")), (false, None), "the failures are in a row");
-        assert_eq!(note(Err("c")), (true, Some("c".into())));
-        assert_eq!(note(Err("d")), (false, Some("d".into())));
-        assert_eq!(note(Ok(())), (true, None));
+        assert_eq!(note(true), (false, false));
+        assert_eq!(note(false), (false, false));
+        assert_eq!(note(true), (false, false));
+        assert_eq!(note(false), (false, false), "the failures are in a row");
+        assert_eq!(note(false), (true, true));
+        assert_eq!(note(false), (false, true));
+        assert_eq!(note(true), (true, false));
     }
 
     #[test]
@@ -110,12 +105,12 @@ mod tests {
         checkups.admit([one.clone()].into_iter(), now);
         let fail = |checkups: &mut Checkups, seconds: u64| {
             let at = now + Duration::from_secs(seconds);
-            checkups.note(&one, &health(), Err("it is starting".to_owned()), at)
+            checkups.note(&one, &health(), false, at)
         };
         assert!([1, 30, 59].iter().all(|seconds| !fail(&mut checkups, *seconds)));
         assert!(!fail(&mut checkups, 61) && fail(&mut checkups, 66));
         checkups.admit([place("blog.web.1.2")].into_iter(), now);
-        assert_eq!(checkups.sick(), BTreeMap::new());
+        assert_eq!(checkups.sick(), BTreeSet::new());
         checkups.admit([one.clone()].into_iter(), now);
         assert!(!fail(&mut checkups, 1), "it begins anew");
     }

@@ -31,9 +31,9 @@ pub fn replace_namesakes(instances: &mut [Instance]) {
 }
 
 /// What fails its health check is replaced.
-pub fn replace_sick(instances: &mut [Instance], sick: &BTreeMap<Place, String>) {
+pub fn replace_sick(instances: &mut [Instance], sick: &BTreeSet<Place>) {
     for instance in instances {
-        if sick.contains_key(&(instance.server.clone(), instance.name.clone())) {
+        if sick.contains(&(instance.server.clone(), instance.name.clone())) {
             instance.release = None;
         }
     }

@@ -9,10 +9,9 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
 use super::{Content, LIMIT, Manifest};
 use crate::network::files::{Owner, put, read, sync};
+use crate::units::hex::sha256;
 
 /// What was there before may have been larger than what quarry takes.
 const BEFORE_LIMIT: u64 = 64 << 20;
@@ -175,7 +174,7 @@ pub fn remove(path: &Path, made: &[PathBuf]) -> io::Result<()> {
 
 /// The digest of bytes.
 pub fn content(bytes: &[u8]) -> Content {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    sha256(bytes)
 }
 
 /// Whether bytes are more than a config file may have.

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{Owner, put, read, sync};
 use crate::network::policy::Policy;
 use crate::network::rules::Table;
+use crate::units::hex::hex;
 
 /// Far more than a policy of ten thousand peers.
 const LIMIT: u64 = 64 << 20;
@@ -184,5 +185,5 @@ impl State {
 pub fn fresh_id() -> String {
     let mut bytes = [0; 8];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).expect("the kernel gives eight bytes");
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(bytes)
 }

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use sha2::{Digest, Sha256};
-
 use crate::certs::Record;
 use crate::certs::tries::Tries;
 use crate::db::{DbError, Entry, Guard, Key, layout};
 use crate::hq::Hq;
 use crate::names::Domain;
+use crate::units::hex::mark;
 
 impl Hq {
     /// Every certificate. One that is damaged is left out with a warning.
@@ -74,6 +73,5 @@ impl Hq {
 }
 
 fn account_key(directory: &str) -> Key {
-    let digest = Sha256::digest(directory);
-    layout::account(&digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>())
+    layout::account(&mark(directory, 8))
 }

@@ -162,9 +162,10 @@ install_docker() {
     fi
 }
 
-# start_engine LOG: starts dockerd if none answers and sets ENGINE; without systemd its lines go to LOG.
+# start_engine LOG PROGRAM: starts dockerd if none answers and sets ENGINE; without systemd its lines go to LOG, and jobs
+# get their streams by PROGRAM, which need not be built yet.
 start_engine() {
-    local log=$1 deadline=$((SECONDS + 60)) hint
+    local log=$1 program=$2 deadline=$((SECONDS + 60)) hint
     engine_answers && return
     step "Starting dockerd"
     if [[ -d /run/systemd/system ]]; then
@@ -173,7 +174,9 @@ start_engine() {
         ENGINE=systemd
     else
         hint="look at $log"
-        setsid dockerd >"$log" 2>&1 </dev/null &
+        mkdir -p "${program%/*}"
+        ln -sfn "${program##*/}" "$program-runc"
+        setsid dockerd --add-runtime "quarry=$program-runc" >"$log" 2>&1 </dev/null &
         ENGINE=$!
     fi
     until engine_answers; do

@@ -1,5 +1,6 @@
 //! The `quarry` program.
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
@@ -8,9 +9,16 @@ use quarry::cli::failure::Failure;
 use quarry::cli::parts::Places;
 use quarry::cli::serve::Ended;
 use quarry::cli::{Cli, Command, again, client, doctor, normalised};
+use quarry::docker::handover::process;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    if let [program, words @ ..] = &words[..]
+        && process::is_meant(program)
+    {
+        return process::run(words);
+    }
     let mut arguments: Vec<String> = std::env::args().collect();
     // Git's hook is on every pusher's time: it starts before anything else is set up.
     if arguments.get(1).is_some_and(|word| word == "hook") {

@@ -11,7 +11,7 @@ use super::logs::Logs;
 use super::ps::age;
 use super::run::{Streams, attached};
 use super::tasks::{Past, past};
-use crate::docker::State;
+use crate::docker::{Log, State};
 use crate::hq::HqError;
 use crate::hq::door::Stdin;
 use crate::hq::fleet::Survey;
@@ -239,7 +239,7 @@ async fn run(cx: &Context, wanted: Wanted, streams: Streams) -> Result<u8, Failu
             () = interruption(&mut events) => Err(interrupted("interrupted; what had begun finishes by itself")),
         };
     }
-    let hold = Hold { tty: terminal.is_some(), stdin: true, ..Hold::default() };
+    let hold = Hold { tty: terminal.is_some(), stdin: true, output: Log::Handed, entrypoint: None };
     let ready = cx.within(|say| async move {
         let say = |line: &str| say.line(line);
         cx.hq.prepare_job(&stack, job, hold, &cx.caller.user, &say).await

@@ -3,6 +3,7 @@
 use futures_util::StreamExt;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
@@ -87,16 +88,19 @@ pub(super) async fn attached(
         // A terminal of unknown size is better than no command.
         let _ = engine.resize(name, terminal.columns, terminal.rows).await;
     }
-    let feeding = tokio::spawn(feed(stdin, input, tty));
-    let mut listening = true;
-    loop {
+    let mut feeding = JoinSet::new();
+    feeding.spawn(feed(stdin, input, tty));
+    let (mut printing, mut listening) = (true, true);
+    let code = loop {
         tokio::select! {
-            chunk = output.next() => match chunk {
+            chunk = output.next(), if printing => match chunk {
                 Some(Ok(Output::Stdout(bytes))) => cx.out.data(bytes).await?,
                 Some(Ok(Output::Stderr(bytes))) => cx.out.aside(bytes).await?,
                 Some(Err(error)) => return Err(error.into()),
-                None => break,
+                None => printing = false,
             },
+            // Who has closed its output may read on.
+            code = engine.wait(name), if !printing => break code?,
             event = events.recv(), if listening => match event {
                 Some(IoEvent::Resize { columns, rows }) => drop(engine.resize(name, columns, rows).await),
                 // The terminal inside the container sees the key itself.
@@ -110,9 +114,7 @@ pub(super) async fn attached(
                 return Err(super::failure::hung_up());
             }
         }
-    }
-    feeding.abort();
-    let code = engine.wait(name).await?;
+    };
     u8::try_from(code).map_err(|_| Failure::new(Exit::Bug, format!("the exit code {code} is none")))
 }
 

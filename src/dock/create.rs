@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::refusals::refused;
 use super::trouble::Trouble;
+use crate::docker::Log;
 use crate::hq::jobs::Hold;
 use crate::names::StackName;
 use crate::stack::Command;
@@ -71,8 +72,8 @@ pub fn read(name: Option<&str>, drawn: &str, body: &Value) -> Result<Order, Trou
         None => None,
     };
     let entrypoint = entrypoint.map(|words| words.into_iter().filter(|word| !word.is_empty()).collect());
-    let hold =
-        Hold { tty: is("Tty"), stdin: is("OpenStdin"), stays: body["HostConfig"]["AutoRemove"] != true, entrypoint };
+    let output = if body["HostConfig"]["AutoRemove"] == true { Log::None } else { Log::Kept };
+    let hold = Hold { tty: is("Tty"), stdin: is("OpenStdin"), output, entrypoint };
     Ok(Order { job, stack, hold, warnings })
 }
 
@@ -260,7 +261,7 @@ mod tests {
     fn whoever_attaches_to_nothing_has_it_run_by_itself() {
         let attached = order(None, json!({"Image": "a", "AttachStdout": true, "OpenStdin": true, "Tty": true}));
         assert!(!attached.job.daemonize && attached.job.name.is_none());
-        assert_eq!(attached.hold, Hold { tty: true, stdin: true, stays: true, entrypoint: None });
+        assert_eq!(attached.hold, Hold { tty: true, stdin: true, output: Log::Kept, entrypoint: None });
         let alone = order(None, json!({"Image": "a", "HostConfig": {"AutoRemove": true}}));
         assert!(alone.job.daemonize && alone.warnings.len() == 1, "{:?}", alone.warnings);
         assert_eq!(alone.job.name.unwrap().as_str(), "drawn");

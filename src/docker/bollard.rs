@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::{
     Answered, Archive, Asked, Attached, BuildRequest, Container, ContainerRequest, Engine, EngineError, Event, Image,
-    Lane, LogRequest, Network, Output, Say, Surroundings, Wire,
+    Lane, LogRequest, Network, Output, Say, Surroundings, Wire, handover,
 };
 use crate::names::{ContainerName, ImageId};
 use crate::units::Millis;
@@ -76,6 +76,8 @@ struct About {
     architecture: String,
     /// `docker-init` is installed: process 1 of each container passes signals on and reaps.
     init: bool,
+    /// It knows the runtime whose containers get their streams past it.
+    hands_over: bool,
     surroundings: Surroundings,
 }
 
@@ -167,13 +169,15 @@ impl Docker {
                     Ok(info) => info.map_err(|error| self.explain(&Subject::ENGINE, error))?,
                     Err(elapsed) => return Err(self.unreachable(elapsed)),
                 };
+                let runtimes = info.runtimes.unwrap_or_default();
+                let hands_over = self.wire.is_here() && runtimes.contains_key(handover::RUNTIME);
                 let cgroup_driver = info.cgroup_driver.map_or_else(String::new, |driver| driver.to_string());
                 let surroundings = Surroundings {
                     cgroup_driver,
                     folder: info.docker_root_dir.unwrap_or_default().into(),
                     live_restore: info.live_restore_enabled.unwrap_or(false),
                 };
-                Ok(About { version, architecture, init, surroundings })
+                Ok(About { version, architecture, init, hands_over, surroundings })
             })
             .await
     }

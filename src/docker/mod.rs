@@ -17,6 +17,7 @@ pub mod architecture;
 pub mod bollard;
 pub mod engines;
 pub mod fake;
+pub mod handover;
 pub mod lines;
 pub mod passing;
 mod request;
@@ -253,6 +254,10 @@ pub trait Wire: std::fmt::Debug + Send + Sync {
     fn engine(&self) -> String;
     /// A new connection to the socket; fails in time when there is none to be had.
     async fn open(&self, lane: Lane) -> std::io::Result<Box<dyn Pipe>>;
+    /// Whether the engine is on this machine, so that files can be handed to what it runs.
+    fn is_here(&self) -> bool {
+        false
+    }
 }
 
 /// One server's docker.

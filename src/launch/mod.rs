@@ -225,6 +225,8 @@ pub mod label {
     pub const PORTS: &str = "quarry.ports";
     /// There where its output goes to whoever is attached and nowhere else.
     pub const UNKEPT: &str = "quarry.unkept";
+    /// That label's value where all of its streams are that person's alone.
+    pub const STREAMS: &str = "streams";
     /// There where the container of a job stays when that has ended, until somebody takes it away.
     pub const STAYS: &str = "quarry.stays";
     /// Every port it exposes, with where that is published: `80=10.0.0.2:20000 53/udp=10.0.0.2:20001`, with blanks between them.

@@ -12,8 +12,8 @@ use quarry::docker::bollard::Docker;
 use quarry::docker::fake::{Behaviour, Fake};
 use quarry::docker::passing::Content;
 use quarry::docker::{
-    Answered, Archive, Asked, Attachment, BuildRequest, Builder, ContainerRequest, Engine, EngineError, LogRequest,
-    Network, Output, Published, Restart, State,
+    Answered, Archive, Asked, Attachment, BuildRequest, Builder, ContainerRequest, Engine, EngineError, Log,
+    LogRequest, Network, Output, Published, Restart, State, handover,
 };
 use quarry::env::Env;
 use quarry::names::ContainerName;
@@ -365,8 +365,12 @@ async fn commands_run_inside_and_give_their_exit_code(bench: &Bench) {
 }
 
 async fn standard_input_reaches_the_process_and_its_end_too(bench: &Bench) {
-    let mut request = bench.request("a", "cat", Behaviour::echo());
-    request.stdin = true;
+    for (short, log) in [("a", Log::Kept), ("b", Log::None), ("c", Log::Handed)] {
+        echoes(bench, ContainerRequest { stdin: true, log, ..bench.request(short, "cat", Behaviour::echo()) }).await;
+    }
+}
+
+async fn echoes(bench: &Bench, request: ContainerRequest) {
     let name = request.name.clone();
     bench.engine.create(request).await.unwrap();
     let attached = bench.engine.attach(&name).await.unwrap();
@@ -763,12 +767,33 @@ async fn a_terminal_has_the_size_it_is_given() {
 #[tokio::test]
 async fn output_and_errors_of_an_attached_process_come_apart() {
     let bench = Bench::real().await;
-    let mut request = bench.request("a", "printf out; printf err >&2; exit 4", Behaviour::default());
-    request.stdin = true;
+    for (short, log) in [("a", Log::Kept), ("b", Log::None), ("c", Log::Handed)] {
+        let request = bench.request(short, "printf out; printf err >&2; exit 4", Behaviour::default());
+        let request = ContainerRequest { stdin: true, log, ..request };
+        let name = request.name.clone();
+        bench.engine.create(request).await.unwrap();
+        let attached = bench.engine.attach(&name).await.unwrap();
+        bench.engine.start(&name).await.unwrap();
+        assert_eq!(in_time(texts(attached.output)).await, ("out".to_owned(), "err".to_owned()));
+        assert_eq!(in_time(bench.engine.wait(&name)).await.unwrap(), 4);
+    }
+}
+
+#[tokio::test]
+async fn who_was_to_get_its_streams_past_the_engine_does_not_start_without() {
+    let bench = Bench::real().await;
+    let request = bench.request("a", "echo nobody hears this", Behaviour::default());
+    let request = ContainerRequest { stdin: true, log: Log::Handed, ..request };
     let name = request.name.clone();
     bench.engine.create(request).await.unwrap();
+    let (_, told) = passed(&bench, Asked::get(format!("/containers/{name}/json"))).await;
+    let why = "dockerd has to know Quarry's runtime: end it, for bin/test to start it, or run `quarry install`";
+    assert_eq!(told["HostConfig"]["Runtime"], handover::RUNTIME, "{why}");
+    drop(bench.engine.attach(&name).await.unwrap());
+    let error = bench.engine.start(&name).await.unwrap_err().to_string();
+    assert!(error.contains("nobody hands its streams over any more"), "{error}");
+    // It is as good as new.
     let attached = bench.engine.attach(&name).await.unwrap();
     bench.engine.start(&name).await.unwrap();
-    assert_eq!(in_time(texts(attached.output)).await, ("out".to_owned(), "err".to_owned()));
-    assert_eq!(in_time(bench.engine.wait(&name)).await.unwrap(), 4);
+    assert_eq!(in_time(texts(attached.output)).await.0, "nobody hears this\n");
 }

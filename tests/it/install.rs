@@ -23,7 +23,15 @@ fn a_machine_is_made_hqs_once_and_what_it_had_stays() {
     assert!(told.contains("write") && !file("etc/systemd").exists(), "{told}");
     assert_eq!(install(prefix.path(), &[]).succeeded().stderr, told);
     let daemon: serde_json::Value = serde_json::from_slice(&fs::read(file("etc/docker/daemon.json")).unwrap()).unwrap();
-    assert_eq!(daemon, serde_json::json!({"log-driver": "journald", "live-restore": true}));
+    assert_eq!(
+        daemon,
+        serde_json::json!({
+            "log-driver": "journald",
+            "live-restore": true,
+            "runtimes": {"quarry": {"path": "/usr/local/bin/quarry-runc"}},
+        })
+    );
+    assert_eq!(fs::read_link(file("usr/local/bin/quarry-runc")).unwrap(), Path::new("quarry"));
     let program = fs::metadata(file("usr/local/bin/quarry")).unwrap();
     assert_eq!(program.permissions().mode() & 0o7777, 0o755);
     assert_eq!(program.len(), fs::metadata(env!("CARGO_BIN_EXE_quarry")).unwrap().len());

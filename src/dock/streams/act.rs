@@ -47,6 +47,11 @@ impl Desk {
     pub(in crate::dock) async fn attach(&self, name: &str, query: &Query, streams: bool) -> Result<Reply, Trouble> {
         check_streams(streams)?;
         let Found { seen, stack, .. } = self.found(name, Right::Deploy, "docker attach").await?;
+        if seen.container.labels.get(label::UNKEPT).is_some_and(|what| what == label::STREAMS) {
+            return Err(Trouble::conflict(format!(
+                "the streams of {name} are those of whoever runs it, and nobody else's"
+            )));
+        }
         let parameters = query.only(&["stream", "stdin", "stdout", "stderr", "logs", "detachKeys"]);
         let target = format!("/containers/{}/attach{parameters}", seen.container.id);
         let answered = self.pass(&seen.server, Asked { streams, ..Asked::post(target, Bytes::new()) }).await?;

@@ -4,16 +4,21 @@
 //! a control character there, and it keeps whole frames in memory. Here the container's own settings decide, and a
 //! frame passes through in whatever pieces it arrives.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bollard::errors::Error;
 use bollard::query_parameters::InspectContainerOptions;
-use futures_util::{StreamExt, TryFutureExt};
+use futures_util::stream::select;
+use futures_util::{Stream, StreamExt, TryFutureExt};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf, split};
+use tokio::net::unix::pipe::Receiver;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::{Docker, QUIET, Subject};
-use crate::docker::{Attached, EngineError, Lane, Output, Pipe};
+use crate::docker::handover::socket::{self, Offer};
+use crate::docker::{Attached, EngineError, Lane, Output, Pipe, handover};
 use crate::names::ContainerName;
 
 /// The engine hands the connection over within this time.
@@ -33,6 +38,12 @@ impl Docker {
         let subject = Subject::container("attach to", name);
         let options = None::<InspectContainerOptions>;
         let container = self.call(&subject, self.client().inspect_container(name.as_str(), options)).await?;
+        let runtime = container.host_config.and_then(|config| config.runtime);
+        if runtime.as_deref() == Some(handover::RUNTIME) {
+            let offered = hand_over(&container.id.unwrap_or_default());
+            let refused = |message: String| EngineError::Refused { doing: subject.doing(), message };
+            return offered.map_err(|error| refused(error.to_string()));
+        }
         let terminal = container.config.and_then(|config| config.tty).unwrap_or_default();
         let (reader, input) = match timeout(HANDOVER, self.hijack(&subject, name)).await {
             Ok(streams) => streams?,
@@ -74,6 +85,31 @@ impl Docker {
             _ => EngineError::Refused { doing: subject.doing(), message },
         })
     }
+}
+
+/// Offers the container of this id streams past the engine.
+fn hand_over(id: &str) -> std::io::Result<Attached> {
+    let (offer, socket::Streams { input, output, error }) = Offer::make(Path::new(handover::FOLDER), id)?;
+    let mut handing = JoinSet::new();
+    handing.spawn(offer.hand_over());
+    let output = select(pieces(output, Output::Stdout), pieces(error, Output::Stderr)).map(move |piece| {
+        // Whoever lets go of the output takes the offer back.
+        let _ = &handing;
+        piece.map_err(|error| {
+            let doing = "read what a container prints".to_owned();
+            EngineError::Refused { doing, message: error.to_string() }
+        })
+    });
+    Ok(Attached { output: output.boxed(), input: Box::pin(input) })
+}
+
+/// What comes out of a pipe, in pieces, until its end.
+fn pieces(pipe: Receiver, as_output: fn(Vec<u8>) -> Output) -> impl Stream<Item = std::io::Result<Output>> {
+    futures_util::stream::try_unfold(pipe, move |mut pipe| async move {
+        let mut piece = Vec::with_capacity(CHUNK);
+        let count = pipe.read_buf(&mut piece).await?;
+        Ok((count > 0).then(|| (as_output(piece), pipe)))
+    })
 }
 
 /// Reads an answer up to its empty line and gives its status.

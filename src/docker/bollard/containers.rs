@@ -14,8 +14,8 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt;
 
-use super::{CALL, Docker, Patience, QUIET, Subject};
-use crate::docker::{Container, ContainerRequest, EngineError, Log, Restart, State};
+use super::{About, CALL, Docker, Patience, QUIET, Subject};
+use crate::docker::{Container, ContainerRequest, EngineError, Log, Restart, State, handover};
 use crate::names::ContainerName;
 use crate::units::Millis;
 use crate::units::port::Port;
@@ -30,9 +30,11 @@ const DROPPED: [&str; 4] = ["NET_RAW", "MKNOD", "AUDIT_WRITE", "SETFCAP"];
 impl Docker {
     pub(super) async fn create_container(&self, request: ContainerRequest) -> Result<(), EngineError> {
         let subject = Subject::container("make", &request.name);
-        let init = self.about().await?.init;
+        let About { init, hands_over, .. } = *self.about().await?;
         let options = CreateContainerOptions { name: Some(request.name.to_string()), ..Default::default() };
-        let body = body(&request, init);
+        // A terminal is the engine's.
+        let handed = hands_over && request.log == Log::Handed && !request.tty;
+        let body = body(&request, init, handed);
         self.call(&subject, self.client().create_container(Some(options), body)).await?;
         Ok(())
     }
@@ -137,8 +139,10 @@ fn seconds(time: Millis) -> i32 {
     i32::try_from(time.0.div_ceil(1000)).unwrap_or(i32::MAX)
 }
 
-fn body(request: &ContainerRequest, init: bool) -> ContainerCreateBody {
+fn body(request: &ContainerRequest, init: bool, handed: bool) -> ContainerCreateBody {
     let words = |words: &[String]| (!words.is_empty()).then(|| words.to_vec());
+    let stdin = request.stdin && !handed;
+    let runtime = handed.then(|| handover::RUNTIME.to_owned());
     ContainerCreateBody {
         image: Some(request.image.clone()),
         entrypoint: request.entrypoint.clone(),
@@ -148,12 +152,12 @@ fn body(request: &ContainerRequest, init: bool) -> ContainerCreateBody {
         labels: Some(request.labels.clone().into_iter().collect()),
         exposed_ports: Some(request.ports.iter().map(|port| inner(port.container)).collect()),
         tty: Some(request.tty),
-        open_stdin: Some(request.stdin),
+        open_stdin: Some(stdin),
         // End of file on the attached connection closes the process's standard input.
-        stdin_once: Some(request.stdin),
-        attach_stdin: Some(request.stdin),
+        stdin_once: Some(stdin),
+        attach_stdin: Some(stdin),
         stop_timeout: Some(seconds(request.stop_timeout).into()),
-        host_config: Some(host_config(request, init)),
+        host_config: Some(HostConfig { runtime, ..host_config(request, init) }),
         networking_config: request.network.as_ref().map(|attachment| NetworkingConfig {
             endpoints_config: Some(HashMap::from([(
                 attachment.network.clone(),
@@ -215,7 +219,7 @@ fn host_config(request: &ContainerRequest, init: bool) -> HostConfig {
 
 fn log(log: Log) -> HostConfigLogConfig {
     match log {
-        Log::None => HostConfigLogConfig { typ: Some("none".to_owned()), config: None },
+        Log::None | Log::Handed => HostConfigLogConfig { typ: Some("none".to_owned()), config: None },
         Log::Kept => HostConfigLogConfig {
             typ: Some("json-file".to_owned()),
             config: Some(HashMap::from([

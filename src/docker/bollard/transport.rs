@@ -115,4 +115,8 @@ impl Wire for Local {
             Err(error) => Err(error),
         }
     }
+
+    fn is_here(&self) -> bool {
+        true
+    }
 }

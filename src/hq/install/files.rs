@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -98,6 +98,7 @@ fn is_due(step: &Step, prefix: Option<&Path>) -> Result<bool, InstallError> {
     Ok(match step {
         Step::Folder { path, .. } => !below(prefix, path).is_dir(),
         Step::File { path, text } => fs::read_to_string(below(prefix, path)).ok().as_deref() != Some(text),
+        Step::Link { path, to } => fs::read_link(below(prefix, path)).ok().as_deref() != Some(to),
         Step::Program => !is_program(&below(prefix, Path::new(PROGRAM))),
         // The system is asked itself: an installation that was cut off may have told it nothing of its files.
         Step::Run { unless, .. } => prefix.is_none() && !holds(unless),
@@ -121,6 +122,7 @@ fn told(step: &Step, prefix: Option<&Path>) -> String {
     match step {
         Step::Folder { path, .. } => format!("make {}", below(prefix, path).display()),
         Step::File { path, .. } => format!("write {}", below(prefix, path).display()),
+        Step::Link { path, .. } => format!("make {}", below(prefix, path).display()),
         Step::Program => format!("copy this program to {}", below(prefix, Path::new(PROGRAM)).display()),
         Step::Run { words, .. } => format!("run {}", words.join(" ")),
     }
@@ -133,6 +135,10 @@ fn perform(step: &Step, prefix: Option<&Path>) -> Result<(), InstallError> {
             let made = fs::create_dir_all(&path);
             let made = made.and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(*mode)));
             made.map_err(|source| InstallError::File { doing: "make", path, source })
+        }
+        Step::Link { path, to } => {
+            let path = below(prefix, path);
+            link(&path, to).map_err(|source| InstallError::File { doing: "make", path, source })
         }
         Step::File { path, text } => {
             let path = below(prefix, path);
@@ -160,6 +166,16 @@ fn replace(path: &Path, mode: u32, write: impl Fn(&Path) -> io::Result<()>) -> R
         fs::rename(new, path)
     };
     done().map_err(|source| InstallError::File { doing: "write", path: path.to_owned(), source })
+}
+
+/// Makes a symbolic link, whatever was there.
+fn link(path: &Path, to: &Path) -> io::Result<()> {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    symlink(to, path)
 }
 
 fn run(words: &[String]) -> Result<(), InstallError> {

@@ -3,16 +3,19 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::agent::bootstrap;
 use crate::agent::files::FOLDER;
+use crate::docker::handover;
 
 pub mod files;
 pub mod units;
 
 /// Where HQ's program lies.
 pub const PROGRAM: &str = "/usr/local/bin/quarry";
+/// The same as docker's runtime for those who get their streams past docker.
+pub const RUNTIME: &str = "/usr/local/bin/quarry-runc";
 /// Docker's settings.
 pub const DAEMON: &str = "/etc/docker/daemon.json";
 
@@ -50,6 +53,13 @@ pub enum Step {
     },
     /// This program is HQ's.
     Program,
+    /// The same program by another name beside it.
+    Link {
+        /// Where.
+        path: PathBuf,
+        /// What it leads to.
+        to: PathBuf,
+    },
     /// A command for the running system.
     Run {
         /// Its words.
@@ -133,11 +143,12 @@ pub fn plan(wish: &Wish, daemon: Option<&str>, neighbour: &Neighbour) -> Result<
     let unit = |name: &str, text: String| file(&format!("/etc/systemd/system/{name}"), text);
     let mut steps = vec![
         Step::Program,
+        Step::Link { path: RUNTIME.into(), to: "quarry".into() },
         // Everybody may pass, since the router's workers have sites below it; what holds values is closed by itself.
         Step::Folder { path: wish.root.clone(), mode: 0o711 },
         Step::Folder { path: wish.etc.clone(), mode: 0o755 },
         file("/usr/lib/sysusers.d/quarry.conf", units::user(&wish.root)),
-        file(DAEMON, live_restore(daemon)?),
+        file(DAEMON, settings_of_docker(daemon)?),
         unit("quarry.service", units::hq(wish)),
         unit("quarry-router.service", units::router(&wish.root)),
         unit("quarry-agent.service", bootstrap::unit(bootstrap::PROGRAM, FOLDER)),
@@ -148,7 +159,7 @@ pub fn plan(wish: &Wish, daemon: Option<&str>, neighbour: &Neighbour) -> Result<
             "no",
         ),
         // A setting of its own: its containers would end with a docker that is restarted without.
-        run("systemctl reload-or-restart docker.service", "docker info --format {{.LiveRestoreEnabled}}", "true"),
+        reload_docker(),
     ];
     match neighbour {
         Neighbour::Away => {}
@@ -173,19 +184,33 @@ fn run(line: &str, unless: &str, says: &str) -> Step {
     Step::Run { words: words(line), unless: Fact { words: words(unless), says: says.to_owned() } }
 }
 
-/// Docker's settings, with which containers run on while it is restarted. All else in them stays.
-fn live_restore(daemon: Option<&str>) -> Result<String, InstallError> {
+/// Has docker read its settings again, until it says that it has them.
+fn reload_docker() -> Step {
+    let settings = format!("{{{{.LiveRestoreEnabled}}}} {{{{(index .Runtimes \"{}\").Path}}}}", handover::RUNTIME);
+    let words = ["docker", "info", "--format", &settings].map(str::to_owned).to_vec();
+    let reload = ["systemctl", "reload-or-restart", "docker.service"].map(str::to_owned).to_vec();
+    Step::Run { words: reload, unless: Fact { words, says: format!("true {RUNTIME}") } }
+}
+
+/// Docker's settings, with which containers run on while it is restarted, and jobs get their streams past it. All else in
+/// them stays.
+fn settings_of_docker(daemon: Option<&str>) -> Result<String, InstallError> {
     let mut settings: Map<String, Value> = match daemon.map(str::trim).filter(|text| !text.is_empty()) {
         Some(text) => serde_json::from_str(text).map_err(|error| InstallError::Daemon(error.to_string()))?,
         None => Map::new(),
     };
+    let before = settings.clone();
+    settings.insert("live-restore".to_owned(), Value::Bool(true));
+    let runtimes = settings.entry("runtimes").or_insert_with(|| json!({}));
+    let runtimes =
+        runtimes.as_object_mut().ok_or_else(|| InstallError::Daemon("its `runtimes` are none".to_owned()))?;
+    runtimes.insert(handover::RUNTIME.to_owned(), json!({ "path": RUNTIME }));
     // Somebody's own writing of the same settings is left as it is.
-    if settings.get("live-restore") == Some(&Value::Bool(true))
+    if before == settings
         && let Some(text) = daemon
     {
         return Ok(text.to_owned());
     }
-    settings.insert("live-restore".to_owned(), Value::Bool(true));
     let text = serde_json::to_string_pretty(&settings).map_err(|error| InstallError::Daemon(error.to_string()))?;
     Ok(text + "\n")
 }
@@ -205,17 +230,23 @@ mod tests {
     #[test]
     fn other_settings_of_docker_stay() {
         let check = |before: Option<&str>, expected: &str| {
-            let text = live_restore(before).unwrap();
-            assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), serde_json::from_str::<Value>(expected).unwrap());
-            assert_eq!(live_restore(Some(&text)).unwrap(), text, "once is enough");
+            let text = settings_of_docker(before).unwrap();
+            let mut expected: Value = serde_json::from_str(expected).unwrap();
+            expected["live-restore"] = json!(true);
+            expected["runtimes"]["quarry"] = json!({ "path": "/usr/local/bin/quarry-runc" });
+            assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), expected);
+            assert_eq!(settings_of_docker(Some(&text)).unwrap(), text, "once is enough");
         };
-        check(None, r#"{"live-restore":true}"#);
-        check(Some("\n"), r#"{"live-restore":true}"#);
-        check(Some(r#"{"live-restore":false,"dns":["10.0.0.1"]}"#), r#"{"live-restore":true,"dns":["10.0.0.1"]}"#);
-        let own = "{ \"live-restore\" : true, \"mtu\": 1400 }";
-        assert_eq!(live_restore(Some(own)).unwrap(), own);
-        for wrong in ["[]", "{", "true"] {
-            assert!(live_restore(Some(wrong)).is_err(), "{wrong}");
+        check(None, "{}");
+        check(Some("\n"), "{}");
+        check(Some(r#"{"live-restore":false,"dns":["10.0.0.1"]}"#), r#"{"dns":["10.0.0.1"]}"#);
+        let other = r#"{"runtimes":{"crun":{"path":"/usr/bin/crun"},"quarry":{"path":"/old"}}}"#;
+        check(Some(other), other);
+        let own =
+            r#"{ "mtu": 1400, "live-restore" : true, "runtimes": {"quarry": {"path": "/usr/local/bin/quarry-runc"}} }"#;
+        assert_eq!(settings_of_docker(Some(own)).unwrap(), own);
+        for wrong in ["[]", "{", "true", r#"{"runtimes":[]}"#] {
+            assert!(settings_of_docker(Some(wrong)).is_err(), "{wrong}");
         }
     }
 

@@ -180,12 +180,13 @@ impl Hq {
         let container = ContainerPlan { role: Role::Once, ..boot.clone() };
         let mut request = self.launcher.request(&container).await?;
         (request.tty, request.stdin, request.entrypoint) = (hold.tty, hold.stdin, hold.entrypoint);
-        if hold.stays {
-            request.labels.insert(label::STAYS.to_owned(), "ended".to_owned());
-        } else {
-            request.log = Log::None;
-            request.labels.insert(label::UNKEPT.to_owned(), "output".to_owned());
-        }
+        request.log = hold.output;
+        let (label, what) = match hold.output {
+            Log::Kept => (label::STAYS, "ended"),
+            Log::None => (label::UNKEPT, "output"),
+            Log::Handed => (label::UNKEPT, label::STREAMS),
+        };
+        request.labels.insert(label.to_owned(), what.to_owned());
         self.engines().of(&container.server)?.create(request).await?;
         Ok(container)
     }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::docker::Log;
 use crate::grid::Filter;
 use crate::instruction::Instruction;
 use crate::launch::Proc;
@@ -60,8 +61,8 @@ pub struct Hold {
     pub tty: bool,
     /// Its standard input.
     pub stdin: bool,
-    /// Its container and what that printed, also when it has ended, until somebody takes it away.
-    pub stays: bool,
+    /// What it prints. Where that is kept, its container stays when it has ended, until somebody takes it away.
+    pub output: Log,
     /// Words in the place of the image's entrypoint.
     pub entrypoint: Option<Vec<String>>,
 }

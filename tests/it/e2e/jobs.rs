@@ -43,6 +43,18 @@ fn a_job_that_somebody_is_attached_to_hands_its_streams_and_its_exit_code_throug
     let done = hq.by_ssh(&words).ended(42);
     assert_eq!((done.text().as_str(), done.stderr.as_str()), ("out\n", "aside\n"));
     assert_eq!(outcomes(&hq, "probe"), [serde_json::json!({"exited": 42})]);
+    // Who has nothing more to say may still read.
+    let words = [
+        "jobs",
+        "run",
+        "--image",
+        IMAGE,
+        "--",
+        "sh",
+        "-c",
+        "'exec >&- 2>&-; cat >/all; test $(wc -c </all) = 1500000'",
+    ];
+    hq.by_ssh_with(&words, &bytes).succeeded();
     // A description with everything in it, of which flags cover a part.
     let description =
         format!("{{\"image\": \"{IMAGE}\", \"command\": [\"sh\", \"-c\", \"echo $A $B\"], \"env\": {{\"A\": 1}}}}");

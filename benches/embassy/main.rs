@@ -208,22 +208,11 @@ impl Bench {
         }
         // The better one of each round would only be the luckier one.
         let [first, second] = [1, 2].map(|place: usize| median(all[place].iter().copied()));
-        let reference = match best {
-            Best::Most => {
-                if first >= second {
-                    1
-                } else {
-                    2
-                }
-            }
-            Best::Least => {
-                if first <= second {
-                    1
-                } else {
-                    2
-                }
-            }
+        let first_is_better = match best {
+            Best::Most => first >= second,
+            Best::Least => first <= second,
         };
+        let reference = if first_is_better { 1 } else { 2 };
         let mut pairs = Pairs::default();
         all[0].iter().zip(&all[reference]).for_each(|(ours, theirs)| pairs.add(*ours, *theirs));
         row(case, &pairs, promise);

@@ -117,22 +117,25 @@ impl Embassy {
 
     /// Ends it, and leaves its ports and connections to a successor.
     pub fn leave(&self) -> Legacy {
-        let links = self.end_threads();
-        let state = self.state();
+        let open = self.end_threads();
+        let mut state = self.state();
+        // Without a table since it began, what its predecessor left goes on to its successor.
+        let inherited = state.legacy.take().map(|legacy| (legacy.ports, legacy.connections));
+        let (mut ports, mut connections) = inherited.unwrap_or_default();
         let now = self.shared.now();
-        let handed = self.shared.seats.iter().flat_map(Seat::handed).filter_map(|handed| match handed {
-            Handed::Client { id, client, .. } => Some(Left { port: port(id), client, reached: None }),
-            Handed::Link(link) => link.leave(Millis(0)),
-        });
-        let open = links.into_iter().filter_map(|link| {
+        let leave = |link: Link| {
             let stays = match link.backend.ends_at.load(SeqCst) {
                 NEVER => state.ports.get(&port(link.id)).map_or(Millis(0), |exposed| exposed.drain),
                 ends_at => Millis(ends_at.saturating_sub(now)),
             };
             link.leave(stays)
-        });
-        let connections = open.chain(handed).collect();
-        let ports = state.open.iter().filter_map(|(port, open)| Some((*port, open.socket.try_clone().ok()?))).collect();
+        };
+        connections.extend(open.into_iter().filter_map(leave));
+        connections.extend(self.shared.seats.iter().flat_map(Seat::handed).filter_map(|handed| match handed {
+            Handed::Client { id, client, .. } => Some(Left { port: port(id), client, reached: None }),
+            Handed::Link(link) => leave(*link),
+        }));
+        ports.extend(state.open.iter().filter_map(|(port, open)| Some((*port, open.socket.try_clone().ok()?))));
         Legacy { address: self.address, ports, connections }
     }
 
@@ -224,7 +227,8 @@ impl Embassy {
             }
         };
         self.shared.files.fetch_add(2, Relaxed);
-        self.shared.lightest().hand(handed);
+        let (place, _) = self.shared.lightest();
+        self.shared.seats[place].hand(handed);
     }
 
     /// Has the connections of endpoints that were taken out end in time, and forgets the empty ones.

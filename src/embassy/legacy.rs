@@ -71,19 +71,17 @@ impl<F> Legacy<F> {
 
 impl<F> Left<F> {
     fn map<G>(self, file: &mut impl FnMut(F) -> Option<G>) -> Option<Left<G>> {
+        // Both are taken before either is missed: what comes after them has its place by theirs.
         let client = file(self.client);
-        let reached = match self.reached {
-            None => None,
-            Some(reached) => {
-                let Reached { socket, address, container, stays, ways } = reached;
-                Some(file(socket).map(|socket| Reached { socket, address, container, stays, ways }))
-            }
-        };
-        let (client, reached) = match reached {
-            None => (client?, None),
-            Some(reached) => (client?, Some(reached?)),
-        };
-        Some(Left { port: self.port, client, reached })
+        let reached = self.reached.map(|reached| {
+            let Reached { socket, address, container, stays, ways } = reached;
+            file(socket).map(|socket| Reached { socket, address, container, stays, ways })
+        });
+        Some(Left {
+            port: self.port,
+            client: client?,
+            reached: reached.map_or(Some(None), |reached| reached.map(Some))?,
+        })
     }
 }
 

@@ -105,10 +105,12 @@ impl Post {
     }
 
     /// Ends the embassy, and leaves its ports and connections to the program that replaces this one.
+    /// A change under way is not waited for: its embassy ends here, whatever becomes of it.
     pub async fn leave(&self) -> Option<Legacy> {
-        let _alone = self.changing.lock().await;
-        let stand = self.stand()?;
-        spawn_blocking(move || stand.embassy.leave()).await.ok()
+        match self.stand() {
+            Some(stand) => spawn_blocking(move || stand.embassy.leave()).await.ok(),
+            None => self.legacy().take(),
+        }
     }
 
     /// What its ports have counted.

@@ -92,14 +92,14 @@ impl Shared {
     /// The thread with the fewest connections, when it has so many fewer that handing over is worth it.
     pub fn lighter(&self, own: usize) -> Option<usize> {
         let open = self.seats[own].open.load(Relaxed);
-        let (place, least) =
-            self.seats.iter().map(|seat| seat.open.load(Relaxed)).enumerate().min_by_key(|(_, open)| *open)?;
+        let (place, least) = self.lightest();
         (open > least + 1 + least / 4).then_some(place)
     }
 
-    /// The thread with the fewest connections.
-    pub fn lightest(&self) -> &Seat {
-        self.seats.iter().min_by_key(|seat| seat.open.load(Relaxed)).expect("there is a thread at least")
+    /// The thread with the fewest connections, and how many it has.
+    pub fn lightest(&self) -> (usize, usize) {
+        let open = self.seats.iter().map(|seat| seat.open.load(Relaxed));
+        open.enumerate().min_by_key(|(_, open)| *open).expect("there is a thread at least")
     }
 
     /// Whether there is room for so many files more.

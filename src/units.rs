@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 pub mod hex;
 pub mod net;
 pub mod port;
+pub mod random;
 
 /// A quantity that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

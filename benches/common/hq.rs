@@ -42,8 +42,7 @@ impl Hq {
         fs::create_dir(&root).unwrap();
         let id = id(&root.canonicalize().unwrap());
         let (swept, of_engine) = (id.clone(), engine.clone());
-        end::later(move || of_engine.sweep("quarry.hq", &swept));
-        end::later(move || end_router(&root));
+        end::later(move || clear(&of_engine, &root, &swept));
         let (ssh, http) = (free_port(), free_port());
         let folders = ("root", "etc");
         let mut hq = Self { place: place.clone(), engine: engine.clone(), pid: 0, ssh, http, id, folders };
@@ -70,15 +69,13 @@ impl Hq {
     pub fn replace(&mut self, backup: &Path) {
         program::stop(self.pid);
         let root = self.place.path(self.folders.0);
-        end_router(&root);
-        self.engine.sweep("quarry.hq", &self.id);
+        clear(&self.engine, &root, &self.id);
         self.folders = ("root-restored", "etc-restored");
         let root = self.place.path(self.folders.0);
         fs::create_dir(&root).unwrap();
         self.id = id(&root.canonicalize().unwrap());
         let (swept, of_engine) = (self.id.clone(), self.engine.clone());
-        end::later(move || of_engine.sweep("quarry.hq", &swept));
-        end::later(move || end_router(&root));
+        end::later(move || clear(&of_engine, &root, &swept));
         program::done(self.quarry().arg("restore").arg(backup));
         self.serve();
     }
@@ -144,6 +141,13 @@ fn id(root: &Path) -> String {
 }
 
 /// The router outlives HQ by design.
+/// Takes away what an HQ leaves that has ended: its router, its containers and its wall.
+fn clear(engine: &Engine, root: &Path, id: &str) {
+    end_router(root);
+    engine.sweep("quarry.hq", id);
+    let _ = Command::new("nft").args(["delete", "table", "inet", &format!("quarry_hq_{id}")]).output();
+}
+
 fn end_router(root: &Path) {
     let pid = fs::read_to_string(root.join("router/nginx.pid")).ok().and_then(|text| text.trim().parse().ok());
     let Some(pid) = pid.and_then(Pid::from_raw) else { return };

@@ -27,8 +27,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::patient::Patient;
 pub use self::tls::Tls;
-use crate::hq::random::hex;
 use crate::hq::tcp::let_in;
+use crate::units::random::hex;
 
 mod patient;
 mod tls;

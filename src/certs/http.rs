@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::names::Domain;
 use crate::router::tls::Challenge;
-use crate::units::hex::hex;
+use crate::units::random;
 
 /// Most addresses of a domain that are asked.
 const ADDRESSES: usize = 8;
@@ -49,14 +49,9 @@ impl fmt::Display for Elsewhere {
 }
 
 /// A new challenge of HQ's own.
-///
-/// # Errors
-/// When the kernel has no randomness.
-pub fn challenge() -> std::io::Result<Challenge> {
-    let mut bytes = [0; 32];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    let token = format!("quarry-{}", hex(&bytes[..16])).parse().map_err(std::io::Error::other)?;
-    Ok(Challenge { token, answer: hex(&bytes[16..]) })
+pub fn challenge() -> Challenge {
+    let token = format!("quarry-{}", random::hex::<16>()).parse().expect("letters and digits are a token");
+    Challenge { token, answer: random::hex::<16>() }
 }
 
 /// Whether whoever answers at this port of the domain knows the answer, at every address DNS has: an authority takes

@@ -31,7 +31,8 @@ use crate::hq::{Awake, Parts, identity};
 use crate::launch::{Ground, Identity};
 use crate::router::edge::Edge;
 use crate::seal;
-use crate::units::hex::{hex, sha256};
+use crate::units::hex::sha256;
+use crate::units::random;
 
 /// Where an HQ lives.
 #[derive(Debug, Clone, clap::Args)]
@@ -343,12 +344,11 @@ fn secret(root: &Path) -> Result<String, HomeError> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(wrong(error)),
         Ok(_) | Err(_) => {}
     }
-    let mut bytes = [0; SECRET_BYTES];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(|error| wrong(error.into()))?;
+    let secret = random::hex::<SECRET_BYTES>();
     let mut file =
         fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&path).map_err(wrong)?;
-    file.write_all(format!("{}\n", hex(bytes)).as_bytes()).and_then(|()| file.sync_all()).map_err(wrong)?;
-    Ok(hex(bytes))
+    file.write_all(format!("{secret}\n").as_bytes()).and_then(|()| file.sync_all()).map_err(wrong)?;
+    Ok(secret)
 }
 
 /// In the root folder: what the names of images are marked with.

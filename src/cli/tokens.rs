@@ -10,10 +10,10 @@ use crate::dock::bundle::{digest_of_text, tar};
 use crate::dock::files::authority;
 use crate::hq::HqError;
 use crate::hq::door::Origin;
-use crate::hq::random::hex;
 use crate::hq::tokens::{Record, digest, end, token};
 use crate::names::{TokenName, UserName};
 use crate::servers::authority::Whom;
+use crate::units::random::hex;
 
 /// List, make and remove the tokens with which programs come to the HTTP api, and docker's clients by TCP
 #[derive(Debug, clap::Args)]

@@ -20,7 +20,7 @@ use self::watch::{Bell, Hint};
 use super::leases::{Kept, Leases};
 use super::{Change, Db, DbError, Entry, Guard, Key, Lease, VALUE_LIMIT, Version, layout, paths};
 
-use crate::units::hex::hex;
+use crate::units::random;
 
 mod folder;
 mod tree;
@@ -312,10 +312,7 @@ impl Db for Files {
     }
 
     async fn lease(&self, ttl: Duration) -> Result<Lease, DbError> {
-        let mut random = [0_u8; 16];
-        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
-            .map_err(|source| DbError::Backend { doing: "name", key: "a lease".into(), source: Box::new(source) })?;
-        let lease = Lease(hex(random));
+        let lease = Lease(random::hex::<16>());
         self.home.turn().leases.begin(&lease, ttl, Instant::now());
         tokio::spawn(tend(Arc::downgrade(&self.home), lease.clone()));
         Ok(lease)

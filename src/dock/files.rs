@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use crate::etc::DOCKER_AUTHORITY;
-use crate::hq::random::hex;
 use crate::servers::authority::{Authority, AuthorityError, DOCK};
+use crate::units::random::hex;
 
 /// Why there is no authority.
 #[derive(Debug, thiserror::Error)]

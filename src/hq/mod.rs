@@ -57,7 +57,6 @@ pub mod metrics;
 pub mod oneoff;
 pub mod outposts;
 pub mod progress;
-pub mod random;
 pub mod reconcile;
 pub mod recover;
 pub mod remote;

@@ -16,13 +16,13 @@ use crate::dock::trouble::Trouble;
 use crate::docker::{Asked, Engine, EngineError, State};
 use crate::hq::jobs::act::Ready;
 use crate::hq::jobs::{JobError, common_stack};
-use crate::hq::random::hex;
 use crate::hq::rights::Right;
 use crate::hq::runs::Outcome;
 use crate::hq::{Hq, HqError};
 use crate::launch::label;
 use crate::names::{NodeName, ServerName, StackName};
 use crate::units::Millis;
+use crate::units::random::hex;
 
 /// How long what is stopped may finish where nobody says.
 const GRACE: Millis = Millis::seconds(10);

@@ -315,7 +315,7 @@ impl Hq {
 
 /// Whether a domain leads to a router of ours, by a challenge of HQ's own.
 async fn look(domain: &Domain, port: u16, answers: &OverRouters) -> Result<(), String> {
-    let challenge = http::challenge().map_err(|error| error.to_string())?;
+    let challenge = http::challenge();
     answers.answer(challenge.clone()).await?;
     let looked = http::look(domain, port, &challenge).await;
     answers.forget(challenge.token).await;

@@ -1,7 +1,6 @@
 //! Git's side of a push or a clone: the process, its streams, and which updates belong to which push.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -9,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
@@ -21,7 +19,7 @@ use crate::hq::git::{self, GitError, Repository};
 use crate::hq::shallow::{self, Opening};
 use crate::hq::upgrade::{Traffic, Work};
 use crate::names::{CommitId, StackName};
-use crate::units::hex::hex;
+use crate::units::random;
 
 /// Exit code for the person's mistake.
 const MISTAKE: u8 = 1;
@@ -92,12 +90,10 @@ impl Pushes {
         self.lock().len()
     }
 
-    fn admit(self: &Arc<Self>, ticket: Ticket) -> io::Result<Admission> {
-        let mut random = [0; 16];
-        getrandom(&mut random, GetRandomFlags::empty())?;
-        let id = hex(random);
+    fn admit(self: &Arc<Self>, ticket: Ticket) -> Admission {
+        let id = random::hex::<16>();
         self.lock().insert(id.clone(), ticket);
-        Ok(Admission { pushes: self.clone(), id })
+        Admission { pushes: self.clone(), id }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Ticket>> {
@@ -161,10 +157,7 @@ pub async fn serve(
     let work = (service == Service::Receive).then(|| Arc::new(pushes.traffic.work(what())));
     // Before the repository is asked for: whoever tidies after a failed push must see this one.
     let ticket = Ticket { stack: stack.clone(), caller, hung_up: io.hung_up.clone(), work: work.clone() };
-    let admission = match pushes.admit(ticket.clone()) {
-        Ok(admission) => admission,
-        Err(error) => return refuse(&io.output, &format!("no random number: {error}"), BROKEN).await,
-    };
+    let admission = pushes.admit(ticket.clone());
     let code = admitted(&door, &pushes, paths, (service, ticket, &admission.id), io).await;
     drop(admission);
     if service == Service::Receive {

@@ -10,7 +10,6 @@ use crate::docker::Log;
 use crate::env::Env;
 use crate::hq::act::{Job as Operation, Planned};
 use crate::hq::deploy::act::{Building, find_images, node_images};
-use crate::hq::random::hex;
 use crate::hq::rights::Access;
 use crate::hq::runs::{Outcome, Run, Runs};
 use crate::hq::{Hq, HqError};
@@ -23,6 +22,7 @@ use crate::names::{ContainerName, NodeName, ReleaseNumber, ServerName, StackName
 use crate::stack::Stack;
 use crate::stack::job::Job;
 use crate::units::Millis;
+use crate::units::random::hex;
 
 /// How long what is ended may finish.
 const GRACE: Millis = Millis::seconds(10);

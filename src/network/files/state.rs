@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{Owner, put, read, sync};
 use crate::network::policy::Policy;
 use crate::network::rules::Table;
-use crate::units::hex::hex;
+use crate::units::random;
 
 /// Far more than a policy of ten thousand peers.
 const LIMIT: u64 = 64 << 20;
@@ -183,7 +183,5 @@ impl State {
 
 /// Sixteen hexadecimal digits nobody can guess.
 pub fn fresh_id() -> String {
-    let mut bytes = [0; 8];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).expect("the kernel gives eight bytes");
-    hex(bytes)
+    random::hex::<8>()
 }

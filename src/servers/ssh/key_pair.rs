@@ -10,7 +10,8 @@ use std::sync::Arc;
 use russh::keys::PrivateKey;
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::ssh_key::private::{Ed25519Keypair, KeypairData};
-use rustix::rand::{GetRandomFlags, getrandom};
+
+use crate::units::random;
 
 /// What went wrong with a key pair.
 #[derive(Debug, thiserror::Error)]
@@ -60,9 +61,7 @@ impl KeyPair {
                 key => Ok(KeyPair(Arc::new(key))),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let mut seed = [0; 32];
-                getrandom(&mut seed, GetRandomFlags::empty()).map_err(io::Error::from).map_err(file("make"))?;
-                let pair = KeypairData::Ed25519(Ed25519Keypair::from_seed(&seed));
+                let pair = KeypairData::Ed25519(Ed25519Keypair::from_seed(&random::bytes()));
                 let key = PrivateKey::new(pair, "quarry").map_err(broken)?;
                 let text = key.to_openssh(LineEnding::LF).map_err(broken)?;
                 keep(path, text.as_bytes()).map_err(file("write"))?;

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
@@ -18,6 +17,7 @@ use super::link::Link;
 use super::{Address, HostKey, LinkError, Login, OPEN, Tunnel};
 use crate::docker::{Lane, Pipe, Wire};
 use crate::names::ServerName;
+use crate::units::random;
 
 /// Where the engine listens on a server.
 const ENGINE: &str = "/var/run/docker.sock";
@@ -263,8 +263,5 @@ fn told(error: &dyn std::error::Error) -> String {
 
 /// From 0 to 1.
 fn chance() -> f64 {
-    let mut bytes = [0; 4];
-    // Without chance all wait for equally long, which is not wrong either.
-    let _ = getrandom(&mut bytes, GetRandomFlags::empty());
-    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+    f64::from(u32::from_le_bytes(random::bytes())) / f64::from(u32::MAX)
 }

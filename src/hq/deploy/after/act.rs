@@ -7,7 +7,6 @@ use crate::env::Env;
 use crate::hq::deploy::source::act::{Source, read_checkout};
 use crate::hq::oneoff::OneOff;
 use crate::hq::progress::{detail, phase};
-use crate::hq::random::hex;
 use crate::hq::rights::Access;
 use crate::hq::{Hq, HqError};
 use crate::launch::Step;
@@ -17,6 +16,7 @@ use crate::names::StackName;
 use crate::names::printable::excerpt;
 use crate::stack::Command;
 use crate::stack::wishes::{Wish, grant};
+use crate::units::random::hex;
 
 /// Bytes of a secret that is made for a stack.
 const SECRET: usize = 32;

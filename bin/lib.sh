@@ -165,7 +165,8 @@ install_docker() {
 # start_engine LOG PROGRAM: starts dockerd if none answers and sets ENGINE; without systemd its lines go to LOG, and jobs
 # get their streams by PROGRAM, which need not be built yet.
 start_engine() {
-    local log=$1 program=$2 deadline=$((SECONDS + 60)) hint
+    local log=$1 program deadline=$((SECONDS + 60)) hint
+    program=$(realpath -m "$2")
     engine_answers && return
     step "Starting dockerd"
     if [[ -d /run/systemd/system ]]; then

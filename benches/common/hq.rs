@@ -140,7 +140,6 @@ fn id(root: &Path) -> String {
     digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The router outlives HQ by design.
 /// Takes away what an HQ leaves that has ended: its router, its containers and its wall.
 fn clear(engine: &Engine, root: &Path, id: &str) {
     end_router(root);
@@ -148,6 +147,7 @@ fn clear(engine: &Engine, root: &Path, id: &str) {
     let _ = Command::new("nft").args(["delete", "table", "inet", &format!("quarry_hq_{id}")]).output();
 }
 
+/// The router outlives HQ by design.
 fn end_router(root: &Path) {
     let pid = fs::read_to_string(root.join("router/nginx.pid")).ok().and_then(|text| text.trim().parse().ok());
     let Some(pid) = pid.and_then(Pid::from_raw) else { return };

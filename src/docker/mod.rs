@@ -199,7 +199,7 @@ pub struct LogRequest {
 pub struct Attached {
     /// What it prints, until it ends.
     pub output: BoxStream<'static, Result<Output, EngineError>>,
-    /// What it reads; dropping it (after shutdown) is end of file.
+    /// What it reads. Its end is shutting it down and letting go of it: a pipe knows only the latter.
     pub input: std::pin::Pin<Box<dyn AsyncWrite + Send>>,
 }
 

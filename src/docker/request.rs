@@ -63,8 +63,8 @@ pub enum Log {
     /// Nothing: it is for whoever is attached alone. Keeping it costs a line of JSON for each line, six bytes for each
     /// that is no text.
     None,
-    /// Nothing, and it may go past the engine to whoever attaches by [`Engine::attach`](super::Engine::attach) before the
-    /// container is started. Without one it does not start.
+    /// Nothing, and it may go past the engine, to whoever attaches by [`Engine::attach`](super::Engine::attach) before
+    /// the container is started. Then it does not start without.
     Handed,
 }
 

@@ -3,14 +3,19 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use crate::agent::{AgentError, files};
 use crate::embassy::act::Settings;
 use crate::embassy::{Embassy, EmbassyError, Legacy, PortCounts, Table};
 use crate::network::files::machine;
 use crate::network::ip;
+
+/// No change takes longer, when nothing hangs.
+const CHANGE: Duration = Duration::from_secs(5);
 
 /// The embassy, while the server has one.
 pub struct Post {
@@ -105,8 +110,9 @@ impl Post {
     }
 
     /// Ends the embassy, and leaves its ports and connections to the program that replaces this one.
-    /// A change under way is not waited for: its embassy ends here, whatever becomes of it.
     pub async fn leave(&self) -> Option<Legacy> {
+        // A change that hangs does not hold it up.
+        let _alone = timeout(CHANGE, self.changing.lock()).await;
         match self.stand() {
             Some(stand) => spawn_blocking(move || stand.embassy.leave()).await.ok(),
             None => self.legacy().take(),

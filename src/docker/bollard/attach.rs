@@ -5,6 +5,7 @@
 //! frame passes through in whatever pieces it arrives.
 
 use std::path::Path;
+use std::pin::pin;
 use std::time::Duration;
 
 use bollard::errors::Error;
@@ -15,14 +16,15 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufR
 use tokio::net::unix::pipe::Receiver;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::{Docker, QUIET, Subject};
-use crate::docker::handover::socket::{self, Offer};
+use crate::docker::handover::socket::Offer;
 use crate::docker::{Attached, EngineError, Lane, Output, Pipe, handover};
 use crate::names::ContainerName;
 
 /// The engine hands the connection over within this time.
-const HANDOVER: Duration = Duration::from_secs(20);
+const HIJACK: Duration = Duration::from_secs(20);
 
 /// An answer's head is never longer, of an engine that is sane.
 const HEAD: u64 = 16 * 1024;
@@ -40,12 +42,12 @@ impl Docker {
         let container = self.call(&subject, self.client().inspect_container(name.as_str(), options)).await?;
         let runtime = container.host_config.and_then(|config| config.runtime);
         if runtime.as_deref() == Some(handover::RUNTIME) {
-            let offered = hand_over(&container.id.unwrap_or_default());
+            let offered = self.hand_over(name, &container.id.unwrap_or_default());
             let refused = |message: String| EngineError::Refused { doing: subject.doing(), message };
             return offered.map_err(|error| refused(error.to_string()));
         }
         let terminal = container.config.and_then(|config| config.tty).unwrap_or_default();
-        let (reader, input) = match timeout(HANDOVER, self.hijack(&subject, name)).await {
+        let (reader, input) = match timeout(HIJACK, self.hijack(&subject, name)).await {
             Ok(streams) => streams?,
             Err(elapsed) => return Err(self.unreachable(elapsed)),
         };
@@ -58,6 +60,37 @@ impl Docker {
             Ok(output.map(|output| (output, (docker, name, framed))))
         });
         Ok(Attached { output: chunks.boxed(), input: Box::pin(input) })
+    }
+
+    /// Offers the container of this id streams past the engine.
+    fn hand_over(&self, name: &ContainerName, id: &str) -> std::io::Result<Attached> {
+        let (offer, handed) = Offer::make(Path::new(handover::FOLDER), id)?;
+        let (docker, name, over) = (self.clone(), name.clone(), CancellationToken::new());
+        let (mut handing, told) = (JoinSet::new(), over.clone());
+        handing.spawn(async move {
+            let mut ended = pin!(docker.wait_for_first_end(&name));
+            let answer = tokio::select! {
+                fetched = offer.hand_over() => {
+                    if let Err(error) = fetched {
+                        tracing::warn!(%error, container = %name, "nobody can fetch its streams");
+                    }
+                    ended.await
+                }
+                answer = &mut ended => answer,
+            };
+            // Where the engine is away, the streams' own end tells.
+            if answer.is_ok() {
+                told.cancel();
+            }
+        });
+        let output = pieces(handed.output, over.clone(), Output::Stdout);
+        let output = select(output, pieces(handed.error, over, Output::Stderr)).map(move |piece| {
+            // Whoever lets go of the output takes the offer back.
+            let _ = &handing;
+            let refused = |message| EngineError::Refused { doing: "read what a container prints".to_owned(), message };
+            piece.map_err(|error| refused(error.to_string()))
+        });
+        Ok(Attached { output: output.boxed(), input: Box::pin(handed.input) })
     }
 
     /// Asks for the container's streams on a connection of their own.
@@ -87,28 +120,24 @@ impl Docker {
     }
 }
 
-/// Offers the container of this id streams past the engine.
-fn hand_over(id: &str) -> std::io::Result<Attached> {
-    let (offer, socket::Streams { input, output, error }) = Offer::make(Path::new(handover::FOLDER), id)?;
-    let mut handing = JoinSet::new();
-    handing.spawn(offer.hand_over());
-    let output = select(pieces(output, Output::Stdout), pieces(error, Output::Stderr)).map(move |piece| {
-        // Whoever lets go of the output takes the offer back.
-        let _ = &handing;
-        piece.map_err(|error| {
-            let doing = "read what a container prints".to_owned();
-            EngineError::Refused { doing, message: error.to_string() }
-        })
-    });
-    Ok(Attached { output: output.boxed(), input: Box::pin(input) })
-}
-
-/// What comes out of a pipe, in pieces, until its end.
-fn pieces(pipe: Receiver, as_output: fn(Vec<u8>) -> Output) -> impl Stream<Item = std::io::Result<Output>> {
-    futures_util::stream::try_unfold(pipe, move |mut pipe| async move {
+/// What comes out of a pipe, in pieces, until its end; once the container is over, until it is empty: others may hold it open.
+fn pieces(
+    pipe: Receiver,
+    over: CancellationToken,
+    as_output: fn(Vec<u8>) -> Output,
+) -> impl Stream<Item = std::io::Result<Output>> {
+    futures_util::stream::try_unfold((pipe, over), move |(mut pipe, over)| async move {
         let mut piece = Vec::with_capacity(CHUNK);
-        let count = pipe.read_buf(&mut piece).await?;
-        Ok((count > 0).then(|| (as_output(piece), pipe)))
+        let count = tokio::select! {
+            biased;
+            count = pipe.read_buf(&mut piece) => count?,
+            () = over.cancelled() => 0,
+        };
+        // A few bytes do not take the room of many along.
+        if count < CHUNK / 2 {
+            piece.shrink_to_fit();
+        }
+        Ok((count > 0).then(|| (as_output(piece), (pipe, over))))
     })
 }
 

@@ -1,6 +1,7 @@
 //! Containers: made, started, stopped, removed, listed.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use bollard::errors::Error;
 use bollard::models::{
@@ -15,6 +16,7 @@ use bollard::query_parameters::{
 use futures_util::StreamExt;
 
 use super::{About, CALL, Docker, Patience, QUIET, Subject};
+use crate::docker::handover::socket::can_offer;
 use crate::docker::{Container, ContainerRequest, EngineError, Log, Restart, State, handover};
 use crate::names::ContainerName;
 use crate::units::Millis;
@@ -33,10 +35,16 @@ impl Docker {
         let About { init, hands_over, .. } = *self.about().await?;
         let options = CreateContainerOptions { name: Some(request.name.to_string()), ..Default::default() };
         // A terminal is the engine's.
-        let handed = hands_over && request.log == Log::Handed && !request.tty;
-        let body = body(&request, init, handed);
-        self.call(&subject, self.client().create_container(Some(options), body)).await?;
-        Ok(())
+        let may_be_handed = hands_over && request.log == Log::Handed && !request.tty;
+        let handed = may_be_handed && can_offer(Path::new(handover::FOLDER));
+        let create = |handed| self.client().create_container(Some(options.clone()), body(&request, init, handed));
+        match self.call(&subject, create(handed)).await {
+            // Somebody has taken the runtime away since the engine was asked.
+            Err(EngineError::Refused { message, .. }) if handed && message.contains("runtime") => {
+                self.call(&subject, create(false)).await.map(drop)
+            }
+            made => made.map(drop),
+        }
     }
 
     pub(super) async fn start_container(&self, name: &ContainerName) -> Result<(), EngineError> {
@@ -96,6 +104,12 @@ impl Docker {
         self.patient(&subject, QUIET, ended(self.client(), name, "not-running")).await
     }
 
+    /// Waits until a container ends that is not started yet.
+    pub(super) async fn wait_for_first_end(&self, name: &ContainerName) -> Result<i64, EngineError> {
+        let subject = Subject::container("wait for", name);
+        self.patient(&subject, QUIET, ended(self.client(), name, "next-exit")).await
+    }
+
     pub(super) async fn restart_container_when_it_ends(&self, name: &ContainerName) -> Result<(), EngineError> {
         let subject = Subject::container("change the restart policy of", name);
         let policy = RestartPolicy { name: Some(RestartPolicyNameEnum::UNLESS_STOPPED), maximum_retry_count: None };
@@ -141,6 +155,7 @@ fn seconds(time: Millis) -> i32 {
 
 fn body(request: &ContainerRequest, init: bool, handed: bool) -> ContainerCreateBody {
     let words = |words: &[String]| (!words.is_empty()).then(|| words.to_vec());
+    // Open streams of the engine's would only wait beside those that it is handed.
     let stdin = request.stdin && !handed;
     let runtime = handed.then(|| handover::RUNTIME.to_owned());
     ContainerCreateBody {

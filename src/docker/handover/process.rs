@@ -11,10 +11,7 @@ use jiff::Timestamp;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use serde_json::json;
 
-use super::{FOLDER, PROGRAM, socket};
-
-/// The runtime that everything is passed on to.
-const RUNC: &str = "runc";
+use super::{FOLDER, PROGRAM, RUNC, socket};
 
 /// Whether this program was called as the runtime.
 pub fn is_meant(program: &OsStr) -> bool {
@@ -43,7 +40,8 @@ fn become_runc(words: &[OsString]) -> io::Result<Infallible> {
         dup2_stdout(prints)?;
         dup2_stderr(complains)?;
     }
-    Err(Command::new(RUNC).args(words).exec())
+    let error = Command::new(RUNC).args(words).exec();
+    Err(io::Error::new(error.kind(), format!("{PROGRAM} cannot become {RUNC}: {error}")))
 }
 
 /// The id of the container that is to be made, when that is what is asked.

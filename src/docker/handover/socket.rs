@@ -7,8 +7,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::cmsg_space;
+use rustix::fs::Access;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
@@ -18,6 +20,9 @@ use tokio::net::unix::pipe;
 
 /// Standard input, output and error.
 const STREAMS: usize = 3;
+
+/// How long HQ may take to hand them over.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a pipe holds: as much as anybody may ask for.
 const PIPE: usize = 1 << 20;
@@ -49,12 +54,15 @@ impl Offer {
     pub fn make(folder: &Path, id: &str) -> io::Result<(Self, Streams)> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let path = folder.join(id);
-        let listener = UnixListener::bind(&path)?;
+        // Of an offer before this one, which ended without taking it along.
+        let _ = fs::remove_file(&path);
+        let listener = UnixListener::bind(&path)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
         let (reads, input) = io::pipe()?;
         let (output, prints) = io::pipe()?;
         let (error, complains) = io::pipe()?;
         for pipe in [reads.as_fd(), prints.as_fd()] {
-            // One of the usual size is only slower.
+            // One of the usual size is only slower, and enough for complaints.
             let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE);
         }
         let streams = Streams {
@@ -68,7 +76,7 @@ impl Offer {
     /// Waits for the runtime and gives it the ends.
     ///
     /// # Errors
-    /// Nobody can come any more, or who came was gone at once.
+    /// Nobody can come any more.
     pub async fn hand_over(self) -> io::Result<()> {
         loop {
             let (guest, _) = self.listener.accept().await?;
@@ -81,8 +89,10 @@ impl Offer {
             let mut control = SendAncillaryBuffer::new(&mut space);
             control.push(SendAncillaryMessage::ScmRights(&ends));
             // A byte has to go with them.
-            sendmsg(&guest, &[IoSlice::new(b"f")], &mut control, SendFlags::NOSIGNAL)?;
-            return Ok(());
+            match sendmsg(&guest, &[IoSlice::new(b"f")], &mut control, SendFlags::NOSIGNAL) {
+                Ok(_) => return Ok(()),
+                Err(error) => tracing::warn!(%error, path = %self.path.display(), "streams are not handed over"),
+            }
         }
     }
 }
@@ -94,12 +104,20 @@ impl Drop for Offer {
     }
 }
 
+/// Whether streams can be offered in this folder at all.
+pub fn can_offer(folder: &Path) -> bool {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.is_ok() && rustix::fs::access(folder, Access::WRITE_OK).is_ok()
+}
+
 /// Fetches the ends for the container of this id.
 ///
 /// # Errors
 /// Nobody offers them.
 pub fn fetch(folder: &Path, id: &str) -> io::Result<[OwnedFd; STREAMS]> {
     let host = UnixStream::connect(folder.join(id))?;
+    // Docker holds the container until this is over.
+    host.set_read_timeout(Some(PATIENCE))?;
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(STREAMS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     recvmsg(&host, &mut [IoSliceMut::new(&mut [0])], &mut control, RecvFlags::CMSG_CLOEXEC)?;

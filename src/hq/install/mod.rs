@@ -14,8 +14,8 @@ pub mod units;
 
 /// Where HQ's program lies.
 pub const PROGRAM: &str = "/usr/local/bin/quarry";
-/// The same as docker's runtime for those who get their streams past docker.
-pub const RUNTIME: &str = "/usr/local/bin/quarry-runc";
+/// The same as docker's runtime for those who get their streams past docker: [`handover::PROGRAM`] beside it.
+pub const RUNTIME_PROGRAM: &str = "/usr/local/bin/quarry-runc";
 /// Docker's settings.
 pub const DAEMON: &str = "/etc/docker/daemon.json";
 
@@ -143,7 +143,7 @@ pub fn plan(wish: &Wish, daemon: Option<&str>, neighbour: &Neighbour) -> Result<
     let unit = |name: &str, text: String| file(&format!("/etc/systemd/system/{name}"), text);
     let mut steps = vec![
         Step::Program,
-        Step::Link { path: RUNTIME.into(), to: "quarry".into() },
+        Step::Link { path: RUNTIME_PROGRAM.into(), to: "quarry".into() },
         // Everybody may pass, since the router's workers have sites below it; what holds values is closed by itself.
         Step::Folder { path: wish.root.clone(), mode: 0o711 },
         Step::Folder { path: wish.etc.clone(), mode: 0o755 },
@@ -189,7 +189,7 @@ fn reload_docker() -> Step {
     let settings = format!("{{{{.LiveRestoreEnabled}}}} {{{{(index .Runtimes \"{}\").Path}}}}", handover::RUNTIME);
     let words = ["docker", "info", "--format", &settings].map(str::to_owned).to_vec();
     let reload = ["systemctl", "reload-or-restart", "docker.service"].map(str::to_owned).to_vec();
-    Step::Run { words: reload, unless: Fact { words, says: format!("true {RUNTIME}") } }
+    Step::Run { words: reload, unless: Fact { words, says: format!("true {RUNTIME_PROGRAM}") } }
 }
 
 /// Docker's settings, with which containers run on while it is restarted, and jobs get their streams past it. All else in
@@ -204,7 +204,7 @@ fn settings_of_docker(daemon: Option<&str>) -> Result<String, InstallError> {
     let runtimes = settings.entry("runtimes").or_insert_with(|| json!({}));
     let runtimes =
         runtimes.as_object_mut().ok_or_else(|| InstallError::Daemon("its `runtimes` are none".to_owned()))?;
-    runtimes.insert(handover::RUNTIME.to_owned(), json!({ "path": RUNTIME }));
+    runtimes.insert(handover::RUNTIME.to_owned(), json!({ "path": RUNTIME_PROGRAM }));
     // Somebody's own writing of the same settings is left as it is.
     if before == settings
         && let Some(text) = daemon

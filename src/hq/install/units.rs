@@ -25,7 +25,8 @@ SystemCallFilter=~@clock @cpu-emulation @module @obsolete @raw-io @reboot @swap
 /// Open are: control groups, in which builds get their limits; netlink, for the wall between containers; memory that is
 /// written and run, for the router's Lua when HQ starts that; `/usr/local`, where it and the agent are replaced, and
 /// `/etc/systemd/system`, where the agent's unit is kept up to date; `/tmp`, where it writes nothing, and where programs
-/// lie that it is upgraded to; `/run/quarry`, where jobs fetch their streams. What it has started outlives it, hence `KillMode`.
+/// lie that it is upgraded to; `/run/quarry`, where jobs fetch their streams. What it has started outlives it, hence
+/// `KillMode`.
 pub fn hq(wish: &Wish) -> String {
     let Wish { root, etc, ssh, http, https } = wish;
     let https = https.map_or_else(|| "off".to_owned(), |https| https.to_string());

@@ -780,6 +780,26 @@ async fn output_and_errors_of_an_attached_process_come_apart() {
 }
 
 #[tokio::test]
+async fn streams_past_the_engine_end_with_their_container_though_somebody_holds_them() {
+    let bench = Bench::real().await;
+    let request = bench.request("a", "echo out; exec sleep 600", Behaviour::default());
+    let request = ContainerRequest { stdin: true, log: Log::Handed, ..request };
+    let name = request.name.clone();
+    bench.engine.create(request).await.unwrap();
+    let mut attached = bench.engine.attach(&name).await.unwrap();
+    bench.engine.start(&name).await.unwrap();
+    let first = in_time(attached.output.next()).await.unwrap().unwrap();
+    assert_eq!(first, Output::Stdout(b"out\n".to_vec()));
+    let (_, told) = passed(&bench, Asked::get(format!("/containers/{name}/json"))).await;
+    let place = format!("/proc/{}/fd/1", told["State"]["Pid"]);
+    let mut held = std::fs::File::options().write(true).open(place).unwrap();
+    std::io::Write::write_all(&mut held, b"last").unwrap();
+    bench.engine.stop(&name, Millis(0)).await.unwrap();
+    assert_eq!(in_time(texts(attached.output)).await.0, "last");
+    drop(held);
+}
+
+#[tokio::test]
 async fn who_was_to_get_its_streams_past_the_engine_does_not_start_without() {
     let bench = Bench::real().await;
     let request = bench.request("a", "echo nobody hears this", Behaviour::default());

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::errors::Error;
-use bollard::models::SystemInfo;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use tokio::sync::OnceCell;
@@ -20,7 +19,7 @@ use tokio::time::timeout;
 
 use super::{
     Answered, Archive, Asked, Attached, BuildRequest, Container, ContainerRequest, Engine, EngineError, Event, Image,
-    Lane, LogRequest, Network, Output, Say, Surroundings, Wire, handover,
+    Lane, LogRequest, Network, Output, Say, Surroundings, Wire,
 };
 use crate::names::{ContainerName, ImageId};
 use crate::units::Millis;
@@ -170,7 +169,7 @@ impl Docker {
                     Ok(info) => info.map_err(|error| self.explain(&Subject::ENGINE, error))?,
                     Err(elapsed) => return Err(self.unreachable(elapsed)),
                 };
-                let hands_over = self.wire.is_here() && hands_over(&info);
+                let hands_over = self.wire.is_here() && attach::hands_over(&info);
                 let cgroup_driver = info.cgroup_driver.map_or_else(String::new, |driver| driver.to_string());
                 let surroundings = Surroundings {
                     cgroup_driver,
@@ -207,17 +206,6 @@ impl Docker {
             }
         }
     }
-}
-
-/// Whether an engine of this machine has containers get their streams past it: it knows the runtime, and has no other way
-/// of running them that this would go round.
-fn hands_over(info: &SystemInfo) -> bool {
-    let runtimes = info.runtimes.iter().flatten();
-    let path = runtimes.filter(|(name, _)| *name == handover::RUNTIME).find_map(|(_, runtime)| runtime.path.as_deref());
-    let is_plain = info.default_runtime.as_deref() == Some(handover::RUNC);
-    let ways = ["name=userns", "name=rootless", "name=selinux"];
-    let has_ways = info.security_options.iter().flatten().any(|option| ways.contains(&option.as_str()));
-    is_plain && !has_ways && path.is_some_and(|path| Path::new(path).exists())
 }
 
 /// Whether the engine speaks of a port or address that something else holds; it answers those with plain 500 and 403.

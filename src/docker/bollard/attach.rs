@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bollard::errors::Error;
+use bollard::models::SystemInfo;
 use bollard::query_parameters::InspectContainerOptions;
 use futures_util::stream::select;
 use futures_util::{Stream, StreamExt, TryFutureExt};
@@ -120,6 +121,17 @@ impl Docker {
     }
 }
 
+/// Whether an engine of this machine has containers get their streams past it: it knows the runtime, and has no other way
+/// of running them that this would go round.
+pub(super) fn hands_over(info: &SystemInfo) -> bool {
+    let runtimes = info.runtimes.iter().flatten();
+    let path = runtimes.filter(|(name, _)| *name == handover::RUNTIME).find_map(|(_, runtime)| runtime.path.as_deref());
+    let is_plain = info.default_runtime.as_deref() == Some(handover::RUNC);
+    let ways = ["name=userns", "name=rootless", "name=selinux"];
+    let has_ways = info.security_options.iter().flatten().any(|option| ways.contains(&option.as_str()));
+    is_plain && !has_ways && path.is_some_and(|path| Path::new(path).exists())
+}
+
 /// What comes out of a pipe, in pieces, until its end; once the container is over, until it is empty: others may hold it open.
 fn pieces(
     pipe: Receiver,
@@ -202,6 +214,8 @@ impl<R: AsyncBufRead + Unpin> Framed<R> {
 
 #[cfg(test)]
 mod tests {
+    use bollard::models::Runtime;
+
     use super::*;
 
     async fn check(capacity: usize, framed: bool, bytes: &[u8], expected: &[Output]) {
@@ -222,6 +236,25 @@ mod tests {
         check(64, true, bytes, &[out("abc"), err("de")]).await;
         check(2, true, bytes, &[out("ab"), out("c"), err("de")]).await;
         check(64, true, b"", &[]).await;
+    }
+
+    #[test]
+    fn an_engine_with_another_way_of_running_containers_passes_their_streams_on_itself() {
+        let check = |path: &str, default: &str, option: &str, expected: bool| {
+            let runtime = Runtime { path: Some(path.to_owned()), ..Default::default() };
+            let info = SystemInfo {
+                runtimes: Some([("quarry".to_owned(), runtime)].into()),
+                default_runtime: Some(default.to_owned()),
+                security_options: Some(vec!["name=seccomp,profile=default".to_owned(), option.to_owned()]),
+                ..Default::default()
+            };
+            assert_eq!(hands_over(&info), expected, "{path} {default} {option}");
+        };
+        check("/bin/sh", "runc", "name=apparmor", true);
+        check("/bin/sh", "crun", "name=apparmor", false);
+        check("/bin/sh", "runc", "name=userns", false);
+        check("/nonexistent/quarry-runc", "runc", "name=apparmor", false);
+        assert!(!hands_over(&SystemInfo { default_runtime: Some("runc".to_owned()), ..Default::default() }));
     }
 
     #[tokio::test]

@@ -108,9 +108,10 @@ fn agree_with(hq: &Hq, stack: &str, when: &str, containers: Vec<String>) -> Opti
     let containers: BTreeSet<String> = containers.into_iter().collect();
     assert_eq!(containers.len(), number, "{when}: one name on two servers");
     let releases = hq.quarry(&["--json", "releases", stack]);
+    let pins = pins(hq, stack);
     if releases.code != 0 || releases.json().as_array().unwrap().is_empty() {
         assert_eq!(containers, BTreeSet::new(), "{when}");
-        assert_eq!(pins(hq, stack), BTreeMap::new(), "{when}");
+        assert_eq!(pins, BTreeMap::new(), "{when}");
         assert_eq!(hq.get(&format!("{stack}.localhost"), "/").status, 404, "{when}");
         return None;
     }
@@ -131,18 +132,12 @@ fn agree_with(hq: &Hq, stack: &str, when: &str, containers: Vec<String>) -> Opti
     let proc = fs::read_to_string(hq.root().join(format!("proc/{stack}/web.json"))).unwrap();
     let proc: serde_json::Value = serde_json::from_str(&proc).unwrap();
     assert_eq!(proc["count"].as_u64().unwrap() as usize, containers.len(), "{when}");
-    // An old release goes piece by piece while HQ serves, its pin before itself.
-    until(&format!("{when}: a pin for each release"), || (pins(hq, stack) == commits(hq, stack)).then_some(()));
+    let kept: BTreeMap<u64, String> = releases
+        .iter()
+        .map(|release| (release["number"].as_u64().unwrap(), release["commit"].as_str().unwrap().to_owned()))
+        .collect();
+    assert_eq!(pins, kept, "{when}: a pin for each release");
     Some(number)
-}
-
-/// The commit of each release that is kept.
-fn commits(hq: &Hq, stack: &str) -> BTreeMap<u64, String> {
-    let releases = hq.quarry(&["--json", "releases", stack]).succeeded().json();
-    let commit = |release: &serde_json::Value| {
-        (release["number"].as_u64().unwrap(), release["commit"].as_str().unwrap().to_owned())
-    };
-    releases.as_array().unwrap().iter().map(commit).collect()
 }
 
 fn pins(hq: &Hq, stack: &str) -> BTreeMap<u64, String> {

@@ -47,12 +47,11 @@ pub struct Offer {
 }
 
 impl Offer {
-    /// Pipes for the container of this id, which is not started yet.
+    /// Pipes for the container of this id, which is not started yet, in a folder of which [`can_offer`] has said yes.
     ///
     /// # Errors
     /// The socket cannot be made, or there are no files left.
     pub fn make(folder: &Path, id: &str) -> io::Result<(Self, Streams)> {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let path = folder.join(id);
         // Of an offer before this one, which ended without taking it along.
         let _ = fs::remove_file(&path);
@@ -104,7 +103,7 @@ impl Drop for Offer {
     }
 }
 
-/// Whether streams can be offered in this folder at all.
+/// Whether streams can be offered in this folder at all, which is made when it is not there.
 pub fn can_offer(folder: &Path) -> bool {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.is_ok() && rustix::fs::access(folder, Access::WRITE_OK).is_ok()

@@ -228,6 +228,7 @@ contract![
     events_tell_of_a_death,
     an_image_tells_its_ports_and_volumes,
     tags_are_given_and_taken,
+    all_names_of_an_image_may_go_at_once,
     a_pushed_image_comes_back_the_same,
     a_saved_image_comes_back_the_same,
     an_image_and_its_engine_tell_their_architecture,
@@ -566,6 +567,20 @@ async fn tags_are_given_and_taken(bench: &Bench) {
     }
     assert_eq!(bench.engine.image(&second).await.unwrap(), None);
     assert_eq!(bench.engine.image(id.as_str()).await.unwrap().unwrap().id, id);
+}
+
+async fn all_names_of_an_image_may_go_at_once(bench: &Bench) {
+    // On the real engine two of them meet in most rounds.
+    for round in 0..5 {
+        let id = bench.build(&format!("FROM debian:bookworm-slim\nLABEL own={}-{round}\n", bench.prefix)).await;
+        let names: Vec<String> = (1..=8).map(|number| format!("{}/app:{number}", bench.prefix)).collect();
+        for name in &names {
+            bench.engine.tag(id.as_str(), name).await.unwrap();
+        }
+        let removed = futures_util::future::join_all(names.iter().map(|name| bench.engine.remove_image(name))).await;
+        assert!(removed.iter().all(Result::is_ok), "{removed:?}");
+        assert_eq!(bench.engine.image(id.as_str()).await.unwrap(), None);
+    }
 }
 
 async fn a_pushed_image_comes_back_the_same(bench: &Bench) {

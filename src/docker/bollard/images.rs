@@ -95,10 +95,13 @@ impl Docker {
         if !is_reference(reference) {
             return Ok(());
         }
-        let options = RemoveImageOptions::default();
-        match self.call(&subject, self.client().remove_image(reference, Some(options), None)).await {
-            Ok(_) | Err(EngineError::NotFound { .. }) => Ok(()),
-            Err(error) => Err(error),
+        let remove = || self.client().remove_image(reference, None::<RemoveImageOptions>, None);
+        match self.call(&subject, remove()).await {
+            // Two who take away its last names at once are both about to remove the image, and docker fails the second.
+            Err(EngineError::Refused { message, .. }) if message.contains("unrecognized image ID") => {
+                gone(self.call(&subject, remove()).await)
+            }
+            removed => gone(removed),
         }
     }
 
@@ -116,6 +119,13 @@ impl Docker {
 
 fn image<'a>(verb: &'static str, reference: &'a str) -> Subject<'a> {
     Subject { verb, kind: "image", name: reference }
+}
+
+fn gone<T>(removed: Result<T, EngineError>) -> Result<(), EngineError> {
+    match removed {
+        Ok(_) | Err(EngineError::NotFound { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 fn odd(subject: &Subject<'_>) -> EngineError {

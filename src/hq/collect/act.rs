@@ -222,12 +222,16 @@ impl Hq {
         Ok(())
     }
 
+    /// The record goes first: what is left of a release without one is known as stray, however HQ ends.
     async fn drop_release(
         &self,
         stack: &StackName,
         release: &Release,
         needed: &BTreeSet<String>,
     ) -> Result<(), HqError> {
+        tracing::debug!(%stack, release = %release.number, "dropping a release");
+        self.db.delete(&layout::release(stack, release.number), Guard::Any).await?;
+        self.unpin_number(stack, release.number).await;
         let tag = self.launcher.identity.tag(stack, release.number);
         for instruction in &release.instructions {
             let (Some(node), Some(settings)) = (instruction.launches(), instruction.settings()) else { continue };
@@ -237,8 +241,6 @@ impl Hq {
                 self.gone(self.engines().local().remove_image(&format!("quarry/{stack}/{node}:{tag}")).await)?;
             }
         }
-        tracing::debug!(%stack, release = %release.number, "dropping a release");
-        self.unpin_number(stack, release.number).await;
         let tarball = self.stack_folder(stack).join("build").join(format!("{}.tar.gz", release.number));
         let sites = self.sites_folder(stack, release.number);
         let removed = tokio::task::spawn_blocking(move || {
@@ -248,7 +250,7 @@ impl Hq {
         if let Ok(Err(error)) = removed.await {
             tracing::warn!(%stack, %error, "a release's site stays");
         }
-        Ok(self.db.delete(&layout::release(stack, release.number), Guard::Any).await?)
+        Ok(())
     }
 
     /// Collects what is left of images elsewhere than in HQ's docker, until the process ends.

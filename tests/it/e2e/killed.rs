@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use super::servers::{fleet, web};
 use crate::harness::lab::Lab;
-use crate::harness::program::run;
+use crate::harness::program::{Done, run};
 use crate::harness::web::request;
 use crate::harness::{Hq, Repository, until};
 
@@ -107,8 +107,7 @@ fn agree_with(hq: &Hq, stack: &str, when: &str, containers: Vec<String>) -> Opti
     let number = containers.len();
     let containers: BTreeSet<String> = containers.into_iter().collect();
     assert_eq!(containers.len(), number, "{when}: one name on two servers");
-    let releases = hq.quarry(&["--json", "releases", stack]);
-    let pins = pins(hq, stack);
+    let (releases, pins) = releases_and_pins(hq, stack);
     if releases.code != 0 || releases.json().as_array().unwrap().is_empty() {
         assert_eq!(containers, BTreeSet::new(), "{when}");
         assert_eq!(pins, BTreeMap::new(), "{when}");
@@ -136,8 +135,29 @@ fn agree_with(hq: &Hq, stack: &str, when: &str, containers: Vec<String>) -> Opti
         .iter()
         .map(|release| (release["number"].as_u64().unwrap(), release["commit"].as_str().unwrap().to_owned()))
         .collect();
-    assert_eq!(pins, kept, "{when}: a pin for each release");
+    for (release, commit) in &kept {
+        assert_eq!(pins.get(release), Some(commit), "{when}: a pin for each release");
+    }
+    // The pin of one that goes goes after it.
+    until("a release for each pin", || {
+        let (releases, pins) = releases_and_pins(hq, stack);
+        let releases = releases.json();
+        let known: BTreeSet<u64> =
+            releases.as_array().unwrap().iter().map(|release| release["number"].as_u64().unwrap()).collect();
+        pins.into_keys().all(|pin| known.contains(&pin)).then_some(())
+    });
     Some(number)
+}
+
+/// What `quarry releases` says and what is pinned, of one moment: old releases may be going.
+fn releases_and_pins(hq: &Hq, stack: &str) -> (Done, BTreeMap<u64, String>) {
+    let releases = || hq.quarry(&["--json", "releases", stack]);
+    let mut before = releases();
+    until("releases that stay while the pins are read", || {
+        let pins = pins(hq, stack);
+        let after = std::mem::replace(&mut before, releases());
+        (after.text() == before.text()).then(|| (after, pins))
+    })
 }
 
 fn pins(hq: &Hq, stack: &str) -> BTreeMap<u64, String> {

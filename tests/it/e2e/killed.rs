@@ -152,11 +152,11 @@ fn agree_with(hq: &Hq, stack: &str, when: &str, containers: Vec<String>) -> Opti
 /// What `quarry releases` says and what is pinned, of one moment: old releases may be going.
 fn releases_and_pins(hq: &Hq, stack: &str) -> (Done, BTreeMap<u64, String>) {
     let releases = || hq.quarry(&["--json", "releases", stack]);
-    let mut before = releases();
+    let mut latest = releases();
     until("releases that stay while the pins are read", || {
         let pins = pins(hq, stack);
-        let after = std::mem::replace(&mut before, releases());
-        (after.text() == before.text()).then(|| (after, pins))
+        let earlier = std::mem::replace(&mut latest, releases());
+        (earlier.text() == latest.text()).then_some((earlier, pins))
     })
 }
 

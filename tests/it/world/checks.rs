@@ -5,8 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use futures_util::FutureExt;
+use quarry::db::{Db, layout};
 use quarry::docker::State;
+use quarry::launch::journal::{Journal, Phase};
 use quarry::launch::label;
+use quarry::names::{ReleaseNumber, StackName};
 use quarry::router::Target;
 
 use super::machine::Machine;
@@ -154,8 +158,26 @@ impl World {
         }
     }
 
-    /// What an engine is about to do for HQ: data stays where it is, and nothing that serves is stopped.
+    /// Whether the release of an image is listed, of a stack that does not go: it can be rolled back to as long as its
+    /// images are on HQ's own server.
+    fn is_listed(&self, image: &str) -> Option<bool> {
+        let (node, tag) = image.strip_prefix("quarry/")?.split_once(':')?;
+        let stack: StackName = node.split('/').next()?.parse().ok()?;
+        let number = ReleaseNumber(tag.split('-').next()?.parse().ok()?);
+        // The memory answers at once.
+        let listed = self.tree.read(&layout::release(&stack, number)).now_or_never()?.ok()?.is_some();
+        let journal = layout::read_json::<Journal>(&*self.tree, &layout::journal(&stack)).now_or_never()?.ok()?;
+        let goes = journal.and_then(|journal| journal.active).is_some_and(|active| active.phase == Phase::Destroying);
+        Some(listed && !goes)
+    }
+
+    /// What an engine is about to do for HQ: data stays where it is, nothing that serves is stopped, and what can be
+    /// rolled back to keeps its images.
     pub fn before(&self, machine: &Machine, doing: &str) {
+        let image = doing.strip_prefix("remove-image ").filter(|_| machine.name == self.own().name);
+        if let Some(image) = image.filter(|image| self.is_listed(image) == Some(true)) {
+            self.broken(|| format!("HQ removes {image}, and its release is listed"));
+        }
         if let Some(name) = doing.strip_prefix("create ") {
             self.fixed_stays(machine, name);
             self.has_room(machine, name);

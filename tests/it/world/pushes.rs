@@ -12,6 +12,7 @@ use quarry::units::{Megabytes, Millis};
 
 use super::World;
 use super::acts::{Code, nodes};
+use super::reign::identity;
 
 /// Nodes of which there may never be two at once.
 pub const ALONE: [&str; 3] = ["kv", "alone", "admin"];
@@ -43,7 +44,8 @@ pub fn build(world: &Arc<World>, stack: &StackName, number: u64, code: Code) -> 
     let image = world.own().engine.add_image(&source);
     world.behave_image(image.as_str(), &behaviour);
     world.behave(&format!("{stack}.web-release.{number}.0").parse().unwrap(), &release);
-    world.own().engine.retag(&source, &format!("quarry/{stack}/web:{number}"));
+    let tag = identity().tag(stack, ReleaseNumber(number));
+    world.own().engine.retag(&source, &format!("quarry/{stack}/web:{tag}"));
     image
 }
 

@@ -150,10 +150,15 @@ fn parts(world: &Arc<World>, life: &Arc<Life>, db: Arc<dyn Db>, local: Arc<Docke
         edge: Some(Arc::new(Router { world: world.clone(), life: life.clone() })),
         awake: Awake::Yes,
         clock: Arc::new(WorldClock(world.clone())),
-        identity: Identity { id: "0123abcd".into(), suffix: String::new(), secret: String::new() },
+        identity: identity(),
         ground: Ground { address: own.address, ports: 20_000..=20_099 },
         url_port: String::new(),
     }
+}
+
+/// Who every HQ of a world is.
+pub fn identity() -> Identity {
+    Identity { id: "0123abcd".into(), suffix: String::new(), secret: String::new() }
 }
 
 struct WorldClock(Arc<World>);

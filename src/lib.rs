@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! 9 cli   8 api dock   7 hq   6 agent launch   5 build embassy network   4 certs instruction servers   3 stack docker router
-//! 2 etc db front grid buildpacks seal   1 env   0 names units clock
+//! 2 etc db front grid buildpacks seal   1 env   0 names units clock descriptors
 //! ```
 //!
 //! A push enters in [`hq`], becomes a [`stack::Stack`], is built, compiled to [`instruction::Instruction`]s and
@@ -18,6 +18,7 @@ pub mod certs;
 pub mod cli;
 pub mod clock;
 pub mod db;
+pub mod descriptors;
 pub mod dock;
 pub mod docker;
 pub mod embassy;

@@ -11,7 +11,7 @@ mod source;
 
 /// The layers from the ground up; a module imports from layers below its own. `src/lib.rs` shows the same table.
 const LAYERS: [&[&str]; 10] = [
-    &["names", "units", "clock"],
+    &["names", "units", "clock", "descriptors"],
     &["env"],
     &["etc", "db", "front", "grid", "buildpacks", "seal"],
     &["stack", "docker", "router"],

@@ -1,22 +1,19 @@
 //! The socket at which streams are handed over, from both sides.
 
 use std::fs::{self, DirBuilder};
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::cmsg_space;
 use rustix::fs::Access;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
-};
+use rustix::net::RecvFlags;
 use tokio::net::UnixListener;
 use tokio::net::unix::pipe;
+
+use crate::descriptors;
 
 /// Standard input, output and error.
 const STREAMS: usize = 3;
@@ -83,13 +80,8 @@ impl Offer {
             if guest.peer_cred()?.uid() != 0 {
                 continue;
             }
-            let ends = self.ends.each_ref().map(AsFd::as_fd);
-            let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(STREAMS))];
-            let mut control = SendAncillaryBuffer::new(&mut space);
-            control.push(SendAncillaryMessage::ScmRights(&ends));
-            // A byte has to go with them.
-            match sendmsg(&guest, &[IoSlice::new(b"f")], &mut control, SendFlags::NOSIGNAL) {
-                Ok(_) => return Ok(()),
+            match descriptors::put(&guest, &self.ends.each_ref().map(AsFd::as_fd)) {
+                Ok(()) => return Ok(()),
                 Err(error) => tracing::warn!(%error, path = %self.path.display(), "streams are not handed over"),
             }
         }
@@ -117,17 +109,7 @@ pub fn fetch(folder: &Path, id: &str) -> io::Result<[OwnedFd; STREAMS]> {
     let host = UnixStream::connect(folder.join(id))?;
     // Docker holds the container until this is over.
     host.set_read_timeout(Some(PATIENCE))?;
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(STREAMS))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    recvmsg(&host, &mut [IoSliceMut::new(&mut [0])], &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    let files: Vec<OwnedFd> = control
-        .drain()
-        .filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(files) => Some(files),
-            _ => None,
-        })
-        .flatten()
-        .collect();
+    let files = descriptors::take(&host, RecvFlags::empty())?;
     files.try_into().map_err(|_| io::Error::new(io::ErrorKind::UnexpectedEof, "no streams came"))
 }
 

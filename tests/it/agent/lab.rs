@@ -130,6 +130,7 @@ async fn who_is_in_the_embassy_stays_when_the_agent_is_another_program() {
     let open = async || site.agent.ports().await.unwrap()[0].endpoints[0].open;
     assert_eq!(open().await, 0);
     site.shell(&format!("setsid bash -c '{}' >/dev/null 2>&1 </dev/null &", VISITOR));
+    // Nothing as long as the visitor has not written it.
     let file = |name: &str| site.shell(&format!("cat /tmp/{name} 2>/dev/null || true")).trim().to_owned();
     until("the visitor to be greeted", || file("first").starts_with("SSH-2.0-").then_some(()));
     assert_eq!(open().await, 1);

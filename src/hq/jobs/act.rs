@@ -269,18 +269,21 @@ impl Hq {
         self.change_job_runs(stack, name, |runs| runs.begin(run)).await
     }
 
-    /// A run that somebody was attached to is over: its container goes, and what came of it is noted.
+    /// A run that somebody was attached to is over: it does not run any more, what came of it is noted, and its container
+    /// goes. Whoever waits for that finds it noted.
     ///
     /// # Errors
     /// When docker or the tree says no.
     pub async fn end_job_run(&self, ready: &Ready, outcome: Outcome) -> Result<(), HqError> {
-        let removed = match self.engines().of(&ready.server) {
-            Ok(engine) => engine.remove(&ready.container).await,
-            // With its server it is gone.
-            Err(_) => Ok(()),
-        };
-        self.note_job_run(ready, outcome).await?;
-        Ok(removed?)
+        // With its server it is gone.
+        let Ok(engine) = self.engines().of(&ready.server) else { return Ok(self.note_job_run(ready, outcome).await?) };
+        if !matches!(outcome, Outcome::Exited(_)) {
+            // One that cannot be stopped may still be removed.
+            let _ = engine.stop(&ready.container, Millis(0)).await;
+        }
+        let noted = self.note_job_run(ready, outcome).await;
+        engine.remove(&ready.container).await?;
+        Ok(noted?)
     }
 
     /// A run that somebody was attached to is over, and its container stays.

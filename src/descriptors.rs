@@ -16,7 +16,8 @@ pub const MOST: usize = 250;
 /// Puts files into a socket, [`MOST`] at most.
 ///
 /// # Errors
-/// [`io::ErrorKind::WouldBlock`] when a socket that does not wait holds no more; else what the kernel says.
+/// [`io::ErrorKind::InvalidInput`] for more; [`io::ErrorKind::WouldBlock`] when a socket that does not wait holds no more;
+/// else what the kernel says.
 pub fn put(into: impl AsFd, files: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST))];
     let mut control = SendAncillaryBuffer::new(&mut space);

@@ -141,7 +141,7 @@ async fn ended(client: &bollard::Docker, name: &ContainerName, condition: &str) 
     }
 }
 
-fn gone_is_success(answer: Result<(), EngineError>) -> Result<(), EngineError> {
+pub(super) fn gone_is_success(answer: Result<(), EngineError>) -> Result<(), EngineError> {
     match answer {
         Err(EngineError::NotFound { .. }) => Ok(()),
         answer => answer,

@@ -8,6 +8,7 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt;
 
+use super::containers::gone_is_success;
 use super::{Docker, STREAM, Subject};
 use crate::docker::{EngineError, Image, Say};
 use crate::names::ImageId;
@@ -96,13 +97,14 @@ impl Docker {
             return Ok(());
         }
         let remove = || self.client().remove_image(reference, None::<RemoveImageOptions>, None);
-        match self.call(&subject, remove()).await {
+        let removed = match self.call(&subject, remove()).await {
             // Two who take away its last names at once are both about to remove the image, and docker fails the second.
             Err(EngineError::Refused { message, .. }) if message.contains("unrecognized image ID") => {
-                gone(self.call(&subject, remove()).await)
+                self.call(&subject, remove()).await
             }
-            removed => gone(removed),
-        }
+            removed => removed,
+        };
+        gone_is_success(removed.map(drop))
     }
 
     pub(super) async fn list_images(&self, folder: &str) -> Result<Vec<Image>, EngineError> {
@@ -119,13 +121,6 @@ impl Docker {
 
 fn image<'a>(verb: &'static str, reference: &'a str) -> Subject<'a> {
     Subject { verb, kind: "image", name: reference }
-}
-
-fn gone<T>(removed: Result<T, EngineError>) -> Result<(), EngineError> {
-    match removed {
-        Ok(_) | Err(EngineError::NotFound { .. }) => Ok(()),
-        Err(error) => Err(error),
-    }
 }
 
 fn odd(subject: &Subject<'_>) -> EngineError {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
 use bollard::query_parameters::{InspectNetworkOptions, ListNetworksOptions};
 
+use super::containers::gone_is_success;
 use super::{Docker, Subject};
 use crate::docker::{EngineError, Network};
 
@@ -64,10 +65,7 @@ impl Docker {
 
     pub(super) async fn delete_network(&self, name: &str) -> Result<(), EngineError> {
         let subject = Subject { verb: "remove", kind: "network", name };
-        match self.call(&subject, self.client().remove_network(name)).await {
-            Err(EngineError::NotFound { .. }) => Ok(()),
-            answer => answer,
-        }
+        gone_is_success(self.call(&subject, self.client().remove_network(name)).await)
     }
 
     pub(super) async fn find_bridge(&self) -> Result<IpAddr, EngineError> {

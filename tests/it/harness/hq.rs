@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use super::docker;
 use super::program::{Done, Running, run, run_with};
+use super::registry;
 use super::repository::{Repository, git};
 use super::slot::Slot;
 use super::wait::until;
@@ -446,7 +447,8 @@ fn id(root: &Path) -> String {
 fn sweep(folder: &Path) {
     for root in PLACES.map(|(root, _)| folder.join(root)) {
         end_router(&root);
-        end_registry(&root);
+        // A registry stays for the next HQ.
+        registry::kill(&root);
         if let Ok(root) = root.canonicalize() {
             docker::sweep(&id(&root));
         }
@@ -468,20 +470,6 @@ fn end_router(root: &Path) {
     if of_this_root(pid) {
         let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM);
         until("the end of the router", || (!of_this_root(pid)).then_some(()));
-    }
-}
-
-/// Ends the registry that an HQ which was killed has left; the next HQ here would have done that.
-fn end_registry(root: &Path) {
-    let settings = root.join("registry").display().to_string();
-    let serves = |pid: i32| {
-        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&command).contains(&settings)
-    };
-    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    for pid in processes.filter(|pid| serves(*pid)) {
-        let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
-        until("the end of the registry", || (!serves(pid)).then_some(()));
     }
 }
 

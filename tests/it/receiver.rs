@@ -495,6 +495,44 @@ async fn a_slow_reader_gets_everything_and_input_nobody_reads_stops_nothing() {
     until("the hang-up", || place.double.ended.lock().unwrap().contains(&"deaf".to_owned())).await;
 }
 
+/// The ciphers a client of OpenSSH names as agreed on, to the server and from there.
+async fn ciphers(place: &Place, options: &[&str]) -> [String; 2] {
+    let mut command = Command::new("ssh");
+    command.env_remove("SSH_AUTH_SOCK").args(place.ssh_words("id")).args(["-v", "-p", &place.port.to_string()]);
+    command.args(options).args(["quarry@127.0.0.1", "help"]).stdin(Stdio::null()).kill_on_drop(true);
+    let done = finish(command).await;
+    let said = text(&done.stderr);
+    assert!(done.status.success(), "{said}");
+    ["client->server", "server->client"].map(|way| {
+        let (_, cipher) = said.split_once(&format!("kex: {way} cipher: ")).unwrap();
+        cipher.split(' ').next().unwrap().to_owned()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_the_fastest_cipher_uses_it_and_all_others_what_they_have() {
+    let place = place_with(Limits { offer: PATIENCE, ..Limits::default() }).await;
+    let gcm = "aes128-gcm@openssh.com";
+    assert_eq!(ciphers(&place, &[]).await, [gcm, gcm]);
+    for own in ["aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-ctr", "aes128-ctr"] {
+        assert_eq!(ciphers(&place, &["-c", own]).await, [own, own]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_names_its_ciphers_after_hq_is_not_waited_for() {
+    let place = place().await;
+    let mut stream = TcpStream::connect(("127.0.0.1", place.port)).await.unwrap();
+    stream.write_all(b"SSH-2.0-waits\r\n").await.unwrap();
+    let mut said = Vec::new();
+    // Its greeting, once, and then all its ciphers.
+    while !said.windows(10).any(|name| name == b"aes128-ctr") {
+        assert_ne!(stream.read_buf(&mut said).await.unwrap(), 0, "{}", text(&said));
+    }
+    assert!(said.starts_with(b"SSH-2.0-quarry_"));
+    assert_eq!(said.windows(8).filter(|word| *word == b"SSH-2.0-").count(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_its_size_ctrl_c_and_hanging_up_reach_the_command() {
     let place = place().await;

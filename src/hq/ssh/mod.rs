@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
+use russh::server::RunningSession;
 use russh::{MethodKind, MethodSet};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -27,10 +28,14 @@ use crate::servers::ssh::KeyPair;
 mod guest;
 pub mod keys;
 mod lane;
+mod offer;
 mod tcp;
 
 /// Keys a client may offer on one connection. Agents hold many, and offering one reveals nothing.
 const OFFERS: usize = 12;
+
+/// What HQ says first.
+const GREETING: &str = concat!("SSH-2.0-quarry_", env!("CARGO_PKG_VERSION"), "\r\n");
 
 /// How long clients may do nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +44,9 @@ pub struct Limits {
     pub login: Duration,
     /// Logged in, without a channel.
     pub idle: Duration,
+    /// Before they have named their ciphers: whose are known by then is offered the fastest only. Whoever is close names
+    /// them so soon, and nobody else's packets come so fast that the cipher matters.
+    pub offer: Duration,
     /// Those who are not let in yet.
     pub guard: guard::Limits,
 }
@@ -46,7 +54,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         let (login, idle) = (Duration::from_secs(20), Duration::from_secs(600));
-        Self { login, idle, guard: guard::Limits::default() }
+        Self { login, idle, offer: Duration::from_millis(10), guard: guard::Limits::default() }
     }
 }
 
@@ -71,6 +79,8 @@ pub struct Server {
     pub(crate) paths: Paths,
     limits: Limits,
     config: Arc<russh::server::Config>,
+    /// For those who have AES-GCM, on a processor with instructions for it.
+    swift: Option<Arc<russh::server::Config>>,
     porch: Mutex<Porch>,
 }
 
@@ -96,7 +106,9 @@ impl Server {
     /// A server with this host key for what is behind `door`.
     pub fn new(host_key: KeyPair, limits: Limits, paths: Paths, door: Arc<dyn Door>, pushes: Arc<Pushes>) -> Self {
         let porch = Porch { guard: Guard::new(limits.guard), strangers: BTreeMap::new(), guests: BTreeMap::new() };
-        Self { door, pushes, paths, limits, config: Arc::new(config(host_key)), porch: Mutex::new(porch) }
+        let swift = offer::is_gcm_fast().then(|| Arc::new(config(host_key.clone(), offer::GCM)));
+        let config = Arc::new(config(host_key, offer::ALL));
+        Self { door, pushes, paths, limits, config, swift, porch: Mutex::new(porch) }
     }
 
     /// Accepts connections until `stop`; those that are open then go on.
@@ -150,7 +162,7 @@ impl Server {
         }
         let (phase, phases) = watch::channel(Phase::Login(Instant::now()));
         let guest = Guest::new(self.clone(), visit, address, control.clone(), phase);
-        let opening = russh::server::run_stream(self.config.clone(), line, guest);
+        let opening = self.open(line, guest);
         let opened = tokio::select! {
             opened = tokio::time::timeout(self.limits.login, opening) => Some(opened),
             () = self.pushes.traffic.haste() => None,
@@ -174,10 +186,25 @@ impl Server {
         self.leave(visit, ending);
     }
 
+    /// Agrees with a client on how to speak.
+    async fn open(&self, mut line: Line, guest: Guest) -> Result<RunningSession<Guest>, russh::Error> {
+        let mut config = &self.config;
+        if let Some(swift) = &self.swift {
+            line.say(GREETING.as_bytes()).await?;
+            // Of whom nothing is known by then, it does not matter why.
+            if let Ok(heard) = tokio::time::timeout(self.limits.offer, line.listen(offer::has_gcm)).await
+                && heard? == Some(true)
+            {
+                config = swift;
+            }
+        }
+        russh::server::run_stream(config.clone(), line, guest).await
+    }
+
     /// Waits for the end of a connection, and brings it about when its client does nothing for too long.
     async fn supervise(
         &self,
-        mut session: russh::server::RunningSession<Guest>,
+        mut session: RunningSession<Guest>,
         mut phases: watch::Receiver<Phase>,
         control: &Control,
     ) -> Ending {
@@ -316,10 +343,7 @@ impl Phase {
 /// Key exchange: mlkem768x25519 where the client has it, else curve25519. sntrup761x25519, which OpenSSH 8.5 to 9.8
 /// would prefer, is left out: it costs those clients 70 ms on every connection, and they lose by it the protection of
 /// recorded traffic against a quantum computer of the future, which newer clients keep.
-///
-/// Ciphers: the client's preference decides among those on offer. Holding OpenSSH's clients to AES-GCM by leaving
-/// ChaCha20 out was tried: a large push took as long with either, its time being git's `index-pack`.
-fn config(KeyPair(host_key): KeyPair) -> russh::server::Config {
+fn config(KeyPair(host_key): KeyPair, ciphers: &'static [russh::cipher::Name]) -> russh::server::Config {
     let rsa = |hash| Algorithm::Rsa { hash: Some(hash) };
     let ecdsa = |curve| Algorithm::Ecdsa { curve };
     let preferred = russh::Preferred {
@@ -340,19 +364,12 @@ fn config(KeyPair(host_key): KeyPair) -> russh::server::Config {
             rsa(HashAlg::Sha256),
         ]),
         host_key_certificates: Cow::Borrowed(&[]),
-        cipher: Cow::Borrowed(&[
-            russh::cipher::AES_128_GCM,
-            russh::cipher::AES_256_GCM,
-            russh::cipher::CHACHA20_POLY1305,
-            russh::cipher::AES_256_CTR,
-            russh::cipher::AES_192_CTR,
-            russh::cipher::AES_128_CTR,
-        ]),
+        cipher: Cow::Borrowed(ciphers),
         mac: russh::Preferred::DEFAULT.mac,
         compression: Cow::Borrowed(&[russh::compression::NONE]),
     };
     russh::server::Config {
-        server_id: russh::SshId::Standard(concat!("SSH-2.0-quarry_", env!("CARGO_PKG_VERSION")).into()),
+        server_id: russh::SshId::Raw(GREETING.into()),
         methods: MethodSet::from(&[MethodKind::PublicKey, MethodKind::KeyboardInteractive][..]),
         // Public keys cannot be guessed; the guard looks after those who try.
         auth_rejection_time: Duration::ZERO,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use rustix::net::sockopt;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 /// The window in bytes a client is granted, as OpenSSH grants it: what may be under way to here.
@@ -120,6 +120,8 @@ pub struct Line {
     end: usize,
     /// Encrypted grants kept back.
     kept: Vec<u8>,
+    /// What has been said already and is about to be written once more.
+    said: &'static [u8],
 }
 
 impl Line {
@@ -138,7 +140,39 @@ impl Line {
         sockopt::set_tcp_keepintvl(&stream, Duration::from_secs(30))?;
         sockopt::set_tcp_keepcnt(&stream, 3)?;
         let buffer = vec![0; BUFFER.0].into_boxed_slice();
-        Ok((Line { stream, control: Arc::default(), buffer, start: 0, end: 0, kept: Vec::new() }, address))
+        Ok((Line { stream, control: Arc::default(), buffer, start: 0, end: 0, kept: Vec::new(), said: &[] }, address))
+    }
+
+    /// Says something before whoever speaks SSH over this connection does, which must begin with the same: that is
+    /// left out.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub async fn say(&mut self, greeting: &'static [u8]) -> io::Result<()> {
+        self.stream.write_all(greeting).await?;
+        self.said = greeting;
+        Ok(())
+    }
+
+    /// Listens until `judge` has a verdict on all that has been heard; `None` when the client ends before, or says more
+    /// than fits into the smallest buffer. What was heard can be read all the same, also by whoever does not wait for
+    /// the answer.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub async fn listen<T>(&mut self, judge: impl Fn(&[u8]) -> Option<T>) -> io::Result<Option<T>> {
+        while self.end < self.buffer.len() {
+            let heard = self.stream.read(&mut self.buffer[self.end..]).await?;
+            if heard == 0 {
+                break;
+            }
+            self.end += heard;
+            self.acknowledge()?;
+            if let Some(verdict) = judge(&self.buffer[..self.end]) {
+                return Ok(Some(verdict));
+            }
+        }
+        Ok(None)
     }
 
     /// The handle on this connection.
@@ -155,12 +189,16 @@ impl Line {
         let mut into = ReadBuf::new(&mut self.buffer);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut into))?;
         self.end = into.filled().len();
-        // Small packets belong to a handshake. A client that has not switched off Nagle's algorithm sends its next
-        // one only after our acknowledgement, which the system would delay by 40 ms. The switch flips back by itself.
         if self.end < BUFFER.0 {
-            sockopt::set_tcp_quickack(&self.stream, true)?;
+            self.acknowledge()?;
         }
         Poll::Ready(Ok(self.end))
+    }
+
+    /// Small packets belong to a handshake. A client that has not switched off Nagle's algorithm sends its next one only
+    /// after our acknowledgement, which the system would delay by 40 ms. The switch flips back by itself.
+    fn acknowledge(&self) -> io::Result<()> {
+        Ok(sockopt::set_tcp_quickack(&self.stream, true)?)
     }
 
     /// Sends the grants kept back.
@@ -210,6 +248,10 @@ impl AsyncWrite for Line {
             return Poll::Ready(Err(cut()));
         }
         let line = &mut *self;
+        if !line.said.is_empty() {
+            line.said = line.said.strip_prefix(bytes).ok_or_else(|| io::Error::other("another greeting was said"))?;
+            return Poll::Ready(Ok(bytes.len()));
+        }
         if line.control.granted.swap(false, Ordering::AcqRel) && bytes.len() <= GRANT && line.control.is_congested() {
             line.kept.extend_from_slice(bytes);
             return Poll::Ready(Ok(bytes.len()));
@@ -229,7 +271,6 @@ impl AsyncWrite for Line {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -290,6 +331,43 @@ mod tests {
         drop((starving, line));
         assert_eq!(byte, b'a');
         assert!(!control.arrived(BACKLOG_LIMIT));
+    }
+
+    #[tokio::test]
+    async fn what_was_heard_is_read_and_what_was_said_is_not_said_again() {
+        let (mut line, mut client) = pair().await;
+        line.say(b"hello\r\n").await.unwrap();
+        client.write_all(b"hi\nthere").await.unwrap();
+        let heard = line.listen(|heard| heard.ends_with(b"there").then_some(heard.len())).await.unwrap();
+        assert_eq!(heard, Some(8));
+        client.write_all(b"!").await.unwrap();
+        let mut read = [0; 9];
+        line.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"hi\nthere!");
+        line.write_all(b"hel").await.unwrap();
+        line.write_all(b"lo\r\n").await.unwrap();
+        line.write_all(b"more").await.unwrap();
+        let mut said = [0; 11];
+        client.read_exact(&mut said).await.unwrap();
+        assert_eq!(&said, b"hello\r\nmore");
+        line.say(b"hello\r\n").await.unwrap();
+        assert!(line.write_all(b"hullo\r\n").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_says_too_much_or_nothing_more_is_not_listened_to() {
+        let (mut line, mut client) = pair().await;
+        client.write_all(&[7; BUFFER.0 + 1]).await.unwrap();
+        assert_eq!(line.listen(|_| None::<()>).await.unwrap(), None);
+        let mut read = [0; BUFFER.0 + 1];
+        line.read_exact(&mut read).await.unwrap();
+        assert_eq!(read, [7; BUFFER.0 + 1]);
+
+        let (mut line, mut client) = pair().await;
+        client.write_all(b"a").await.unwrap();
+        drop(client);
+        assert_eq!(line.listen(|_| None::<()>).await.unwrap(), None);
+        assert_eq!(line.read_u8().await.unwrap(), b'a');
     }
 
     #[tokio::test]

@@ -44,8 +44,8 @@ pub struct Limits {
     pub login: Duration,
     /// Logged in, without a channel.
     pub idle: Duration,
-    /// Before they have named their ciphers: whose are known by then is offered the fastest only. Whoever is close names
-    /// them so soon, and nobody else's packets come so fast that the cipher matters.
+    /// Before they have named their ciphers: who has named the fastest by then is offered nothing else. Whoever is close
+    /// does so in time, and nobody else's packets come so fast that the cipher matters.
     pub offer: Duration,
     /// Those who are not let in yet.
     pub guard: guard::Limits,
@@ -79,7 +79,7 @@ pub struct Server {
     pub(crate) paths: Paths,
     limits: Limits,
     config: Arc<russh::server::Config>,
-    /// For those who have AES-GCM, on a processor with instructions for it.
+    /// For those who have AES-GCM, when this machine has instructions for it.
     swift: Option<Arc<russh::server::Config>>,
     porch: Mutex<Porch>,
 }
@@ -191,7 +191,7 @@ impl Server {
         let mut config = &self.config;
         if let Some(swift) = &self.swift {
             line.say(GREETING.as_bytes()).await?;
-            // Of whom nothing is known by then, it does not matter why.
+            // Who has not named them by then is offered all.
             if let Ok(heard) = tokio::time::timeout(self.limits.offer, line.listen(offer::has_gcm)).await
                 && heard? == Some(true)
             {

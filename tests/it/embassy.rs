@@ -129,6 +129,15 @@ fn handing(name: &str) -> (Endpoint, Receiver<TcpStream>) {
     (endpoint, receiver)
 }
 
+/// A client's connection, and its other end, which such an endpoint hands over. An endpoint accepts before the embassy
+/// hears of it, and until then that may choose another one: a byte has come through.
+fn pair(stand: &Stand, handed: &Receiver<TcpStream>) -> (TcpStream, TcpStream) {
+    let (mut client, mut served) = (stand.connect(), handed.recv_timeout(PATIENCE).unwrap());
+    served.write_all(b"!").unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    (client, served)
+}
+
 /// Says its name first, then sends back what it gets.
 fn echoing(name: &'static str) -> Endpoint {
     serve(name, move |mut stream| {

@@ -13,8 +13,7 @@ fn connections_stay_with_an_endpoint_that_is_taken_out_for_as_long_as_it_drains(
     let ((a, served), b) = (handing("a"), echoing("b"));
     let drained = |endpoints: &[&Endpoint]| vec![Exposed { drain: Millis(1500), ..exposed(endpoints) }];
     let mut stand = Stand::new(drained(&[&a]));
-    let mut client = stand.connect();
-    let mut served = served.recv_timeout(PATIENCE).unwrap();
+    let (mut client, mut served) = pair(&stand, &served);
 
     let began = Instant::now();
     stand.set(drained(&[&b]));

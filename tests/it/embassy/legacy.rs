@@ -28,7 +28,7 @@ fn nobody_notices_that_the_program_is_another_one() {
     let (app, clients) = handing("app");
     let stand = Stand::new(vec![exposed(&[&app])]);
     let served = || clients.recv_timeout(PATIENCE).unwrap();
-    let (mut quiet, mut quiet_served) = (stand.connect(), served());
+    let (mut quiet, mut quiet_served) = pair(&stand, &clients);
     // One has said all it has to say, the other side of another reads nothing.
     let (mut ended, mut ended_served) = (stand.connect(), served());
     ended.write_all(b"that is all").unwrap();
@@ -92,8 +92,7 @@ fn who_has_an_endpoint_that_left_has_its_time_and_ports_that_are_gone_close() {
     let (app, clients) = handing("app");
     let other = echoing("other");
     let stand = Stand::new(vec![Exposed { drain: Millis(300), ..exposed(&[&app]) }]);
-    let client = stand.connect();
-    let served = clients.recv_timeout(PATIENCE).unwrap();
+    let (client, served) = pair(&stand, &clients);
 
     let (left, _) = stand.leave();
     let mut table = Table { ports: vec![exposed(&[&other])] };

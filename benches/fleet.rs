@@ -80,10 +80,7 @@ impl Grid {
         let place = Place::new();
         let hq = Hq::start(&place, engine);
         for number in servers {
-            let key = File::open(lab.key()).unwrap();
-            let mut add = hq.quarry();
-            let done = add.args(["servers", "add", &lab.address(*number)]).stdin(key).output().unwrap();
-            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+            hq.add_server(lab, *number);
         }
         timed(hq.quarry().args(["servers", "drain", "hq"]));
         let app = app::repository(&place, "app");

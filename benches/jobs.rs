@@ -1,9 +1,10 @@
 //! Jobs beside docker itself: `true` and a gigabyte in each direction through one SSH connection, and 10,000 of them compared.
 //!
 //! Quarry's `jobs run` goes through a connection to its own receiver that stays open, `docker run --rm` and a plain command
-//! through one to OpenSSH's server; the client is the same. `reconcile` looks for what differs between 10,000 jobs that
-//! should run and 10,000 containers on 100 servers, of which every hundredth is missing, and plans what is to be made. Names
-//! of parts may be given (`true pipe reconcile`), and `QUARRY_ROUNDS`.
+//! through one to OpenSSH's server; the client is the same. `across` has the gigabyte go on to another server, beside plain
+//! ssh that goes on from HQ's. `reconcile` looks for what differs between 10,000 jobs that should run and 10,000 containers
+//! on 100 servers, of which every hundredth is missing, and plans what is to be made. Names of parts may be given (`true
+//! pipe across reconcile`), and `QUARRY_ROUNDS`.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -25,6 +26,7 @@ use quarry::units::{Megabytes, Millis};
 
 use self::common::engine::Engine;
 use self::common::hq::Hq;
+use self::common::lab::Lab;
 use self::common::place::Place;
 use self::common::program::{done, timed};
 use self::common::sshd::Sshd;
@@ -50,8 +52,11 @@ fn main() -> ExitCode {
                 bench.run_true();
             }
             if parts.want("pipe") {
-                bench.pipe();
+                bench.pipe("a job");
             }
+        }
+        if parts.want("across") {
+            Bench::across(&Lab::up(1)).pipe("a job elsewhere");
         }
     })
 }
@@ -60,16 +65,34 @@ struct Bench {
     place: Place,
     hq: Hq,
     sshd: Sshd,
+    /// What says to HQ on which server a job runs, and how plain ssh goes on to the same one from HQ's.
+    onward: Option<([&'static str; 2], Vec<String>)>,
 }
 
 impl Bench {
     fn start() -> Self {
-        let place = Place::new();
-        let (sshd, hq) = (Sshd::start(&place), Hq::start(&place, &Engine::new()));
-        let bench = Self { place, hq, sshd };
+        let bench = Self::new();
         // Opens both connections, and has each make what it makes once.
         done(&mut bench.ours(&["true"]));
         done(&mut bench.theirs(&["docker", "run", "--rm", IMAGE, "true"]));
+        bench
+    }
+
+    fn new() -> Self {
+        let place = Place::new();
+        let (sshd, hq) = (Sshd::start(&place), Hq::start(&place, &Engine::new()));
+        Self { place, hq, sshd, onward: None }
+    }
+
+    /// The same, on a lab's server. All connections stay open: the client's, HQ's to the server, and that of plain ssh.
+    fn across(lab: &Lab) -> Self {
+        let mut bench = Self::new();
+        bench.hq.add_server(lab, 1);
+        let own = bench.place.ssh_words_of(lab.key().as_ref());
+        let onward = own.into_iter().chain(bench.place.kept("onward")).chain([lab.address(1)]).collect();
+        bench.onward = Some((["--server", "s1"], onward));
+        done(&mut bench.ours(&["true"]));
+        done(&mut bench.theirs(&["true"]));
         bench
     }
 
@@ -77,21 +100,25 @@ impl Bench {
     fn over(&self, user: &str, port: u16, words: &[&str]) -> Command {
         let own = self.place.ssh_words();
         let mut command = Command::new(&own[0]);
-        let path = self.place.path(&format!("{user}.control"));
-        command.args(&own[1..]).args(["-o", "ControlMaster=auto", "-o", "ControlPersist=60"]);
-        command.arg("-o").arg(format!("ControlPath={}", path.display()));
+        command.args(&own[1..]).args(self.place.kept(user));
         command.arg("-p").arg(port.to_string()).arg(format!("{user}@127.0.0.1")).args(words);
         command.env_remove("SSH_AUTH_SOCK").stderr(Stdio::null());
         command
     }
 
     fn ours(&self, words: &[&str]) -> Command {
-        let job = [&["jobs", "run", "--image", IMAGE, "--"][..], words].concat();
+        let server = self.onward.iter().flat_map(|(server, _)| *server);
+        let run = ["jobs", "run", "--image", IMAGE].into_iter().chain(server).chain(["--"]);
+        let job: Vec<&str> = run.chain(words.iter().copied()).collect();
         self.over("quarry", self.hq.ssh, &job)
     }
 
     fn theirs(&self, words: &[&str]) -> Command {
-        self.over("root", self.sshd.port, words)
+        let Some((_, onward)) = &self.onward else { return self.over("root", self.sshd.port, words) };
+        // A shell on the way takes one pair of quotes away.
+        let quoted = format!("'{}'", words.join(" ").replace('\'', r"'\''"));
+        let words: Vec<&str> = onward.iter().map(String::as_str).chain([&*quoted]).collect();
+        self.over("root", self.sshd.port, &words)
     }
 
     fn run_true(&self) {
@@ -106,7 +133,7 @@ impl Bench {
         row("`jobs run` of `true`, beside `docker run --rm`", &pairs, Target::RatioAtMost(1.2));
     }
 
-    fn pipe(&self) {
+    fn pipe(&self, job: &str) {
         let file = self.place.path("piped");
         done(Command::new("sh").args(["-c", &format!("head -c {PIPED}MB /dev/urandom >\"$0\"")]).arg(&file));
         let sink = "cat >/dev/null";
@@ -132,8 +159,8 @@ impl Bench {
             out.add(ours, theirs);
         }
         heading("MB a second");
-        row("a gigabyte into a job, beside plain ssh", &into, Target::RatioAtLeast(0.8));
-        row("a gigabyte out of a job, beside plain ssh", &out, Target::RatioAtLeast(0.8));
+        row(&format!("a gigabyte into {job}, beside ssh"), &into, Target::RatioAtLeast(0.8));
+        row(&format!("a gigabyte out of {job}, beside ssh"), &out, Target::RatioAtLeast(0.8));
     }
 }
 

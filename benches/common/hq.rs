@@ -11,6 +11,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::engine::Engine;
+use super::lab::Lab;
 use super::place::{Place, free_port};
 use super::program::{self, until};
 use super::repository::Repository;
@@ -49,6 +50,12 @@ impl Hq {
         hq.serve();
         done_with(hq.quarry().args(["keys", "add", "bench"]), &place.path("id.pub"));
         hq
+    }
+
+    /// Adds a lab's server, under the name it has itself.
+    pub fn add_server(&self, lab: &Lab, number: u8) {
+        let mut add = self.quarry();
+        done_with(add.args(["servers", "add", &lab.address(number)]), lab.key().as_ref());
     }
 
     fn serve(&mut self) {
@@ -130,8 +137,8 @@ impl Hq {
 }
 
 fn done_with(command: &mut Command, input: &Path) {
-    let status = command.stdin(fs::File::open(input).unwrap()).stdout(Stdio::null()).status().unwrap();
-    assert!(status.success(), "{command:?}: {status}");
+    let done = command.stdin(fs::File::open(input).unwrap()).output().unwrap();
+    assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
 /// As HQ names itself: the start of the digest of its root.

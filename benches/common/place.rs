@@ -39,12 +39,23 @@ impl Place {
 
     /// OpenSSH's client with its default algorithms and nothing of this machine's own settings.
     pub fn ssh_words(&self) -> Vec<String> {
-        let key = self.path("id").display().to_string();
+        self.ssh_words_of(&self.path("id"))
+    }
+
+    /// The same with another private key.
+    pub fn ssh_words_of(&self, key: &Path) -> Vec<String> {
+        let key = key.display().to_string();
         let options = ["IdentitiesOnly=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null"];
         let options = options.iter().chain(&["BatchMode=yes", "LogLevel=ERROR"]);
         let mut words: Vec<String> = ["ssh", "-F", "/dev/null", "-i", &key].map(str::to_owned).into();
         options.for_each(|option| words.extend(["-o".to_owned(), (*option).to_owned()]));
         words
+    }
+
+    /// What has ssh keep a connection open for whoever comes next with the same name.
+    pub fn kept(&self, name: &str) -> [String; 6] {
+        let path = format!("ControlPath={}", self.path(&format!("{name}.control")).display());
+        ["-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", &path].map(str::to_owned)
     }
 
     /// `ssh user@127.0.0.1 words`.

@@ -497,10 +497,7 @@ async fn a_slow_reader_gets_everything_and_input_nobody_reads_stops_nothing() {
 
 /// The ciphers a client of OpenSSH names as agreed on, to the server and from there.
 async fn ciphers(place: &Place, options: &[&str]) -> [String; 2] {
-    let mut command = Command::new("ssh");
-    command.env_remove("SSH_AUTH_SOCK").args(place.ssh_words("id")).args(["-v", "-p", &place.port.to_string()]);
-    command.args(options).args(["quarry@127.0.0.1", "help"]).stdin(Stdio::null()).kill_on_drop(true);
-    let done = finish(command).await;
+    let done = place.run(&[&["-v"], options, &["help"]].concat()).await;
     let said = text(&done.stderr);
     assert!(done.status.success(), "{said}");
     ["client->server", "server->client"].map(|way| {

@@ -60,11 +60,10 @@ impl Drop for Cloud {
     }
 }
 
-/// The server's own address on docker's bridge.
+/// The server's own address on docker's bridge. Docker itself names it only from its second start on a machine on.
 fn bridge() -> IpAddr {
-    let format = "{{(index .IPAM.Config 0).Gateway}}";
-    let gateway = docker::docker(&["network", "inspect", "bridge", "--format", format]).succeeded().text();
-    gateway.trim().parse().unwrap()
+    let shown = run(Command::new("ip").args(["-4", "-json", "address", "show", "dev", "docker0"])).succeeded().json();
+    shown[0]["addr_info"][0]["local"].as_str().unwrap().parse().unwrap()
 }
 
 /// Where a stack's container is published, and where it is itself.

@@ -226,7 +226,7 @@ impl Bench {
     fn memory(&self) {
         heading("resident memory in KiB for each idle connection");
         // Each has two files in a proxy, some of which are for others.
-        let count = number("QUARRY_CONNECTIONS", IDLE).min((files() - 1100) / 2);
+        let count = number("QUARRY_CONNECTIONS", IDLE).min((files() - 2000) / 2);
         for (way, promise) in [(&self.ours, Promise::AtMost(10.0)), (&self.haproxy[0], Promise::None)] {
             let before = resident(way.pid);
             let kept = load::idle(way.echoes, count);

@@ -9,7 +9,6 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::sockopt;
-use rustix::thread::sched_yield;
 
 use super::super::choose::Candidate;
 use super::super::slots::{Slots, Token};
@@ -21,8 +20,6 @@ use super::{keep_watch, will_reset};
 
 /// Events that are taken at once.
 const EVENTS: usize = 256;
-/// Not to wait at all.
-const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 /// How long both sides of a connection that is ended may take to close, in milliseconds.
 const GOODBYE: u64 = 2000;
 /// How long a connection lives until its peers are watched, in milliseconds.
@@ -45,19 +42,6 @@ pub fn listener(id: u32) -> u64 {
 /// The number of a flow's events; none is [`WAKE`], whose place is that of more flows than there can be.
 pub fn flow(token: Token) -> u64 {
     FLOW << KIND | token.number()
-}
-
-/// Waits until something happens, or for this time.
-fn wait(seat: &Seat, events: &mut Vec<epoll::Event>, is_busy: bool, timeout: Option<Timespec>) -> Result<(), Errno> {
-    if is_busy {
-        // Whoever was sent something just now answers sooner than this thread could sleep and be woken, if it may run.
-        sched_yield();
-        epoll::wait(&seat.epoll, spare_capacity(events), Some(&AT_ONCE))?;
-    }
-    if events.is_empty() {
-        epoll::wait(&seat.epoll, spare_capacity(events), timeout.as_ref())?;
-    }
-    Ok(())
 }
 
 /// A thread.
@@ -108,17 +92,16 @@ impl Worker {
         let shared = self.shared.clone();
         let seat = &shared.seats[self.own];
         let mut events = Vec::with_capacity(EVENTS);
-        let mut is_busy = false;
         self.now = shared.now();
         while !shared.stop.load(SeqCst) {
-            match wait(seat, &mut events, is_busy, self.timeout(seat)) {
-                Ok(()) | Err(Errno::INTR) => {}
+            let timeout = self.timeout(seat);
+            match epoll::wait(&seat.epoll, spare_capacity(&mut events), timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => {
                     tracing::error!(%error, "a thread of the embassy cannot wait for events");
                     break;
                 }
             }
-            is_busy = !events.is_empty();
             self.now = shared.now();
             for event in events.drain(..) {
                 self.handle(seat, event.data.u64(), event.flags);

@@ -88,7 +88,9 @@ impl Worker {
                 Handed::Link(link) => {
                     // Its endpoint may have left meanwhile.
                     seat.ends_at.fetch_min(link.backend.ends_at.load(SeqCst), SeqCst);
-                    self.enter(seat, *link);
+                    let token = self.enter(seat, *link);
+                    // It may have been too young for that until now.
+                    self.watch_later(token);
                 }
             }
         }

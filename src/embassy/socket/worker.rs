@@ -22,8 +22,10 @@ use super::{keep_watch, will_reset};
 const EVENTS: usize = 256;
 /// How long both sides of a connection that is ended may take to close, in milliseconds.
 const GOODBYE: u64 = 2000;
-/// How long a connection lives until its peers are watched, in milliseconds.
-const YOUNG: u64 = 3000;
+/// How long a connection lives until its peers are watched, in milliseconds,
+const YOUNG: Moment = 3000;
+/// and up to so much longer: a thread that has nothing else to do does not wake for each of them.
+const TOGETHER: Moment = 100;
 /// How long a thread that can accept nobody waits until it tries again, in milliseconds.
 pub const PAUSE: u64 = 100;
 
@@ -42,6 +44,11 @@ pub fn listener(id: u32) -> u64 {
 /// The number of a flow's events; none is [`WAKE`], whose place is that of more flows than there can be.
 pub fn flow(token: Token) -> u64 {
     FLOW << KIND | token.number()
+}
+
+/// When the peers of a connection that begins now are watched.
+fn watched_at(now: Moment) -> Moment {
+    (now + YOUNG).next_multiple_of(TOGETHER)
 }
 
 /// A thread.
@@ -158,7 +165,7 @@ impl Worker {
         link.backend.total.fetch_add(1, Relaxed);
         link.tried = Vec::new();
         link.phase = Phase::Open;
-        self.young.push_back((self.now + YOUNG, token));
+        self.watch_later(token);
         self.carry(token);
     }
 
@@ -261,10 +268,15 @@ impl Worker {
         }
     }
 
-    /// Has the peers of connections that stay be watched.
+    /// Has the peers of a connection be watched when it stays.
+    pub(super) fn watch_later(&mut self, token: Token) {
+        self.young.push_back((watched_at(self.now), token));
+    }
+
+    /// Has the peers of connections that stayed be watched; when they are many, others have their turn in between.
     fn watch_young(&mut self) {
-        while let Some((_, token)) = self.young.front().copied().filter(|(due, _)| *due <= self.now) {
-            self.young.pop_front();
+        for _ in 0..EVENTS {
+            let Some((_, token)) = self.young.pop_front_if(|(due, _)| *due <= self.now) else { return };
             for side in self.links.get(token).iter().flat_map(|link| &link.sides) {
                 // A socket that is gone already needs no watch.
                 let _ = keep_watch(&side.socket);
@@ -304,5 +316,20 @@ impl Worker {
         if next != NEVER {
             seat.ends_at.fetch_min(next, SeqCst);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_came_at_about_the_same_time_is_watched_at_the_same_time() {
+        let mut times: Vec<Moment> = (0..1000).map(watched_at).collect();
+        for (now, at) in times.iter().enumerate() {
+            assert!((YOUNG..YOUNG + TOGETHER).contains(&(at - now as Moment)), "{now} {at}");
+        }
+        times.dedup();
+        assert!(times.len() <= 11, "{times:?}");
     }
 }

@@ -131,6 +131,29 @@ fn a_thousand_connections_go_on() {
     stand.until_open(0);
 }
 
+/// Whether the kernel asks the peers of the embassy's connections at the first port whether they are still there: the
+/// timer of each is of the second kind.
+fn are_watched(stand: &Stand) -> Vec<bool> {
+    let IpAddr::V4(address) = stand.address else { unreachable!("tests have IPv4 addresses") };
+    let local = format!("{:08X}:{PORT:04X}", u32::from_ne_bytes(address.octets()));
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let sockets = sockets.lines().skip(1).map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    // Established ones, not the listener.
+    let own = sockets.filter(|words| words[1] == local && words[3] == "01");
+    own.map(|words| words[5].starts_with("02:")).collect()
+}
+
+#[test]
+fn who_came_just_before_is_watched_all_the_same() {
+    let (app, clients) = handing("app");
+    let stand = Stand::new(vec![exposed(&[&app])]);
+    let _open = pair(&stand, &clients);
+    let (left, table) = stand.leave();
+    let stand = Stand::go_on(left, table);
+    assert_eq!(are_watched(&stand), [false]);
+    until("a watch of the peer", || (are_watched(&stand) == [true]).then_some(()));
+}
+
 #[test]
 fn what_is_no_legacy_is_refused() {
     use std::os::unix::net::UnixStream;

@@ -15,6 +15,7 @@ pub mod change;
 pub mod choose;
 pub mod flows;
 pub mod legacy;
+mod patience;
 pub mod slots;
 mod socket;
 pub mod state;

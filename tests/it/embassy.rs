@@ -20,6 +20,7 @@ mod choice;
 mod legacy;
 mod many;
 mod relay;
+mod turns;
 mod udp;
 
 /// The port of tests with one.

@@ -4,6 +4,7 @@ pub mod accept;
 pub mod bequest;
 pub mod relay;
 pub mod shared;
+pub mod turns;
 pub mod udp;
 pub mod worker;
 

@@ -15,6 +15,7 @@ use super::super::slots::{Slots, Token};
 use super::super::state::{Backend, Moment, NEVER};
 use super::relay::{CLIENT, Desk, ENDPOINT, Link, Phase, Step};
 use super::shared::{Seat, Shared, WAKE};
+use super::turns::Turns;
 use super::udp::Datagrams;
 use super::{keep_watch, will_reset};
 
@@ -98,9 +99,10 @@ impl Worker {
     pub fn run(mut self) -> Vec<Link> {
         let shared = self.shared.clone();
         let seat = &shared.seats[self.own];
-        let mut events = Vec::with_capacity(EVENTS);
+        let (mut events, mut turns) = (Vec::with_capacity(EVENTS), Turns::default());
         self.now = shared.now();
         while !shared.stop.load(SeqCst) {
+            turns.look(self.now);
             let timeout = self.timeout(seat);
             match epoll::wait(&seat.epoll, spare_capacity(&mut events), timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}

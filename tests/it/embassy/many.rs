@@ -197,7 +197,9 @@ fn who_comes_when_there_are_enough_connections_waits_until_one_ends() {
 fn short_of_files() {
     let Ok(to) = std::env::var(TO) else { return };
     let app = endpoint("app", to.parse().unwrap());
-    let stand = Stand::with(Settings { files: Some(1 << 20), ..Settings::default() }, vec![exposed(&[&app])]);
+    // Each thread has a file or two of its own.
+    let settings = Settings { threads: 2, files: Some(1 << 20), ..Settings::default() };
+    let stand = Stand::with(settings, vec![exposed(&[&app])]);
     let stat = File::open("/proc/self/stat").unwrap();
     let kind = (rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM);
     let clients: Vec<_> = (0..10).map(|_| rustix::net::socket(kind.0, kind.1, None).unwrap()).collect();

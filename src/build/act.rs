@@ -29,7 +29,7 @@ use crate::units::{Megabytes, Millis};
 /// Where a Dockerfile that is not the repository's own lies in the context.
 const DOCKERFILE: &str = ".quarry/Dockerfile";
 
-/// A build whose cache was taken away under its hands is tried this often.
+/// A build whose cache or image was taken away under its hands is tried this often.
 const TRIES: u32 = 3;
 
 /// The images of one deploy.
@@ -121,18 +121,21 @@ async fn build(
 ) -> Result<Built, BuildError> {
     say(&format!("-----> Building {node} by {recipe}"));
     let prepared = prepare(engine, job, node, recipe, say).await?;
+    let error = |source| BuildError::Engine { node: node.clone(), source };
     let mut tries = 1;
-    let id = loop {
+    let image = loop {
         match attempt(engine, job, node, recipe, &prepared, say).await {
-            Err(BuildError::Failed { message, .. }) if tries < TRIES && lost_its_cache(&message) => tries += 1,
-            ended => break ended?,
+            Ok(id) => match engine.image(id.as_str()).await.map_err(error)? {
+                Some(image) => break image,
+                // All of its steps were cached, and it was that of another stack, collected before this one had named it.
+                None if tries < TRIES => {}
+                None => return Err(error(EngineError::NotFound { what: format!("image `{id}` any more") })),
+            },
+            Err(BuildError::Failed { message, .. }) if tries < TRIES && lost_its_cache(&message) => {}
+            Err(error) => return Err(error),
         }
+        tries += 1;
     };
-    let node = node.clone();
-    let image = engine.image(id.as_str()).await;
-    let gone = || EngineError::NotFound { what: format!("image `{id}` any more") };
-    let image = image.and_then(|image| image.ok_or_else(gone));
-    let image = image.map_err(|source| BuildError::Engine { node, source })?;
     Ok(match recipe {
         Recipe::Pack { rendered, .. } => described(image, Some(rendered)),
         Recipe::Inline(_) | Recipe::Path(_) => described(image, None),

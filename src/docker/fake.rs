@@ -50,6 +50,8 @@ struct Script {
     calls: Vec<String>,
     /// The number of the changing call that is refused, from 1, counted from the beginning.
     refused: BTreeMap<usize, String>,
+    /// So many builds more lose their images.
+    lost: usize,
     away: bool,
 }
 
@@ -151,6 +153,12 @@ impl Engine for Fake {
         say("Step 1/1 : FROM scratch");
         let image = image::built(&request, &bytes)?;
         let id = image.id.clone();
+        let mut script = self.script();
+        if script.lost > 0 {
+            script.lost -= 1;
+            return Ok(id);
+        }
+        drop(script);
         let mut world = self.world();
         world.images.entry(id.clone()).or_insert(image);
         world.tag(id.as_str(), &request.tag)?;

@@ -356,3 +356,16 @@ async fn nodes_of_one_recipe_get_one_image() {
     assert!(image("a") == image("b") && image("b") == image("c") && image("c") != image("d"));
     assert_eq!(engine.calls(), [format!("build quarry/{}/a:1", bench.stack)]);
 }
+
+#[tokio::test]
+async fn an_image_that_was_collected_before_it_had_a_name_is_built_again() {
+    let bench = Bench::new("collected", &[("Dockerfile", "FROM scratch\nCMD [\"x\"]\n")]);
+    let engine = Fake::new();
+    let plans = one(ImagePlan::Build(Recipe::Path("Dockerfile".to_owned())));
+    engine.lose_builds(3);
+    let error = bench.build_on(&engine, &plans).await.unwrap_err();
+    assert!(chain(&error).contains("docker knows no image `sha256:"), "{}", chain(&error));
+    engine.lose_builds(2);
+    assert!(bench.build_on(&engine, &plans).await.is_ok());
+    assert_eq!(engine.calls().len(), 6, "{:?}", engine.calls());
+}

@@ -60,6 +60,11 @@ impl Fake {
         self.script().refused.insert(number, message.to_owned());
     }
 
+    /// The images of the next so many builds are gone when they have a name: somebody has removed them meanwhile.
+    pub fn lose_builds(&self, count: usize) {
+        self.script().lost = count;
+    }
+
     /// The engine stops answering, or answers again.
     pub fn go_away(&self, away: bool) {
         self.script().away = away;

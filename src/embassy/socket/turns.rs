@@ -53,7 +53,7 @@ impl Turns {
             return;
         }
         self.next = self.adopt(now).unwrap_or_else(|error| {
-            tracing::debug!(?error, "a thread of the embassy is scheduled as others are");
+            tracing::debug!(?error, "a thread of the embassy looks at its turns no more");
             if self.scheduler != Scheduler::SCHED_NORMAL && !matches!(error, Unchanged::Chosen(_)) {
                 // Where this fails too, it stays as it is.
                 let _ = schedule(Scheduler::SCHED_NORMAL);
